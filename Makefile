@@ -1,0 +1,41 @@
+# make            create .venv with everything installed
+# make test       install what is missing, then run every test
+# make quickstart train small ViTs on real digits and see accuracy against resolution
+# make lint       ruff and the type checker
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.PHONY: all test quickstart lint format clean
+
+all: $(STAMP)
+
+# opencv-python and its headless twin both own cv2/, and only the headless one runs without libGL:
+# install the headless files last, at the version the resolver chose.
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[all]'
+	$(BIN)/python -m pip install --quiet --force-reinstall --no-deps \
+	    "$$($(BIN)/python -m pip freeze | grep '^opencv-python-headless==')"
+	touch $@
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+quickstart: $(STAMP)
+	$(BIN)/python tools/quickstart.py
+
+lint: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) build *.egg-info work_dirs

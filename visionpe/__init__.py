@@ -1,0 +1,1 @@
+"""visionpe: position encodings for vision transformers."""

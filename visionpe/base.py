@@ -1,0 +1,167 @@
+"""The five places at which a transformer can be told positions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from visionpe.bias import Bias
+from visionpe.cache import TableCache
+from visionpe.grid import Grid
+
+SITES = ("add", "refine", "rotate", "bias", "mix")
+
+
+class PositionEncoding(nn.Module):
+    """Base of every encoding: five sites that do nothing unless they are overridden.
+
+    One module serves all blocks of one width and head count (a ViT, or one stage of a pyramid); sites inside the
+    blocks are told which block calls by ``layer``. Nothing that depends on the input size is kept in the state dict.
+
+    Args:
+        dim: Width of the tokens.
+        num_heads: Attention heads; divides ``dim``.
+        depth: Blocks that this module serves.
+        grid_size: Tokens per axis at which the model is or was trained. Resolution policies measure from it.
+        policy: What to do at another size; one of ``policies``, the first of which is the default.
+        device, dtype: Of the parameters.
+
+    Raises:
+        ValueError: If ``dim`` is no multiple of ``num_heads`` or ``policy`` is not one of ``policies``.
+    """
+
+    name: ClassVar[str] = ""
+    source: ClassVar[str] = ""
+    policies: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(
+        self,
+        *,
+        dim: int,
+        num_heads: int,
+        depth: int = 1,
+        grid_size: Sequence[int] = (14, 14),
+        policy: str | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if dim % num_heads:
+            raise ValueError(f"dim={dim} is no multiple of num_heads={num_heads}")
+        self.dim, self.num_heads, self.head_dim, self.depth = dim, num_heads, dim // num_heads, depth
+        self.grid_size = tuple(int(n) for n in grid_size)
+        self.factory = {"device": device, "dtype": dtype}
+        self.cache = TableCache()
+        self.policy_is_chosen = policy is not None
+        self.policy = self.policies[0] if self.policies else None
+        if policy is not None:
+            self.set_policy(policy)
+
+    def set_policy(self, policy: str) -> None:
+        """Choose what to do at sizes other than the trained one; parameters and state dict stay as they are.
+
+        Raises:
+            ValueError: If ``policy`` is not one of ``policies``.
+        """
+        if policy not in self.policies:
+            allowed = ", ".join(self.policies) or "none: it has no table to adapt"
+            raise ValueError(f"policy={policy!r} is unknown to {self.name!r}; allowed: {allowed}")
+        self.policy, self.policy_is_chosen = policy, True
+
+    def set_input_grid(self, grid_size: Sequence[int]) -> None:
+        """Adapt what is stored per position to a new nominal grid. Default: nothing is stored per position."""
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew."""
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of the parameters that weight decay would pull away from their meaning. Default: all of them."""
+        return {name for name, _ in self.named_parameters()}
+
+    # The five sites. Shapes: tokens (B, N, dim), prefix tokens first; queries, keys, values (B, heads, N, head_dim).
+
+    def add(self, x: Tensor, grid: Grid) -> Tensor:
+        """Tokens after the patch embedding, **without** prefix tokens: ``(B, N_spatial, dim)``."""
+        return x
+
+    def refine(self, x: Tensor, grid: Grid, *, layer: int = 0) -> Tensor:
+        """Tokens after block ``layer``, prefix tokens included."""
+        return x
+
+    def rotate(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> tuple[Tensor, Tensor]:
+        """Queries and keys of block ``layer``."""
+        return q, k
+
+    def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> Bias | None:
+        """What is added to the scaled logits of block ``layer``, or None."""
+        return None
+
+    def mix(self, attended: Tensor, v: Tensor, grid: Grid, *, layer: int = 0) -> Tensor:
+        """Output of attention in block ``layer``, before the projection."""
+        return attended
+
+    @classmethod
+    def sites(cls) -> tuple[str, ...]:
+        """The sites that this class overrides."""
+        return tuple(site for site in SITES if getattr(cls, site) is not getattr(PositionEncoding, site))
+
+    def extra_repr(self) -> str:
+        return f"policy={self.policy!r}" if self.policy else ""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+
+
+class Composition(nn.ModuleDict):
+    """Several encodings that act as one, under the names of their parts: ``"rope_mixed+ape"``.
+
+    Args:
+        parts: The encodings, in the order in which they act at each site.
+
+    Raises:
+        ValueError: If two parts have the same name.
+    """
+
+    def __init__(self, parts: Sequence[PositionEncoding]) -> None:
+        names = [part.name for part in parts]
+        if len(set(names)) < len(names):
+            raise ValueError(f"pos_encoding={'+'.join(names)!r} names the same encoding twice")
+        super().__init__(dict(zip(names, parts)))
+
+    @property
+    def parts(self) -> list[PositionEncoding]:
+        return list(self.values())  # type: ignore[arg-type]
+
+    def at(self, site: str) -> list[PositionEncoding]:
+        """The parts that act at ``site``."""
+        return [part for part in self.parts if site in part.sites()]
+
+    def add(self, x: Tensor, grid: Grid) -> Tensor:
+        for part in self.parts:
+            x = part.add(x, grid)
+        return x
+
+    def refine(self, x: Tensor, grid: Grid, *, layer: int = 0) -> Tensor:
+        for part in self.parts:
+            x = part.refine(x, grid, layer=layer)
+        return x
+
+    def rotate(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> tuple[Tensor, Tensor]:
+        for part in self.parts:
+            q, k = part.rotate(q, k, grid, layer=layer)
+        return q, k
+
+    def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> list[Bias]:
+        biases = (part.bias(q, k, grid, layer=layer) for part in self.parts)
+        return [bias for bias in biases if bias is not None]
+
+    def mix(self, attended: Tensor, v: Tensor, grid: Grid, *, layer: int = 0) -> Tensor:
+        for part in self.parts:
+            attended = part.mix(attended, v, grid, layer=layer)
+        return attended
+
+    def no_weight_decay(self) -> set[str]:
+        return {f"{name}.{key}" for name, part in zip(self, self.parts) for key in part.no_weight_decay()}

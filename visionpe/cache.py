@@ -1,0 +1,66 @@
+"""A small bounded store for tables that depend on the size of the input alone."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LIMIT_BYTES = 256 * 2**20
+
+
+def _nbytes(tables: Any) -> int:
+    return sum(t.nbytes for t in tables) if isinstance(tables, tuple) else tables.nbytes
+
+
+def _plain(tables: Any) -> bool:
+    """False for fake, functional or other wrapped tensors, which must not outlive the mode that made them."""
+    return all(type(t) is Tensor for t in (tables if isinstance(tables, tuple) else (tables,)))
+
+
+class TableCache:
+    """Least-recently-used store of tensors, bounded in bytes.
+
+    Only for tables that hold no trainable parameter: a parameter can be changed behind every version counter
+    (``param.data``), so what is derived from one is computed anew.
+
+    Under ``torch.compile`` and ``torch.export`` it stands aside: the table becomes part of the graph, where equal
+    tables of several layers are merged by the compiler.
+
+    Args:
+        limit: Upper bound on what is kept, in bytes. A table larger than this is never kept.
+    """
+
+    def __init__(self, limit: int = LIMIT_BYTES) -> None:
+        self.limit = limit
+        self._tables: OrderedDict[Hashable, Any] = OrderedDict()
+
+    def get(self, key: Hashable, build: Callable[[], Any]) -> Any:
+        """Return the table under ``key``, built by ``build()`` if it is not there."""
+        if torch.compiler.is_compiling():
+            return build()
+        if key in self._tables:
+            self._tables.move_to_end(key)
+            return self._tables[key]
+        with torch.inference_mode(False), torch.no_grad():  # an inference tensor could not be used in training later
+            tables = build()
+        if _plain(tables) and _nbytes(tables) <= self.limit:
+            self._tables[key] = tables
+            while sum(map(_nbytes, self._tables.values())) > self.limit:
+                self._tables.popitem(last=False)
+        return tables
+
+    def clear(self) -> None:
+        self._tables.clear()
+
+    def __len__(self) -> int:
+        return len(self._tables)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> TableCache:
+        return TableCache(self.limit)  # a copied model starts empty
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"limit": self.limit, "_tables": OrderedDict()}  # nothing of it is pickled
