@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +36,8 @@ class PositionEncoding(nn.Module):
     name: ClassVar[str] = ""
     source: ClassVar[str] = ""
     policies: ClassVar[tuple[str, ...]] = ()
+    # False where tokens must fill the grid, so that patches cannot be dropped.
+    takes_coords: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -110,9 +112,6 @@ class PositionEncoding(nn.Module):
 
     def extra_repr(self) -> str:
         return f"policy={self.policy!r}" if self.policy else ""
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
 
 
 class Composition(nn.ModuleDict):

@@ -1,0 +1,160 @@
+"""Published ViT checkpoints: from timm's and the official key layouts to ours."""
+
+from __future__ import annotations
+
+from math import isqrt
+from typing import Any
+
+import torch
+from timm.layers import resample_patch_embed
+from torch import Tensor, nn
+
+from visionpe.encodings.ape import AbsolutePositionEmbedding
+
+StateDict = dict[str, Tensor]
+
+TABLE = "pos_encoding.ape.table"
+FREQS = "pos_encoding.rope_mixed.freqs"
+# Coordinates and fixed frequencies that are computed anew at every size.
+REBUILT = ("freqs_t_x", "freqs_t_y", "rope.")
+WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "module")
+
+
+def _unwrapped(checkpoint: dict[str, Any]) -> StateDict:
+    for key in WRAPPERS:
+        if isinstance(checkpoint.get(key), dict):
+            return _unwrapped(checkpoint[key])
+    return checkpoint
+
+
+def _split_table(table: Tensor, grid_size: tuple[int, int], max_prefix: int) -> tuple[Tensor, Tensor]:
+    """``(1, N, dim)`` into the prefix slots ``(1, P, dim)`` and the table ``(height, width, dim)``."""
+    tokens = table.shape[1]
+    sides = {grid_size[0] * grid_size[1]: grid_size}  # the model's own grid first: it need not be square
+    for prefix in range(max_prefix + 1):
+        spatial = tokens - prefix
+        side = isqrt(spatial)
+        size = sides.get(spatial, (side, side))
+        if size[0] * size[1] == spatial:
+            return table[:, :prefix], table[0, prefix:].unflatten(0, size)
+    raise RuntimeError(
+        f"pos_embed of {tokens} tokens is neither a square nor {grid_size[0]} x {grid_size[1]} "
+        f"with up to {max_prefix} prefix tokens"
+    )
+
+
+def convert(state: StateDict, model: nn.Module) -> StateDict:
+    """Turn timm's and the official key layouts (ViT, DeiT, DeiT-III, RoPE-ViT) into ours; ours stays as it is.
+
+    Two steps change no output: what a table adds to prefix tokens is folded into these tokens, and a file without
+    LayerScale gets scales of one in a model with them. An absolute table whose policy nobody chose takes the resize
+    of the code that the file comes from: with antialiasing for timm's, without for the official one.
+
+    Args:
+        state: Key -> tensor, as published, without wrappers.
+        model: The model of ours that will load it.
+
+    Returns:
+        A new dict in our layout.
+
+    Raises:
+        RuntimeError: If a table has no shape that the model's tokens could have.
+    """
+    out: StateDict = {}
+    official = "freqs" in state or ("blocks.0.gamma_1" in state and not _rotates(model))
+    for key, value in state.items():
+        if key in ("freqs", "rope.freqs"):
+            key, value = FREQS, value.reshape(*value.shape[:2], model.blocks[0].attn.num_heads, -1)
+        elif key.startswith(REBUILT):
+            continue
+        elif key == "patch_embed.proj.weight" and value.ndim == 4:
+            size = tuple(model.patch_embed.patch_size)
+            value = value if tuple(value.shape[-2:]) == size else resample_patch_embed(value, list(size))
+        elif key == "pos_embed" and value.ndim == 3:
+            continue
+        out[key.replace(".gamma_1", ".ls1.gamma").replace(".gamma_2", ".ls2.gamma")] = value
+
+    table = state.get("pos_embed")
+    if table is not None and table.ndim == 3:
+        slots, out[TABLE] = _split_table(table, model.patch_embed.grid_size, model.num_prefix_tokens)
+        for key, first, count in (("cls_token", 0, 1), ("reg_token", 1, model.num_reg_tokens)):
+            slot = slots[:, first : first + count]
+            if slot.shape[1] and key in out:
+                out[key] = out[key] + slot
+        _take_policy(model, "bicubic" if official else "bicubic_antialias")
+
+    if not any(".ls1." in key for key in out):
+        scales = {k: torch.ones_like(p) for k, p in model.named_parameters() if ".ls1." in k or ".ls2." in k}
+        out.update({k: v for k, v in scales.items() if k.replace("ls1.gamma", "norm1.weight") in out or ".ls2." in k})
+    return out
+
+
+def _rotates(model: nn.Module) -> bool:
+    return bool(model.pos_encoding.at("rotate"))
+
+
+def _take_policy(model: nn.Module, policy: str) -> None:
+    for part in model.pos_encoding.parts:
+        if isinstance(part, AbsolutePositionEmbedding) and not part.policy_is_chosen:
+            part.policy = policy
+
+
+def _listed(keys: list[str]) -> str:
+    return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+
+
+def check_fit(state: StateDict, model: nn.Module) -> None:
+    """Refuse a converted file that does not fit, by its first offending keys.
+
+    The classifier and the input channels may differ: timm adapts those.
+
+    Raises:
+        RuntimeError: If keys are missing, left over or of another shape.
+    """
+    own = {k: v for k, v in model.state_dict().items() if not k.startswith("head.")}
+    given = {k: v for k, v in state.items() if not k.startswith("head.")}
+    missing, extra = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
+    free = {TABLE, "patch_embed.proj.weight"}  # resized, and adapted to the input channels
+    shapes = [
+        f"{k} (file {tuple(given[k].shape)}, model {tuple(own[k].shape)})"
+        for k in sorted(own.keys() & given.keys() - free)
+        if own[k].shape != given[k].shape
+    ]
+    problems = [
+        f"{what}: {_listed(keys)}"
+        for what, keys in (
+            ("missing from the file", missing),
+            ("not in the model", extra),
+            ("of another shape", shapes),
+        )
+        if keys
+    ]
+    if problems:
+        parts = "+".join(model.pos_encoding)
+        raise RuntimeError(f"the checkpoint does not fit a ViT with pos_encoding={parts!r}; {'; '.join(problems)}")
+
+
+def checkpoint_filter_fn(checkpoint: dict[str, Any], model: nn.Module, strict: bool = True) -> StateDict:
+    """Prepare a published checkpoint for ``model``; used by ``pretrained=True``.
+
+    Args:
+        checkpoint: The file's content, wrapped or not.
+        model: The model that will load it.
+        strict: Refuse a file that does not fit.
+
+    Returns:
+        A state dict in our layout.
+
+    Raises:
+        RuntimeError: If the file does not fit.
+    """
+    source = _unwrapped(checkpoint)
+    state = convert(source, model)
+    if strict:
+        check_fit(state, model)
+    # Policies measure from the size that the weights were trained at, whatever size the model is built for.
+    weight, size = source.get("patch_embed.proj.weight"), model.pretrained_cfg.get("input_size")
+    if weight is not None and weight.ndim == 4 and size:
+        for part in model.pos_encoding.parts:
+            part.grid_size = tuple(s // p for s, p in zip(size[-2:], weight.shape[-2:]))
+    return state

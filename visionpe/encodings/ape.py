@@ -1,0 +1,64 @@
+"""Learned absolute position embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from visionpe.base import PositionEncoding
+from visionpe.grid import Grid
+from visionpe.registry import register_encoding
+from visionpe.resize import TABLE_POLICIES, resize_table
+
+
+@register_encoding("ape")
+class AbsolutePositionEmbedding(PositionEncoding):
+    """One learned vector per patch, added to the tokens after the patch embedding.
+
+    Source: "An Image is Worth 16x16 Words", section 3.1. Prefix tokens get none (as in DeiT-III); what an older
+    checkpoint adds to its class token is folded into the class token on loading, which is exact.
+
+    The table is ``(height, width, dim)``. At another size it is resized by the policy, on the fly; a checkpoint
+    trained at another size is resized on loading.
+
+    Args:
+        init_std: Standard deviation of the initial entries.
+        context: See :class:`~visionpe.base.PositionEncoding`.
+    """
+
+    source = "ViT, arXiv 2010.11929"
+    policies = tuple(TABLE_POLICIES)
+
+    def __init__(self, *, init_std: float = 0.02, **context: Any) -> None:
+        super().__init__(**context)
+        self.init_std = init_std
+        self.table = nn.Parameter(torch.empty(*self.grid_size, self.dim, **self.factory))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.trunc_normal_(self.table, std=self.init_std)
+
+    def resized(self, size: Sequence[int]) -> Tensor:
+        """The table at another size, ``(height, width, dim)``."""
+        return resize_table(self.table, size, self.policy or self.policies[0])
+
+    def add(self, x: Tensor, grid: Grid) -> Tensor:
+        table = self.resized(grid.size).flatten(0, 1)  # (height * width, dim)
+        if not grid.dense:
+            rows, columns = grid.positions(device=x.device, dtype=torch.long).unbind(-1)
+            table = table[rows * grid.size[1] + columns]
+        return x + table.to(x.dtype)
+
+    def set_input_grid(self, grid_size: Sequence[int]) -> None:
+        """Resize the table itself, as timm does in ``set_input_size``."""
+        resized = self.resized(grid_size).detach().clone()
+        self.table = nn.Parameter(resized, requires_grad=self.table.requires_grad)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        table = state_dict.get(prefix + "table")
+        if table is not None and table.ndim == 3 and table.shape[-1] == self.dim:
+            state_dict[prefix + "table"] = resize_table(table, self.table.shape[:2], self.policy or self.policies[0])
+        super()._load_from_state_dict(state_dict, prefix, *args)

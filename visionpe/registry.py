@@ -1,0 +1,141 @@
+"""From a name or a specification to an encoding."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, TypeAlias, TypeVar
+
+from visionpe.base import Composition, PositionEncoding
+
+Spec: TypeAlias = "str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]"
+E_ = TypeVar("E_", bound=type[PositionEncoding])
+
+_ENCODINGS: dict[str, type[PositionEncoding]] = {}
+_LISTENERS: list[Callable[[str], None]] = []
+
+
+def register_encoding(name: str) -> Callable[[E_], E_]:
+    """Class decorator: make an encoding known under ``name``, in every backbone.
+
+    Example::
+
+        @visionpe.register_encoding("mine")
+        class Mine(visionpe.PositionEncoding):
+            def add(self, x, grid):
+                return x + ...
+
+        timm.create_model("mine_vit_s")                    # or: pos_encoding="mine+ape"
+
+    Raises:
+        ValueError: If the name is taken or no Python identifier.
+        TypeError: If the class is no ``PositionEncoding``.
+    """
+
+    def register(cls: E_) -> E_:
+        if not (inspect.isclass(cls) and issubclass(cls, PositionEncoding)):
+            raise TypeError(f"register_encoding({name!r}) takes a PositionEncoding class, got {cls!r}")
+        if not name.isidentifier():
+            raise ValueError(f"name={name!r} is no identifier; letters, digits and underscores are allowed")
+        if name in _ENCODINGS:
+            raise ValueError(f"name={name!r} is taken by {_ENCODINGS[name].__qualname__}")
+        cls.name = name
+        _ENCODINGS[name] = cls
+        for listener in _LISTENERS:
+            listener(name)
+        return cls
+
+    return register
+
+
+def on_register(listener: Callable[[str], None]) -> None:
+    """Call ``listener(name)`` for every encoding known now and for every one registered later."""
+    _LISTENERS.append(listener)
+    for name in list(_ENCODINGS):
+        listener(name)
+
+
+def list_encodings() -> list[str]:
+    """Names of all registered encodings, sorted."""
+    return sorted(_ENCODINGS)
+
+
+def get_encoding(name: str) -> type[PositionEncoding]:
+    """The class registered under ``name``.
+
+    Raises:
+        ValueError: If there is none; the message lists near matches.
+    """
+    if name not in _ENCODINGS:
+        near = get_close_matches(name, _ENCODINGS, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}? " if near else ""
+        raise ValueError(f"encoding {name!r} is unknown; {hint}all: {', '.join(list_encodings())}")
+    return _ENCODINGS[name]
+
+
+def parse_spec(spec: Spec) -> list[tuple[str, dict[str, Any]]]:
+    """Normalise a specification to (name, options) pairs.
+
+    Args:
+        spec: ``"rope_mixed"``, ``"rope_mixed+ape"``, ``{"name": "rope_mixed", "theta": 10}``, or a list of those.
+
+    Raises:
+        ValueError, TypeError: If it is none of these.
+    """
+    if isinstance(spec, str):
+        return [(name.strip(), {}) for name in spec.split("+")]
+    if isinstance(spec, Mapping):
+        if "name" not in spec:
+            raise ValueError(f"pos_encoding={dict(spec)!r} lacks the key 'name'")
+        options = dict(spec)
+        return [(options.pop("name"), options)]
+    if isinstance(spec, Sequence) and spec:
+        return [pair for part in spec for pair in parse_spec(part)]
+    raise TypeError(f"pos_encoding={spec!r}: a name, 'a+b', a dict with 'name', or a list of those is allowed")
+
+
+def _keywords(cls: type[PositionEncoding]) -> set[str]:
+    """Keywords of the constructor, through ``**kwargs`` up to the base."""
+    allowed: set[str] = set()
+    for base in cls.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        parameters = inspect.signature(base.__init__).parameters.values()  # type: ignore[misc]
+        allowed |= {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return allowed
+
+
+def create_encodings(spec: Spec, **context: Any) -> list[PositionEncoding]:
+    """Build every part of a specification. See :func:`create_encoding`."""
+    parts = []
+    for name, options in parse_spec(spec):
+        cls = get_encoding(name)
+        allowed = _keywords(cls)
+        for key in options:
+            if key not in allowed:
+                near = get_close_matches(key, allowed, n=1)
+                hint = f"; did you mean {near[0]}?" if near else ""
+                raise ValueError(f"{name!r} takes no option {key!r}{hint} allowed: {', '.join(sorted(allowed))}")
+        parts.append(cls(**{**context, **options}))
+    return parts
+
+
+def create_encoding(spec: Spec, **context: Any) -> PositionEncoding | Composition:
+    """Build an encoding from its specification.
+
+    Args:
+        spec: A name, ``"a+b"``, a dict with ``name`` and options, or a list of those.
+        context: What the backbone knows: ``dim``, ``num_heads``, and where they matter ``depth``, ``grid_size``,
+            ``device``, ``dtype``. Options of the specification go first.
+
+    Returns:
+        The encoding, or a composition where there are several.
+
+    Raises:
+        ValueError: If a name or an option is unknown, with near matches.
+    """
+    parts = create_encodings(spec, **context)
+    return parts[0] if len(parts) == 1 else Composition(parts)
