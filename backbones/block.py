@@ -35,12 +35,14 @@ class EncodedAttention(Attention):
         gate = self.gate(x).sigmoid() if self.gate is not None else None
         qkv = self.qkv(x).view(batch, tokens, 3, self.num_heads, self.head_dim)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, N, head_dim)
-        q, k = encoding.rotate(self.q_norm(q), self.k_norm(k), grid, layer=layer)
+        q, k = self.q_norm(q), self.k_norm(k)
+        biases = encoding.bias(q, k, grid, layer=layer)  # of the content, not of its rotation
+        q, k = encoding.rotate(q, k, grid, layer=layer)
         attended = attend(
             q.to(v.dtype),  # a norm under autocast gives float32
             k.to(v.dtype),
             v,
-            biases=encoding.bias(q, k, grid, layer=layer),
+            biases=biases,
             mask=attn_mask,
             dropout_p=self.attn_drop.p if self.training else 0.0,
             kernel="auto" if self.fused_attn else "math",

@@ -41,7 +41,7 @@ WEIGHTS = {
         "augreg_384_in21k_ft_in1k": "vit_{size}_patch16_384.augreg_in21k_ft_in1k",
     },
 }
-COPIED = "hf_hub_id url input_size crop_pct crop_mode interpolation mean std num_classes license".split()
+COPIED = ("hf_hub_id", "url", "input_size", "crop_pct", "crop_mode", "interpolation", "mean", "std", "license")
 
 default_cfgs: dict[str, Any] = {}
 

@@ -98,7 +98,7 @@ class PositionEncoding(nn.Module):
         return q, k
 
     def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> Bias | None:
-        """What is added to the scaled logits of block ``layer``, or None."""
+        """What is added to the scaled logits of block ``layer``, or None. Queries and keys come unrotated."""
         return None
 
     def mix(self, attended: Tensor, v: Tensor, grid: Grid, *, layer: int = 0) -> Tensor:

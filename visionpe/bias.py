@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable
-from math import prod
 from typing import ClassVar
 
 import torch
@@ -68,11 +67,10 @@ class OffsetBias(Bias):
 
     def _ranks(self, device: torch.device) -> Tensor:
         """Rank of every spatial token in the flattened table, so that an offset is a difference of ranks."""
-        strides = [prod(2 * n - 1 for n in self.grid.size[axis + 1 :]) for axis in range(self.grid.axes)]
-        ranks = torch.zeros((), dtype=torch.long, device=device)
-        for n, stride in zip(self.grid.size, strides):
-            ranks = ranks[..., None] + torch.arange(n, device=device) * stride
-        return ranks.flatten()  # (N_spatial,)
+        ranks = torch.zeros(1, dtype=torch.long, device=device)
+        for n in self.grid.size:
+            ranks = (ranks[:, None] * (2 * n - 1) + torch.arange(n, device=device)).flatten()
+        return ranks  # (N_spatial,)
 
     def rows(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
         ranks = self._ranks(self.table.device)

@@ -103,8 +103,9 @@ class RotaryEncoding(PositionEncoding):
         return self.cache.get(key, lambda: self._compute(grid, layer, device, dtype))
 
     def rotate(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> tuple[Tensor, Tensor]:
-        if torch.is_autocast_enabled(q.device.type):
-            with torch.autocast(q.device.type, enabled=False):
+        kind = q.device.type
+        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+            with torch.autocast(kind, enabled=False):
                 return self.rotate(q, k, grid, layer=layer)
         rotation = self.rotation(grid, layer=layer, device=q.device, dtype=q.dtype)
         return rotate_pairs(q, rotation), rotate_pairs(k, rotation)

@@ -1,0 +1,46 @@
+"""Shared by all tests: the names under test, random weights that hide nothing, and the slow tests last."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+import torch
+
+import visionpe
+from visionpe.registry import _ENCODINGS
+
+torch.set_num_threads(min(2, torch.get_num_threads()))
+
+ENCODINGS = [name for name in visionpe.list_encodings() if _ENCODINGS[name].__module__.startswith("visionpe.")]
+VIT_NAMES = timm.list_models("*_vit_*", module="vit_models")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+def randomize(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
+    """Draw every parameter at random, those too that start at zero or one: a term times 1e-5 would pass any test."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            if "gamma" in name or ("norm" in name and name.endswith("weight")):
+                parameter.copy_(1 + 0.3 * noise)
+            elif name.endswith(("pos_embed", "table", "cls_token", "reg_token")):
+                parameter.copy_(0.5 * noise)
+            elif "freqs" not in name and parameter.ndim < 2:
+                parameter.copy_(0.1 * noise)
+    return model.eval()
+
+
+def tiny_vit(pos_encoding: object, **kwargs: object) -> torch.nn.Module:
+    """A ViT of 6 x 6 tokens with random weights."""
+    options = dict(img_size=24, patch_size=4, embed_dim=32, depth=2, num_heads=2, num_classes=5)
+    model = timm.create_model("none_vit_ti", pos_encoding=pos_encoding, **{**options, **kwargs})
+    return randomize(model)
