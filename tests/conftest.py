@@ -34,6 +34,8 @@ def randomize(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
                 parameter.copy_(1 + 0.3 * noise)
             elif name.endswith(("pos_embed", "table", "cls_token", "reg_token")):
                 parameter.copy_(0.5 * noise)
+            elif name.endswith("qkv.weight"):  # sharp attention, or positions inside it hardly show
+                parameter.copy_(1.5 * noise * parameter.shape[1] ** -0.5)
             elif "freqs" not in name and parameter.ndim < 2:
                 parameter.copy_(0.1 * noise)
     return model.eval()

@@ -1,0 +1,106 @@
+"""All kernels agree, in value and gradient."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import visionpe.attention
+from visionpe import DenseBias, Grid, OffsetBias, attend, create_encoding
+
+
+def case(prefix: int = 1, dtype: torch.dtype = torch.float32) -> tuple[list[torch.Tensor], list, torch.Tensor]:
+    grid = Grid((4, 6), prefix)
+    n = grid.num_tokens
+    qkv = [torch.randn(2, 3, n, 8, dtype=dtype, requires_grad=True) for _ in range(3)]
+    table = torch.randn(3, 7, 11, dtype=dtype, requires_grad=True)
+    dense = torch.randn(1, 1, n, n, dtype=dtype, requires_grad=True)
+    return [*qkv, table, dense], [OffsetBias(table, grid), DenseBias(dense)], torch.rand(n, n) > 0.3
+
+
+@pytest.mark.parametrize("prefix", [0, 1, 5])
+@pytest.mark.parametrize("masked", ["no", "bool", "float"])
+def test_kernels_agree(prefix: int, masked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(visionpe.attention, "CHUNK_BYTES", 3 * 30 * 4 * 7)  # about seven rows at a time
+    leaves, biases, mask = case(prefix)
+    mask = mask | torch.eye(len(mask), dtype=torch.bool)  # no row is empty
+    given = {"no": None, "bool": mask, "float": torch.zeros(mask.shape).masked_fill(~mask, -1e4)}[masked]
+    results = {}
+    for kernel in ("math", "sdpa", "chunked"):
+        out = attend(*leaves[:3], biases=biases, mask=given, kernel=kernel)
+        grads = torch.autograd.grad(out.square().sum(), leaves)
+        results[kernel] = [out, *grads]
+    for kernel in ("sdpa", "chunked"):
+        for a, b in zip(results[kernel], results["math"]):
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", ["math", "sdpa", "chunked", "auto"])
+def test_without_bias(kernel: str) -> None:
+    (q, k, v, *_), _, _ = case()
+    logits = q @ k.transpose(-2, -1) * 8**-0.5
+    torch.testing.assert_close(attend(q, k, v, kernel=kernel), logits.softmax(-1) @ v, atol=1e-5, rtol=1e-5)
+    halved = attend(q, k, v, scale=0.5, kernel=kernel)
+    torch.testing.assert_close(halved, (q @ k.transpose(-2, -1) * 0.5).softmax(-1) @ v, atol=1e-5, rtol=1e-5)
+
+
+def test_offset_bias_by_hand() -> None:
+    (_, _, _, table, _), (bias, _), _ = case(prefix=2)
+    matrix = bias.matrix(torch.float32)[0]
+    for i in range(24):
+        for j in range(24):
+            dy, dx = i // 6 - j // 6, i % 6 - j % 6
+            assert torch.equal(matrix[:, i + 2, j + 2], table[:, dy + 3, dx + 5])
+    assert not matrix[:, :2].any()
+    assert not matrix[:, :, :2].any()
+    torch.testing.assert_close(bias.rows(1, 9, torch.float32)[0], matrix[:, 1:9])
+
+
+def test_large_bias_goes_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    leaves, biases, _ = case()
+    seen = []
+    original = OffsetBias.rows
+    monkeypatch.setattr(OffsetBias, "rows", lambda self, a, b, d: seen.append(b - a) or original(self, a, b, d))
+    wanted = attend(*leaves[:3], biases=biases)
+    assert seen == [25]
+    monkeypatch.setattr(visionpe.attention, "MATRIX_BYTES", 1000)
+    monkeypatch.setattr(visionpe.attention, "CHUNK_BYTES", 3 * 25 * 4 * 10)
+    torch.testing.assert_close(attend(*leaves[:3], biases=biases), wanted, atol=1e-6, rtol=1e-6)
+    assert seen[1:] == [10, 10, 5]
+
+
+def test_linear_memory_of_alibi() -> None:
+    """At 64 x 64 tokens and 12 heads the matrix would take 805 MB; the largest tensor stays far below."""
+    encoding = create_encoding("alibi", dim=48, num_heads=12, grid_size=(14, 14))
+    q = torch.randn(1, 12, 4096, 4)
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Largest(TorchDispatchMode):
+        numel = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            if isinstance(out, torch.Tensor):
+                self.numel = max(self.numel, out.numel())
+            return out
+
+    with Largest() as largest, torch.no_grad():
+        attend(q, q, q, biases=[encoding.bias(q, q, Grid((64, 64)))])
+    assert largest.numel < 12 * 4096 * 4096 / 10
+
+
+def test_dropout_and_unknown_kernel() -> None:
+    (q, k, v, *_), biases, _ = case()
+    for kernel in ("math", "sdpa", "chunked"):
+        dropped = attend(q, k, v, biases=biases, dropout_p=0.9, kernel=kernel)
+        assert (dropped - attend(q, k, v, biases=biases)).abs().max() > 0.1
+    with pytest.raises(ValueError, match="kernel='flash' is unknown; allowed: auto, sdpa, chunked, math"):
+        attend(q, k, v, kernel="flash")
+
+
+def test_bfloat16() -> None:
+    leaves, biases, _ = case()
+    wide = attend(*leaves[:3], biases=biases)
+    narrow = attend(*(t.bfloat16() for t in leaves[:3]), biases=biases)
+    assert narrow.dtype == torch.bfloat16
+    assert (narrow.float() - wide).norm() / wide.norm() < 0.01

@@ -1,0 +1,131 @@
+"""Names, specifications, errors, and encodings from outside."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import subprocess
+import sys
+
+import pytest
+import timm
+import torch
+
+import visionpe
+from visionpe import Composition, Grid, PositionEncoding, create_encoding, register_encoding, registry
+from visionpe.cache import TableCache
+
+CONTEXT = dict(dim=32, num_heads=2, depth=2, grid_size=(4, 4))
+
+
+def test_specifications() -> None:
+    assert create_encoding("ape", **CONTEXT).name == "ape"
+    both = create_encoding("rope_mixed+ape", **CONTEXT)
+    assert isinstance(both, Composition)
+    assert list(both) == ["rope_mixed", "ape"]
+    assert create_encoding({"name": "rope_mixed", "theta": 7}, **CONTEXT).theta == 7
+    listed = create_encoding([{"name": "rope_axial", "theta": 50}, "cpe"], **CONTEXT)
+    assert listed["rope_axial"].theta == 50
+    assert listed.at("refine") == [listed["cpe"]]
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("rope_mixt", r"encoding 'rope_mixt' is unknown; did you mean rope_mixed"),
+        ("ape+", r"encoding '' is unknown"),
+        ({"theta": 1}, r"lacks the key 'name'"),
+        ({"name": "rope_mixed", "tehta": 1}, r"'rope_mixed' takes no option 'tehta'; did you mean theta\?"),
+        ({"name": "ape", "policy": "interpolate"}, r"policy='interpolate' is unknown to 'ape'; allowed: bicubic_anti"),
+        ({"name": "none", "policy": "bicubic"}, r"unknown to 'none'; allowed: none: it has no table"),
+        ("ape+ape", r"names the same encoding twice"),
+        ({"name": "cpe", "kernel_size": 4}, r"kernel_size=4 must be odd"),
+        ({"name": "cpe", "layers": (5,)}, r"layers=\(5,\) must lie in 0..1"),
+    ],
+)
+def test_bad_specifications(spec: object, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        create_encoding(spec, **CONTEXT)
+    with pytest.raises(ValueError, match=message):
+        timm.create_model("none_vit_ti", pos_encoding=spec, depth=2)
+
+
+def test_bad_types_and_shapes() -> None:
+    for spec in ([], 3):
+        with pytest.raises(TypeError, match="pos_encoding="):
+            create_encoding(spec, **CONTEXT)
+    with pytest.raises(ValueError, match="dim=30 is no multiple of num_heads=4"):
+        create_encoding("ape", dim=30, num_heads=4)
+    with pytest.raises(ValueError, match="head dimension 6; rope_axial turns channel pairs"):
+        create_encoding("rope_axial", dim=12, num_heads=2)
+    with pytest.raises(ValueError, match="dim=6 is no multiple of 4"):
+        create_encoding("sincos", dim=6, num_heads=1)
+    with pytest.raises(ValueError, match="pos_embed is timm's keyword"):
+        timm.create_model("ape_vit_ti", pos_embed="learn")
+    q = torch.zeros(1, 2, 8, 16)
+    with pytest.raises(ValueError, match="rope_axial was built for 2 axes, the tokens stand on 3"):
+        create_encoding("rope_axial", **CONTEXT).rotate(q, q, Grid((2, 2, 2)))
+
+
+def test_policy_of_a_model() -> None:
+    model = timm.create_model("rope_ape_vit_ti", depth=1)
+    assert visionpe.policies(model)[:2] == ["extrapolate", "bicubic_antialias"]
+    visionpe.set_policy(model, "bilinear")
+    assert (model.pos_encoding["ape"].policy, model.pos_encoding["rope_mixed"].policy) == ("bilinear", "extrapolate")
+    with pytest.raises(ValueError, match=r"policy='yarn' applies to no encoding of VisionTransformer; allowed: extra"):
+        visionpe.set_policy(model, "yarn")
+    assert visionpe.policies(timm.create_model("resnet18")) == []
+
+
+def test_an_encoding_from_outside() -> None:
+    try:
+
+        @register_encoding("row_shift")
+        class RowShift(PositionEncoding):
+            def __init__(self, *, amount: float = 1.0, **context: object) -> None:
+                super().__init__(**context)
+                self.amount = torch.nn.Parameter(torch.tensor(amount))
+
+            def add(self, x: torch.Tensor, grid: Grid) -> torch.Tensor:
+                return x + self.amount * grid.positions(device=x.device)[:, :1]
+
+        assert "row_shift" in visionpe.list_encodings()
+        assert RowShift.sites() == ("add",)
+        model = timm.create_model("row_shift_vit_ti", depth=1, num_classes=3)
+        assert model(torch.randn(1, 3, 32, 48)).shape == (1, 3)
+        spec = [{"name": "row_shift", "amount": 2.0}, "rope_mixed"]
+        assert timm.create_model("none_vit_ti", depth=1, pos_encoding=spec).pos_encoding["row_shift"].amount == 2
+        with pytest.raises(ValueError, match="'row_shift' takes no option 'amout'; did you mean amount"):
+            create_encoding({"name": "row_shift", "amout": 1}, **CONTEXT)
+        with pytest.raises(ValueError, match="name='row_shift' is taken by"):
+            register_encoding("row_shift")(RowShift)
+    finally:
+        registry._ENCODINGS.pop("row_shift", None)
+    with pytest.raises(TypeError, match="takes a PositionEncoding class"):
+        register_encoding("plain")(dict)
+    with pytest.raises(ValueError, match="name='a b' is no identifier"):
+        register_encoding("a b")(PositionEncoding)
+
+
+def test_cache_is_bounded_and_stays_behind() -> None:
+    cache = TableCache(limit=3 * 4000)
+    for i in range(10):
+        cache.get(i, lambda: torch.zeros(1000))
+    assert len(cache) == 3
+    cache.get("large", lambda: torch.zeros(10000))
+    assert len(cache) == 3
+    assert cache.get(9, lambda: pytest.fail("was thrown away")) is not None
+    assert len(copy.deepcopy(cache)) == 0
+    assert len(pickle.loads(pickle.dumps(cache))) == 0
+
+
+def test_axial_tables_are_shared_by_all_layers() -> None:
+    model = timm.create_model("rope_axial_vit_ti", depth=4).eval()
+    with torch.no_grad():
+        model(torch.randn(1, 3, 64, 64))
+    assert len(model.pos_encoding["rope_axial"].cache) == 1
+
+
+def test_import_takes_no_openmmlab() -> None:
+    code = "import sys, visionpe; print([m for m in sys.modules if m in ('mmengine', 'mmcv', 'mmdet', 'mmseg', 'mmpretrain')])"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "[]"
