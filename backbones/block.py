@@ -16,7 +16,7 @@ from visionpe.grid import Grid
 class EncodedAttention(Attention):
     """timm's self-attention, same parameters, with the encoding's ``rotate``, ``bias`` and ``mix`` sites."""
 
-    def forward(  # type: ignore[override]
+    def forward(
         self, x: Tensor, encoding: Composition, grid: Grid, *, layer: int = 0, attn_mask: Tensor | None = None
     ) -> Tensor:
         """Attend.
@@ -59,9 +59,7 @@ class EncodedBlock(Block):
         super().__init__(*args, **{**kwargs, "attn_layer": EncodedAttention}, depth=depth)
         self.layer = depth
 
-    def forward(  # type: ignore[override]
-        self, x: Tensor, encoding: Composition, grid: Grid, attn_mask: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x: Tensor, encoding: Composition, grid: Grid, attn_mask: Tensor | None = None) -> Tensor:
         """Tokens ``(B, N, dim)`` to tokens."""
         attended = self.attn(self.norm1(x), encoding, grid, layer=self.layer, attn_mask=attn_mask)
         x = x + self.drop_path1(self.ls1(attended))

@@ -106,18 +106,18 @@ class VisionTransformer(TimmVisionTransformer):
             x = block(x, self.pos_encoding, grid, attn_mask)
         return self.pos_encoding.refine(x, grid, layer=index)
 
-    def forward_features(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
+    def forward_features(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
         """Images ``(B, C, H, W)`` to normed tokens ``(B, N, dim)``, prefix tokens first."""
         x, grid = self._embed(x)
         for index in range(len(self.blocks)):
             x = self._block(index, x, grid, attn_mask)
         return self.norm(x)
 
-    def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
         """Images ``(B, C, H, W)`` to logits ``(B, num_classes)``."""
         return self.forward_head(self.forward_features(x, attn_mask))
 
-    def forward_intermediates(  # type: ignore[override]
+    def forward_intermediates(
         self,
         x: Tensor,
         indices: int | Sequence[int] | None = None,

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from timm.layers import resample_patch_embed
-from torch import Tensor, nn
+from torch import Tensor
 
 from visionpe.encodings.ape import AbsolutePositionEmbedding
 
@@ -43,7 +43,7 @@ def _split_table(table: Tensor, grid_size: tuple[int, int], max_prefix: int) -> 
     )
 
 
-def convert(state: StateDict, model: nn.Module) -> StateDict:
+def convert(state: StateDict, model: Any) -> StateDict:
     """Turn timm's and the official key layouts (ViT, DeiT, DeiT-III, RoPE-ViT) into ours; ours stays as it is.
 
     Two steps change no output: what a table adds to prefix tokens is folded into these tokens, and a file without
@@ -89,11 +89,11 @@ def convert(state: StateDict, model: nn.Module) -> StateDict:
     return out
 
 
-def _rotates(model: nn.Module) -> bool:
+def _rotates(model: Any) -> bool:
     return bool(model.pos_encoding.at("rotate"))
 
 
-def _take_policy(model: nn.Module, policy: str) -> None:
+def _take_policy(model: Any, policy: str) -> None:
     for part in model.pos_encoding.parts:
         if isinstance(part, AbsolutePositionEmbedding) and not part.policy_is_chosen:
             part.policy = policy
@@ -103,7 +103,7 @@ def _listed(keys: list[str]) -> str:
     return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
 
 
-def check_fit(state: StateDict, model: nn.Module) -> None:
+def check_fit(state: StateDict, model: Any) -> None:
     """Refuse a converted file that does not fit, by its first offending keys.
 
     The classifier and the input channels may differ: timm adapts those.
@@ -134,7 +134,7 @@ def check_fit(state: StateDict, model: nn.Module) -> None:
         raise RuntimeError(f"the checkpoint does not fit a ViT with pos_encoding={parts!r}; {'; '.join(problems)}")
 
 
-def checkpoint_filter_fn(checkpoint: dict[str, Any], model: nn.Module, strict: bool = True) -> StateDict:
+def checkpoint_filter_fn(checkpoint: dict[str, Any], model: Any, strict: bool = True) -> StateDict:
     """Prepare a published checkpoint for ``model``; used by ``pretrained=True``.
 
     Args:

@@ -1,1 +1,43 @@
-"""Adapters to OpenMMLab."""
+"""Adapters that bring timm models, ours included, into OpenMMLab.
+
+``custom_imports = dict(imports=["visionpe.detection"])`` in a config makes everything here usable by name:
+
+- ``TimmImageClassifier``: any timm model as an mmpretrain classifier;
+- ``DigitsDataset``: real handwritten digits, in memory;
+- ``TimmOptimWrapperConstructor``: timm's parameter groups (no decay for norms, biases, positions; layer decay);
+- ``AutocastOptimWrapper``: bfloat16 autocast on any device;
+- ``ExportHook``: writes ``model.safetensors`` and ``model.json`` for ``timm.create_model`` after training;
+- ``.safetensors`` files wherever mmengine takes a checkpoint, and ``mmseg::`` in ``_base_``.
+"""
+
+from mmengine.config.utils import MODULE2PACKAGE
+
+from .quiet import quiet_imports
+
+# The maintained fork of mmsegmentation is found by its module name, not by the old distribution's.
+MODULE2PACKAGE["mmseg"] = "mmseg"
+
+with quiet_imports():
+    import mmpretrain.datasets
+    import mmpretrain.engine
+    import mmpretrain.evaluation
+    import mmpretrain.visualization  # noqa: F401
+
+    import visionpe  # noqa: F401  registers the backbones with timm
+
+    from . import checkpoint
+    from .classifier import TimmImageClassifier
+    from .digits import DigitsDataset
+    from .export import ExportHook
+    from .optim import AutocastOptimWrapper, TimmOptimWrapperConstructor
+    from .runner import QuietRunner
+
+__all__ = [
+    "AutocastOptimWrapper",
+    "DigitsDataset",
+    "ExportHook",
+    "QuietRunner",
+    "TimmImageClassifier",
+    "TimmOptimWrapperConstructor",
+    "checkpoint",
+]

@@ -23,7 +23,8 @@ _root = Path(__file__).parent.parent
 if not (Path(__file__).parent / "backbones").exists() and (_root / "backbones" / "vit.py").exists():
     __path__.append(str(_root))
 
-from visionpe import backbones, encodings  # noqa: E402
+import visionpe.backbones as backbones  # noqa: E402
+from visionpe import encodings  # noqa: E402
 
 __all__ = [
     "Bias",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +55,7 @@ class PositionEncoding(nn.Module):
             raise ValueError(f"dim={dim} is no multiple of num_heads={num_heads}")
         self.dim, self.num_heads, self.head_dim, self.depth = dim, num_heads, dim // num_heads, depth
         self.grid_size = tuple(int(n) for n in grid_size)
-        self.factory = {"device": device, "dtype": dtype}
+        self.factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.cache = TableCache()
         self.policy_is_chosen = policy is not None
         self.policy = self.policies[0] if self.policies else None

@@ -1,0 +1,7 @@
+_base_ = "mmpretrain::_base_/default_runtime.py"
+
+custom_imports = dict(imports=["visionpe.detection"], allow_failed_imports=False)
+# Weights and description for timm.create_model, written after training.
+custom_hooks = [dict(type="ExportHook")]
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=1))
+randomness = dict(seed=0)

@@ -1,0 +1,2 @@
+_base_ = "adamw_300e.py"
+model = dict(model_name="none_vit_b", drop_path_rate=0.1)

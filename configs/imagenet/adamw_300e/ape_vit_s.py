@@ -1,0 +1,3 @@
+_base_ = "../_base_/adamw_300e_s.py"
+
+model = dict(model_name="ape_vit_s")

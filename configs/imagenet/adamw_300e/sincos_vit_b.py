@@ -1,0 +1,3 @@
+_base_ = "../_base_/adamw_300e_b.py"
+
+model = dict(model_name="sincos_vit_b")

@@ -1,0 +1,3 @@
+_base_ = "../_base_/deit3_400e_b.py"
+
+model = dict(model_name="ape_vit_b")

@@ -1,0 +1,3 @@
+_base_ = "../_base_/deit3_400e_s.py"
+
+model = dict(model_name="none_vit_s")

@@ -1,0 +1,79 @@
+"""Checkpoints: mmengine reads ``.safetensors`` as it reads ``.pth``, and weights that do not fit are refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.runner import CheckpointLoader
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+
+@CheckpointLoader.register_scheme(prefixes=r".*\.safetensors$", force=True)
+def load_from_safetensors(filename: str, map_location: str | torch.device | None = None) -> dict[str, Tensor]:
+    """Load a ``.safetensors`` file.
+
+    Args:
+        filename: Path of the file.
+        map_location: Device of the tensors, ``"cpu"`` by default.
+
+    Returns:
+        Tensors by name.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+    """
+    path = Path(filename).expanduser()
+    if not path.is_file():
+        raise FileNotFoundError(f"checkpoint {filename!r} does not exist")
+    return load_file(path, device=str(map_location or "cpu"))
+
+
+def read_state(filename: str) -> dict[str, Tensor]:
+    """Read the weights out of a checkpoint of mmengine (``.pth``), of timm, or a ``.safetensors`` file.
+
+    Args:
+        filename: Path or URL, anything mmengine's ``CheckpointLoader`` takes.
+
+    Returns:
+        Tensors by name, on the CPU, without a wrapper's ``module.`` prefix.
+
+    Raises:
+        ValueError: If the file holds no dictionary of tensors.
+    """
+    content: Any = CheckpointLoader.load_checkpoint(filename, map_location="cpu", logger="silent")
+    for key in ("state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError(f"checkpoint {filename!r} holds no dictionary of tensors")
+    return {str(name).removeprefix("module."): value for name, value in content.items()}
+
+
+def load_weights(model: nn.Module, state: Mapping[str, Tensor], *, source: str, optional: tuple[str, ...] = ()) -> None:
+    """Load ``state`` into ``model``, refusing what does not fit.
+
+    Args:
+        model: The module to fill.
+        state: Tensors under the names of ``model.state_dict()``.
+        source: Where the weights come from, for the message.
+        optional: Prefixes of names that may be absent or differ in shape, such as a classifier's.
+
+    Raises:
+        ValueError: If a tensor is missing, left over or of another shape; the first ones are named.
+    """
+    own = model.state_dict()
+    wrong = {name: f"{name} is missing" for name in own if name not in state}
+    wrong |= {name: f"{name} is left over" for name in state if name not in own}
+    for name in own.keys() & state.keys():
+        if own[name].shape != state[name].shape:
+            wrong[name] = f"{name} is {tuple(state[name].shape)}, the model has {tuple(own[name].shape)}"
+    wrong = {name: text for name, text in wrong.items() if not (optional and name.startswith(optional))}
+    if wrong:
+        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
+        raise ValueError(f"{source} does not fit the model: {'; '.join(sorted(wrong.values())[:3])}{more}")
+    fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
+    model.load_state_dict(fitting, strict=False)

@@ -1,0 +1,179 @@
+"""Accuracy, speed and memory of vision models against input resolution.
+
+Takes any timm model, ours or not, and trained runs of ``tools/train.py``; measures each under several resolution
+policies and two protocols, beside a baseline that resizes the image to the trained size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from scaling.arguments import keyword, parser
+from scaling.data import EMBEDDED, Source, open_source
+from scaling.errors import InputError, first_line
+from scaling.labels import label
+from scaling.models import Subject, from_names, from_runs
+from scaling.plot import plot
+from scaling.report import device_name, provenance, show, write_csv, write_json
+from scaling.sizes import Size, parse_resolution
+from scaling.store import Store
+from scaling.summary import Row, summarise
+from scaling.sweep import Settings, Task, choose_policies, plan, sweep
+
+FULL_WIDTH = 150  # columns of the full table with names of usual length
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"--device {name}: cannot be used ({first_line(error)})") from None
+    return device
+
+
+def _subjects(args: argparse.Namespace) -> list[Subject]:
+    if not (args.model or args.runs):
+        raise InputError("nothing to measure: give --model NAME or --runs DIR")
+    kwargs = dict(keyword(text) for text in args.model_kwargs)
+    subjects = from_names(args.model, args.checkpoint, kwargs, pretrained=args.pretrained, seed=args.seed)
+    subjects += from_runs(args.runs)
+    label(subjects)
+    return subjects
+
+
+def _check(args: argparse.Namespace, subjects: Sequence[Subject], source: Source) -> None:
+    for name in ("batch_size", "limit"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name.replace('_', '-')} {value}: must be at least 1")
+    if args.num_workers < 0:
+        raise InputError(f"--num-workers {args.num_workers}: must be at least 0")
+    for subject in subjects:
+        facts = subject.facts
+        if facts.classes != source.classes:
+            raise InputError(
+                f"--data {source.name}: {source.classes} classes, but {subject.label} has num_classes={facts.classes}; "
+                "they must match"
+            )
+        if facts.channels not in (1, 3):
+            raise InputError(f"--model {subject.name}: {facts.channels} input channels; allowed: 1 or 3")
+
+
+def run(args: argparse.Namespace, console: Console) -> list[Row]:
+    """Measure everything and write the results.
+
+    Args:
+        args: From :func:`parser`.
+        console: For tables, notes and the progress bar.
+
+    Returns:
+        The lines of the table, as :func:`scaling.summary.summarise` gives them.
+
+    Raises:
+        InputError: If an argument cannot be used.
+    """
+    device = _device(args.device)
+    resolutions = [parse_resolution(text) for text in args.resolutions]
+    subjects = _subjects(args)
+    known = {subject.data for subject in subjects if subject.data}
+    source = open_source(args.data or (known.pop() if len(known) == 1 else EMBEDDED[0]))
+    _check(args, subjects, source)
+    policies, notes = choose_policies(subjects, args.policy)
+    tasks = plan(subjects, policies, args.protocol, resolutions)
+    for subject in subjects:
+        if subject.checkpoint is None and not subject.pretrained:
+            notes.append(f"{subject.label} has random weights: its accuracy means nothing, its cost does")
+    for note in notes:
+        console.print(f"note: {note}", style="yellow", highlight=False)
+
+    settings = Settings(
+        device=device,
+        batch_size=args.batch_size,
+        amp=args.amp,
+        limit=args.limit,
+        seed=args.seed,
+        workers=args.num_workers,
+        skip_corrupt=args.skip_corrupt,
+        fresh=args.fresh,
+    )
+    rows = _measure(tasks, source, settings, args.out, console)
+    lines = summarise(rows)
+    arguments = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
+    write_csv(args.out / "results.csv", rows, lines)
+    write_json(args.out / "results.json", rows, lines, provenance(arguments, device, subjects))
+    plot(args.out / "resolution.png", lines, f"Accuracy against resolution, {source.name}")
+    narrow = console.width < FULL_WIDTH
+    show(console, lines, compact=narrow or args.table == "compact")
+    if narrow and args.table == "full":
+        console.print(f"(the full table needs {FULL_WIDTH} columns; its figures are in results.csv)", highlight=False)
+    corrupt = sorted({name for row in rows for name in row.get("corrupt", [])})
+    if corrupt:
+        shown = ", ".join(corrupt[:5]) + (", ..." if len(corrupt) > 5 else "")
+        console.print(f"{len(corrupt)} corrupt images left out: {shown}", style="yellow", highlight=False)
+    console.print(f"written: {args.out}/results.csv, results.json, resolution.png", highlight=False)
+    return lines
+
+
+def _measure(tasks: Sequence[Task], source: Source, settings: Settings, out: Path, console: Console) -> list[Row]:
+    def area(size: Size) -> int:
+        return size[0] * size[1]
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    reused = 0
+    with Progress(*columns, console=console, transient=True) as progress:
+        # Pixels, not rows, so that the time left is right when the large sizes come last.
+        bar = progress.add_task("measuring", total=sum(area(task.size) for task in tasks))
+
+        def advance(task: Task, stored: bool) -> None:
+            nonlocal reused
+            reused += stored
+            progress.update(bar, advance=area(task.size), description=f"{task.subject.label}, {task.policy}")
+
+        rows = list(sweep(tasks, source, settings, Store(out), device_name(settings.device), advance))
+    console.print(f"{len(rows)} rows, {reused} of them already finished", highlight=False)
+    return rows
+
+
+def make_console() -> Console:
+    """A console that is wide enough for the tables where the output is no terminal."""
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The program.
+
+    Args:
+        argv: Arguments, or None for those of the process.
+
+    Returns:
+        The exit code: 0, 2 for input that cannot be used, 130 when interrupted.
+    """
+    try:
+        run(parser().parse_args(argv), make_console())
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted: finished rows are kept, the same command goes on from there", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

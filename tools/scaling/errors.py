@@ -1,0 +1,22 @@
+"""The one error that the command line turns into a single line and exit code 2."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """What the user gave cannot be used; the message says which argument, what was given and what is allowed."""
+
+
+def first_line(error: BaseException, limit: int = 200) -> str:
+    """The gist of an exception on one line.
+
+    Args:
+        error: Any exception.
+        limit: Most characters to return.
+
+    Returns:
+        The first two non-empty lines of its message, joined, or the name of its type where it has no message.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = " ".join(lines[:2]) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -1,0 +1,94 @@
+"""Accuracy against resolution, a panel a protocol."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from scaling.report import bands
+from scaling.store import write_atomic
+from scaling.summary import Row
+from scaling.sweep import DOWNSCALE, OK
+
+# Okabe and Ito's colours, told apart with any colour vision; the yellow is left out, too pale on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#777777")
+STYLES = ("-", "--", "-.", (0, (3, 1, 1, 1, 1, 1)), (0, (6, 2)), (0, (1, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "P")
+TITLES = {
+    "object": "object: the image is resized, objects grow",
+    "canvas": "canvas: objects keep their size, the canvas grows",
+}
+
+
+def plot(path: Path, lines: Sequence[Row], title: str) -> None:
+    """Draw top-1 accuracy against the factor of the trained size and write it as a PNG.
+
+    Args:
+        path: The file.
+        lines: From :func:`scaling.summary.summarise`.
+        title: Above the panels.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    protocols = list(dict.fromkeys(line["protocol"] for line in lines))
+    labels = list(dict.fromkeys(line["label"] for line in lines))
+    policies = list(dict.fromkeys(line["policy"] for line in lines if line["policy"] != DOWNSCALE))
+    colour = {label: COLOURS[i % len(COLOURS)] for i, label in enumerate(labels)}
+    style = {policy: STYLES[i % len(STYLES)] for i, policy in enumerate(policies)}
+    marker = {policy: MARKERS[i % len(MARKERS)] for i, policy in enumerate(policies)}
+
+    figure = Figure(figsize=(5.6 * len(protocols) + 2.6, 5.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(protocols), sharey=True, squeeze=False)[0]
+    ticks = sorted({round(line["factor"], 2) for line in lines})
+    entries: dict[str, Line2D] = {}
+    for panel, protocol in zip(panels, protocols):
+        for label in labels:
+            for policy in [DOWNSCALE, *policies]:
+                points = [
+                    x
+                    for x in lines
+                    if (x["label"], x["policy"], x["protocol"], x["status"]) == (label, policy, protocol, OK)
+                ]
+                if not points:
+                    continue
+                points.sort(key=lambda x: x["factor"])
+                factors, top1 = [x["factor"] for x in points], [x["top1"] for x in points]
+                if policy == DOWNSCALE:
+                    panel.plot(factors, top1, color=colour[label], linestyle=":", linewidth=1, alpha=0.9)
+                    continue
+                (drawn,) = panel.plot(
+                    factors,
+                    top1,
+                    color=colour[label],
+                    linestyle=style[policy],
+                    marker=marker[policy],
+                    markersize=4.5,
+                    linewidth=1.8,
+                )
+                low, high = [x["top1_low"] for x in points], [x["top1_high"] for x in points]
+                panel.fill_between(factors, low, high, color=colour[label], alpha=0.12, linewidth=0)
+                entries.setdefault(label if policy == "default" else f"{label}, {policy}", drawn)
+        panel.set_title(TITLES.get(protocol, protocol), fontsize=11)
+        panel.set_xscale("log")
+        panel.set_xticks(ticks, [f"{tick:g}x" for tick in ticks], minor=False)
+        panel.minorticks_off()
+        panel.set_xlabel("resolution, times the trained size")
+        panel.grid(alpha=0.25, linewidth=0.6)
+        for side in ("top", "right"):
+            panel.spines[side].set_visible(False)
+        if ticks[0] < 1 < ticks[-1]:
+            panel.axvline(1, color="0.6", linewidth=0.8, zorder=0)
+    panels[0].set_ylabel("top-1 accuracy, %")
+    panels[0].set_ylim(0, 101)
+    if any(line["policy"] == DOWNSCALE for line in lines):
+        entries["downscale to the trained size\n(colour of the model)"] = Line2D([], [], color="0.4", linestyle=":")
+    figure.legend(entries.values(), entries.keys(), loc="outside right center", frameon=False, fontsize=9)
+    figure.suptitle(title, fontsize=12)
+    figure.supxlabel(f"Bands: {bands(lines)}.", fontsize=8, color="0.35")
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=150)
+    write_atomic(path, content.getvalue())

@@ -1,0 +1,61 @@
+"""Finished rows on disk: one small file each, written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write a file so that a reader, or a crash, meets the old content or the new but never a part.
+
+    Args:
+        path: Its directory is made if missing.
+        content: Text (UTF-8) or bytes.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(name, 0o666 & ~umask)  # mkstemp makes it private
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def key_of(what: dict[str, Any]) -> str:
+    """A short hash of everything that decides a row."""
+    text = json.dumps(what, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+class Store:
+    """Rows below ``<out>/rows``.
+
+    Args:
+        out: The output directory.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.directory = out / "rows"
+
+    def load(self, key: str) -> dict[str, Any] | None:
+        """A finished row, or None if there is none that can be read."""
+        try:
+            return json.loads((self.directory / f"{key}.json").read_text())
+        except (OSError, ValueError):
+            return None
+
+    def save(self, key: str, row: dict[str, Any]) -> None:
+        """Keep a row."""
+        write_atomic(self.directory / f"{key}.json", json.dumps(row, allow_nan=False))
