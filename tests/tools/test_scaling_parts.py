@@ -294,11 +294,19 @@ def test_closing_words_follow_the_numbers():
         rows.append(row("downscale", share(80), label=label, factor=3.0))
     first, second, third = closing(summarise(rows))
     assert "a, b reach 96.0% to 97.0%" in first
-    assert "cannot be told apart" in first
+    assert "overlapping 95% intervals" in first
     assert "below them c 50.0%" in first
     assert second == "Objects 3 times as large: b 90.0%, a 40.0%, c 10.0%."
     assert "1 better, 2 worse, 0 not distinguishable" in third
     assert len(closing([])) == 3
+
+
+def test_policies_of_one_model_look_different():
+    from scaling.plot import assign_looks
+
+    pairs = [("a", "default"), ("b", "downscale"), ("b", "bicubic"), ("c", "extrapolate"), ("c", "interpolate")]
+    looks = assign_looks([{"label": label, "policy": policy} for label, policy in pairs])
+    assert looks == {"default": 0, "bicubic": 0, "extrapolate": 0, "interpolate": 1}
 
 
 def test_first_line():

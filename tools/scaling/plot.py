@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,26 @@ TITLES = {
 }
 
 
+def assign_looks(lines: Sequence[Row]) -> dict[str, int]:
+    """Number the line styles: two policies share one only if no model has both, so that few styles suffice.
+
+    Args:
+        lines: From :func:`scaling.summary.summarise`.
+
+    Returns:
+        For each policy, which line style it has.
+    """
+    has = defaultdict(set)
+    for line in lines:
+        if line["policy"] != DOWNSCALE:
+            has[line["policy"]].add(line["label"])
+    looks: dict[str, int] = {}
+    for policy, models in has.items():
+        taken = {looks[other] for other in looks if models & has[other]}
+        looks[policy] = next(i for i in range(len(has)) if i not in taken)
+    return looks
+
+
 def plot(path: Path, lines: Sequence[Row], title: str) -> None:
     """Draw top-1 accuracy against the factor of the trained size and write it as a PNG.
 
@@ -37,8 +58,9 @@ def plot(path: Path, lines: Sequence[Row], title: str) -> None:
     labels = list(dict.fromkeys(line["label"] for line in lines))
     policies = list(dict.fromkeys(line["policy"] for line in lines if line["policy"] != DOWNSCALE))
     colour = {label: COLOURS[i % len(COLOURS)] for i, label in enumerate(labels)}
-    style = {policy: STYLES[i % len(STYLES)] for i, policy in enumerate(policies)}
-    marker = {policy: MARKERS[i % len(MARKERS)] for i, policy in enumerate(policies)}
+    looks = assign_looks(lines)
+    style = {policy: STYLES[look % len(STYLES)] for policy, look in looks.items()}
+    marker = {policy: MARKERS[look % len(MARKERS)] for policy, look in looks.items()}
 
     figure = Figure(figsize=(5.6 * len(protocols) + 2.6, 5.2), layout="constrained")
     FigureCanvasAgg(figure)

@@ -27,7 +27,7 @@ def _at_trained(lines: Sequence[Row]) -> str:
     text = f"At the trained size ({best['height']}x{best['width']}): "
     if len(tied) > 1:
         text += f"{', '.join(x['label'] for x in tied)} reach {_top1(tied[-1])} to {_top1(best)}"
-        text += ", with overlapping 95% intervals, so they cannot be told apart"
+        text += ", with overlapping 95% intervals"
     else:
         text += f"{best['label']} reaches {_top1(best)}"
     if rest:

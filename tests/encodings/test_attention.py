@@ -25,13 +25,18 @@ def test_kernels_agree(prefix: int, masked: str, monkeypatch: pytest.MonkeyPatch
     leaves, biases, mask = case(prefix)
     mask = mask | torch.eye(len(mask), dtype=torch.bool)  # no row is empty
     given = {"no": None, "bool": mask, "float": torch.zeros(mask.shape).masked_fill(~mask, -1e4)}[masked]
-    results = {}
+    q, k, v = leaves[:3]
+    logits = q @ k.transpose(-2, -1) * 8**-0.5 + biases[0].matrix(q.dtype) + biases[1].values
+    if masked != "no":
+        logits = logits.masked_fill(~mask, float("-inf"))
+    results = {"formula": [logits.softmax(-1) @ v]}
+    results["formula"] += torch.autograd.grad(results["formula"][0].square().sum(), leaves)
     for kernel in ("math", "sdpa", "chunked"):
         out = attend(*leaves[:3], biases=biases, mask=given, kernel=kernel)
         grads = torch.autograd.grad(out.square().sum(), leaves)
         results[kernel] = [out, *grads]
-    for kernel in ("sdpa", "chunked"):
-        for a, b in zip(results[kernel], results["math"]):
+    for kernel in ("math", "sdpa", "chunked"):
+        for a, b in zip(results[kernel], results["formula"]):
             torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
