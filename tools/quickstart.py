@@ -40,7 +40,12 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("--seeds", type=int, default=1, metavar="N", help="trainings of each encoding (default: 1)")
     p.add_argument("--data", choices=("digits", "mnist"), default="digits", help="(default: %(default)s)")
-    p.add_argument("--policy", nargs="+", default=list(POLICIES), metavar="NAME", help="(default: %(default)s)")
+    p.add_argument(
+        "--policy",
+        nargs="+",
+        metavar="NAME",
+        help=f"see resolution_scaling.py (default: those of {' '.join(POLICIES)} that apply)",
+    )
     p.add_argument(
         "--out", type=Path, default=Path("work_dirs/quickstart"), metavar="DIR", help="(default: %(default)s)"
     )
@@ -69,6 +74,8 @@ def run(args: argparse.Namespace) -> None:
 
     from scaling.arguments import parser as scaling_parser
     from scaling.errors import InputError
+    from scaling.models import from_runs
+    from scaling.sweep import DEFAULT
     from scaling.trainings import Training, train
     from scaling.words import closing
 
@@ -94,8 +101,11 @@ def run(args: argparse.Namespace) -> None:
     train(trainings, console, at_once=args.jobs)
     trained = time.monotonic()
 
-    command = ["--runs", *(str(training.directory) for training in trainings), "--data", args.data]
-    command += ["--resolutions", *FACTORS, "--policy", *args.policy, "--out", str(args.out), "--table", "compact"]
+    runs = [str(training.directory) for training in trainings]
+    applicable = {name for subject in from_runs(runs) for name in subject.facts.policies}
+    policies = args.policy or [name for name in POLICIES if name in applicable] or [DEFAULT]
+    command = ["--runs", *runs, "--data", args.data]
+    command += ["--resolutions", *FACTORS, "--policy", *policies, "--out", str(args.out), "--table", "compact"]
     command += ["--limit", str(args.limit)] if args.limit else []
     lines = resolution_scaling.run(scaling_parser().parse_args(command), console)
     for sentence in closing(lines):

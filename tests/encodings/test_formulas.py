@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 from timm.layers import build_sincos2d_pos_embed, resample_abs_pos_embed
 
 from visionpe import Grid, create_encoding
 from visionpe.encodings.alibi import alibi_slopes
+from visionpe.encodings.cpe import stretch
 from visionpe.resize import rescale_positions, resize_map, resize_table
 
 REFERENCE = Path(__file__).parents[1] / "reference"
@@ -157,14 +159,17 @@ def test_cpe_is_a_convolution_plus_the_identity() -> None:
     assert torch.equal(encoding.refine(x, Grid((4, 5), 1), layer=1), x)
 
 
-def test_cpe_interpolated_sees_the_same_part_of_the_image() -> None:
-    """A smooth map at twice the size is moved as it was at the trained size."""
-    encoding = create_encoding("cpe", dim=4, num_heads=1, grid_size=(12, 12), policy="interpolate")
-    ramp = torch.linspace(0, 1, 12)
-    x = torch.stack([ramp[:, None].expand(12, 12), ramp.expand(12, 12), *torch.zeros(2, 12, 12)])[None]
-    native = encoding.refine(x.flatten(2).transpose(1, 2), Grid((12, 12)))
-    twice = resize_map(x, (24, 24), "bilinear")
-    out = encoding.refine(twice.flatten(2).transpose(1, 2), Grid((24, 24)))
-    back = resize_map(out.transpose(1, 2).unflatten(2, (24, 24)), (12, 12), "bilinear_antialias")
-    inner = (..., slice(2, -2), slice(2, -2))
-    torch.testing.assert_close(back[inner], native.transpose(1, 2).unflatten(2, (12, 12))[inner], atol=0.02, rtol=0)
+def test_cpe_interpolated_is_a_dilation_at_whole_ratios() -> None:
+    encoding = create_encoding("cpe", dim=4, num_heads=1, grid_size=(6, 4), policy="interpolate")
+    x = torch.randn(1, 4, 12, 12)
+    moved = encoding.refine(x.flatten(2).transpose(1, 2), Grid((12, 12))).transpose(1, 2).unflatten(2, (12, 12))
+    conv = encoding.proj[0]
+    wanted = F.conv2d(x, conv.weight, conv.bias, padding=(2, 3), dilation=(2, 3), groups=4)
+    torch.testing.assert_close(moved - x, wanted, atol=1e-5, rtol=1e-5)
+
+
+def test_stretched_taps() -> None:
+    assert torch.equal(stretch(5, 7, 7, torch.zeros(1)), torch.eye(5))
+    wanted = [[0.5, 0, 0], [0.5, 0, 0], [0, 1, 0], [0, 0, 0.5], [0, 0, 0.5]]  # taps at -1.5, 0, 1.5
+    assert stretch(3, 9, 6, torch.zeros(1)).tolist() == wanted
+    assert stretch(3, 3, 6, torch.zeros(1)).tolist() == [[0.5, 0, 0], [0.5, 1, 0.5], [0, 0, 0.5]]

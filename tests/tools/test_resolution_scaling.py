@@ -158,6 +158,17 @@ def test_second_run_repeats_nothing(run, monkeypatch):
     assert len(calls) == 8
     run(f"{command} --seed 1")  # other weights, images and places
     assert len(calls) == 12
+    run(f"{command} --limit 19")
+    assert len(calls) == 16
+
+
+def test_changed_image_is_measured_again(run, tmp_path):
+    folder = fake_images(tmp_path / "data")
+    command = f"{PHOTO} --data {folder} --resolutions 32 --protocol object"
+    assert "2 rows, 0 of them already finished" in run(command)[1]
+    assert "2 rows, 2 of them already finished" in run(command)[1]
+    Image.new("RGB", (50, 50)).save(folder / "class0" / "0.png")
+    assert "2 rows, 0 of them already finished" in run(command)[1]
 
 
 def test_interrupted_run_goes_on(run, monkeypatch, capsys):

@@ -404,3 +404,9 @@ def test_quickstart_evaluates_finished_runs(tmp_path, capsys, monkeypatch):
     out = capsys.readouterr().out
     assert "2 of 2 trainings already finished" in out
     assert "At the trained size (24x24)" in out
+    # The default policies shrink to those that apply: none at all here.
+    assert quickstart.main(["--encodings", "none", "--out", str(tmp_path), "--limit", "10"]) == 0
+    assert {row["policy"] for row in json.loads((tmp_path / "results.json").read_text())["rows"]} == {
+        "default",
+        "downscale",
+    }

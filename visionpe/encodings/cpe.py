@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visionpe.base import PositionEncoding
 from visionpe.grid import Grid
 from visionpe.registry import register_encoding
-from visionpe.resize import POSITION_POLICIES, resize_map
+from visionpe.resize import POSITION_POLICIES
 
 
 @register_encoding("cpe")
@@ -25,8 +26,8 @@ class ConditionalPositionEncoding(PositionEncoding):
         kernel_size: Side of the kernel in tokens, odd.
         layers: Blocks after which a convolution stands, each with its own weights.
         context: See :class:`~visionpe.base.PositionEncoding`. Policy ``extrapolate`` convolves the map as it is;
-            ``interpolate`` convolves it at the trained size and resizes the result, so that the kernel spans as much
-            of the image as in training.
+            ``interpolate`` stretches the kernel, so that it spans as much of the image as in training (a dilation
+            where the ratio is whole).
 
     Raises:
         ValueError: If ``kernel_size`` is even or a layer does not exist.
@@ -42,7 +43,7 @@ class ConditionalPositionEncoding(PositionEncoding):
             raise ValueError(f"kernel_size={kernel_size} must be odd and positive")
         if not layers or not all(0 <= layer < self.depth for layer in layers):
             raise ValueError(f"layers={tuple(layers)} must lie in 0..{self.depth - 1}")
-        self.layers = tuple(layers)
+        self.kernel_size, self.layers = kernel_size, tuple(layers)
         self.proj = nn.ModuleList(
             nn.Conv2d(self.dim, self.dim, kernel_size, padding=kernel_size // 2, groups=self.dim, **self.factory)
             for _ in self.layers
@@ -58,14 +59,33 @@ class ConditionalPositionEncoding(PositionEncoding):
             raise ValueError("cpe needs the full map of tokens: its convolution is undefined where patches are dropped")
         prefix, tokens = x[:, : grid.prefix], x[:, grid.prefix :]
         tokens = tokens.transpose(1, 2).unflatten(2, grid.size)  # (B, dim, height, width)
-        conv = self.proj[self.layers.index(layer)]
-        if self.policy == "extrapolate" or self._at_trained_size(grid):
-            moved = conv(tokens)
-        else:
-            moved = resize_map(conv(resize_map(tokens, self.grid_size, "bilinear_antialias")), grid.size, "bilinear")
-        tokens = (tokens + moved).flatten(2).transpose(1, 2)
+        tokens = tokens + self._convolve(tokens, self.proj[self.layers.index(layer)], grid)
+        tokens = tokens.flatten(2).transpose(1, 2)
         return torch.cat((prefix, tokens), dim=1) if grid.prefix else tokens
 
-    def _at_trained_size(self, grid: Grid) -> bool:
-        # An exported graph serves every size, so it cannot branch on one.
-        return not torch.compiler.is_exporting() and grid.size == self.grid_size
+    def _convolve(self, tokens: Tensor, conv: nn.Module, grid: Grid) -> Tensor:
+        if self.policy == "extrapolate":
+            return conv(tokens)
+        spread = [
+            stretch(self.kernel_size, size, trained, conv.weight) for size, trained in zip(grid.size, self.grid_size)
+        ]
+        weight = spread[0] @ conv.weight @ spread[1].T  # (dim, 1, 2 reach + 1, 2 reach + 1)
+        padding = [s.shape[0] // 2 for s in spread]
+        return F.conv2d(tokens, weight, conv.bias, padding=padding, groups=self.dim)
+
+
+def stretch(kernel_size: int, size: int, trained: int, like: Tensor) -> Tensor:
+    """How the taps of a kernel spread over the tokens when a step is ``size / trained`` tokens long.
+
+    A tap that falls between two tokens is shared between them linearly, so that an integer ratio is a dilation and
+    the ratio one is the identity.
+
+    Returns:
+        ``(2 reach + 1, kernel_size)``, reach the whole tokens that the stretched kernel needs on either side.
+    """
+    half = kernel_size // 2
+    reach = -(-half * size // trained)  # rounded up
+    wide = torch.promote_types(like.dtype, torch.float32)
+    offsets = torch.arange(2 * reach + 1, device=like.device, dtype=wide) - reach
+    taps = (torch.arange(kernel_size, device=like.device, dtype=wide) - half) * size / trained
+    return (1 - (offsets[:, None] - taps).abs()).clamp(min=0).to(like.dtype)
