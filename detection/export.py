@@ -59,6 +59,12 @@ def model_kwargs(model: TimmImageClassifier) -> dict[str, Any]:
     return {key: _plain(value, key) for key, value in model.model_kwargs.items() if key not in SOURCES}
 
 
+def _config_name(filename: str) -> str:
+    """The path below ``configs/``, the same wherever the run was started."""
+    parts = Path(filename).resolve().parts
+    return "/".join(parts[parts.index("configs") :]) if "configs" in parts else parts[-1]
+
+
 def _version(package: str) -> str:
     from importlib.metadata import PackageNotFoundError, version
 
@@ -106,7 +112,7 @@ def description(runner: Runner) -> dict[str, Any]:
         "mean": _statistic(model, "mean"),
         "std": _statistic(model, "std"),
         "epochs": runner.max_epochs,
-        "config": os.path.relpath(config) if config else None,
+        "config": _config_name(config) if config else None,
         "versions": {
             "visionpe": _version("visionpe"),
             "python": platform.python_version(),
