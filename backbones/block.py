@@ -8,7 +8,7 @@ from timm.layers import Attention
 from timm.models.vision_transformer import Block
 from torch import Tensor
 
-from visionpe.attention import attend
+from visionpe.attention import AttentionWeights, attend
 from visionpe.base import Composition
 from visionpe.grid import Grid
 
@@ -38,16 +38,18 @@ class EncodedAttention(Attention):
         q, k = self.q_norm(q), self.k_norm(k)
         biases = encoding.bias(q, k, grid, layer=layer)  # of the content, not of its rotation
         q, k = encoding.rotate(q, k, grid, layer=layer)
+        q, k = q.to(v.dtype), k.to(v.dtype)  # a norm under autocast gives float32
         attended = attend(
-            q.to(v.dtype),  # a norm under autocast gives float32
-            k.to(v.dtype),
+            q,
+            k,
             v,
             biases=biases,
             mask=attn_mask,
             dropout_p=self.attn_drop.p if self.training else 0.0,
             kernel="auto" if self.fused_attn else "math",
         )
-        attended = encoding.mix(attended, v, grid, layer=layer)
+        weights = AttentionWeights(q, k, biases, attn_mask)
+        attended = encoding.mix(attended, v, grid, layer=layer, weights=weights)
         x = self.norm(attended.transpose(1, 2).reshape(batch, tokens, -1))
         return self.proj_drop(self.proj(x if gate is None else x * gate))
 
@@ -61,6 +63,7 @@ class EncodedBlock(Block):
 
     def forward(self, x: Tensor, encoding: Composition, grid: Grid, attn_mask: Tensor | None = None) -> Tensor:
         """Tokens ``(B, N, dim)`` to tokens."""
-        attended = self.attn(self.norm1(x), encoding, grid, layer=self.layer, attn_mask=attn_mask)
+        normed = encoding.inject(self.norm1(x), grid, layer=self.layer)
+        attended = self.attn(normed, encoding, grid, layer=self.layer, attn_mask=attn_mask)
         x = x + self.drop_path1(self.ls1(attended))
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))

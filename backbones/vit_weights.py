@@ -114,7 +114,9 @@ def check_fit(state: StateDict, model: Any) -> None:
     own = {k: v for k, v in model.state_dict().items() if not k.startswith("head.")}
     given = {k: v for k, v in state.items() if not k.startswith("head.")}
     missing, extra = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
-    free = {TABLE, "patch_embed.proj.weight"}  # resized, and adapted to the input channels
+    parts = model.pos_encoding.items()
+    free = {f"pos_encoding.{name}.{key}" for name, part in parts for key in part.resized_on_load}
+    free.add("patch_embed.proj.weight")  # adapted to the input channels
     shapes = [
         f"{k} (file {tuple(given[k].shape)}, model {tuple(own[k].shape)})"
         for k in sorted(own.keys() & given.keys() - free)
@@ -130,8 +132,8 @@ def check_fit(state: StateDict, model: Any) -> None:
         if keys
     ]
     if problems:
-        parts = "+".join(model.pos_encoding)
-        raise RuntimeError(f"the checkpoint does not fit a ViT with pos_encoding={parts!r}; {'; '.join(problems)}")
+        spec = "+".join(model.pos_encoding)
+        raise RuntimeError(f"the checkpoint does not fit a ViT with pos_encoding={spec!r}; {'; '.join(problems)}")
 
 
 def checkpoint_filter_fn(checkpoint: dict[str, Any], model: Any, strict: bool = True) -> StateDict:

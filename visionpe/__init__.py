@@ -10,7 +10,7 @@ from pathlib import Path
 
 from visionpe.attention import attend
 from visionpe.base import Composition, PositionEncoding
-from visionpe.bias import Bias, DenseBias, OffsetBias
+from visionpe.bias import Bias, BucketBias, DenseBias, LowRankBias, OffsetBias
 from visionpe.grid import Grid
 from visionpe.policy import policies, set_policy
 from visionpe.registry import create_encoding, get_encoding, list_encodings, register_encoding
@@ -28,9 +28,11 @@ from visionpe import encodings  # noqa: E402
 
 __all__ = [
     "Bias",
+    "BucketBias",
     "Composition",
     "DenseBias",
     "Grid",
+    "LowRankBias",
     "OffsetBias",
     "PositionEncoding",
     "__version__",

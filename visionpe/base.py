@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from visionpe.attention import AttentionWeights
 from visionpe.bias import Bias
 from visionpe.cache import TableCache
 from visionpe.grid import Grid
@@ -36,6 +37,8 @@ class PositionEncoding(nn.Module):
     name: ClassVar[str] = ""
     source: ClassVar[str] = ""
     policies: ClassVar[tuple[str, ...]] = ()
+    # Parameters that are stored per position, and resized when a checkpoint of another size is loaded.
+    resized_on_load: ClassVar[tuple[str, ...]] = ()
     # False where tokens must fill the grid, so that patches cannot be dropped.
     takes_coords: ClassVar[bool] = True
 
@@ -89,6 +92,13 @@ class PositionEncoding(nn.Module):
         """Tokens after the patch embedding, **without** prefix tokens: ``(B, N_spatial, dim)``."""
         return x
 
+    def inject(self, x: Tensor, grid: Grid, *, layer: int = 0) -> Tensor:
+        """The form of ``add`` inside block ``layer``: the normed input of attention alone, prefix tokens included.
+
+        The residual stream and the MLP do not see it.
+        """
+        return x
+
     def refine(self, x: Tensor, grid: Grid, *, layer: int = 0) -> Tensor:
         """Tokens after block ``layer``, prefix tokens included."""
         return x
@@ -101,14 +111,17 @@ class PositionEncoding(nn.Module):
         """What is added to the scaled logits of block ``layer``, or None. Queries and keys come unrotated."""
         return None
 
-    def mix(self, attended: Tensor, v: Tensor, grid: Grid, *, layer: int = 0) -> Tensor:
-        """Output of attention in block ``layer``, before the projection."""
+    def mix(
+        self, attended: Tensor, v: Tensor, grid: Grid, *, layer: int = 0, weights: AttentionWeights | None = None
+    ) -> Tensor:
+        """Output of attention in block ``layer``, before the projection; ``weights`` gives rows of the softmax."""
         return attended
 
     @classmethod
     def sites(cls) -> tuple[str, ...]:
-        """The sites that this class overrides."""
-        return tuple(site for site in SITES if getattr(cls, site) is not getattr(PositionEncoding, site))
+        """The sites that this class overrides; ``inject`` counts as ``add``."""
+        used = {site for site in (*SITES, "inject") if getattr(cls, site) is not getattr(PositionEncoding, site)}
+        return tuple(site for site in SITES if site in used or (site == "add" and "inject" in used))
 
     def extra_repr(self) -> str:
         return f"policy={self.policy!r}" if self.policy else ""
@@ -143,6 +156,11 @@ class Composition(nn.ModuleDict):
             x = part.add(x, grid)
         return x
 
+    def inject(self, x: Tensor, grid: Grid, *, layer: int = 0) -> Tensor:
+        for part in self.parts:
+            x = part.inject(x, grid, layer=layer)
+        return x
+
     def refine(self, x: Tensor, grid: Grid, *, layer: int = 0) -> Tensor:
         for part in self.parts:
             x = part.refine(x, grid, layer=layer)
@@ -157,9 +175,11 @@ class Composition(nn.ModuleDict):
         biases = (part.bias(q, k, grid, layer=layer) for part in self.parts)
         return [bias for bias in biases if bias is not None]
 
-    def mix(self, attended: Tensor, v: Tensor, grid: Grid, *, layer: int = 0) -> Tensor:
+    def mix(
+        self, attended: Tensor, v: Tensor, grid: Grid, *, layer: int = 0, weights: AttentionWeights | None = None
+    ) -> Tensor:
         for part in self.parts:
-            attended = part.mix(attended, v, grid, layer=layer)
+            attended = part.mix(attended, v, grid, layer=layer, weights=weights)
         return attended
 
     def no_weight_decay(self) -> set[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import ClassVar
 
 import torch
@@ -17,6 +17,7 @@ class Bias(ABC):
     """A term of the scaled logits, ``(1 or B, heads or 1, N, N)``, that is only built where a kernel needs it."""
 
     structure: ClassVar[str]
+    batch: int = 1  # samples for which the matrix differs
 
     @abstractmethod
     def rows(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
@@ -37,7 +38,7 @@ class DenseBias(Bias):
     structure = "dense"
 
     def __init__(self, values: Tensor) -> None:
-        self.values = values
+        self.values, self.batch = values, values.shape[0]
 
     def rows(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
         return self.values[..., start:stop, :].to(dtype)
@@ -90,3 +91,50 @@ class OffsetBias(Bias):
             return build()
         key = ("matrix", self.grid.size, self.grid.prefix, self.table.device, dtype, self.key)
         return self.cache.get(key, build)
+
+
+class LowRankBias(Bias):
+    """A product of two factors, exact: it rides in extra query and key channels, and no matrix is built.
+
+    Args:
+        left: ``(B or 1, heads or 1, N, rank)``, of the queries.
+        right: ``(B or 1, heads or 1, N, rank)``, of the keys.
+    """
+
+    structure = "low rank"
+
+    def __init__(self, left: Tensor, right: Tensor) -> None:
+        self.left, self.right, self.batch = left, right, max(len(left), len(right))
+
+    def rows(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+        return self.left[..., start:stop, :].to(dtype) @ self.right.to(dtype).transpose(-2, -1)
+
+    def matrix(self, dtype: torch.dtype) -> Tensor:
+        return self.left.to(dtype) @ self.right.to(dtype).transpose(-2, -1)
+
+
+class BucketBias(Bias):
+    """A choice among products of each token with a small table, by the bucket of the pair.
+
+    Args:
+        products: Token times table, ``(B, heads, N, buckets)``.
+        index: ``index(start, stop)`` gives the buckets of queries ``start`` to ``stop`` with every key,
+            ``(stop - start, N)``.
+        keys: The products are of the keys, not of the queries.
+    """
+
+    structure = "buckets"
+
+    def __init__(self, products: Tensor, index: Callable[[int, int], Tensor], *, keys: bool = False) -> None:
+        self.products, self.index, self.keys, self.batch = products, index, keys, len(products)
+
+    def rows(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+        index = self.index(start, stop)  # (rows, N)
+        products = self.products.to(dtype)
+        if self.keys:
+            index = index.transpose(-2, -1).expand(*products.shape[:2], -1, -1)  # (B, heads, N, rows)
+            return products.gather(-1, index).transpose(-2, -1)
+        return products[..., start:stop, :].gather(-1, index.expand(*products.shape[:2], -1, -1))
+
+    def matrix(self, dtype: torch.dtype) -> Tensor:
+        return self.rows(0, self.products.shape[-2], dtype)

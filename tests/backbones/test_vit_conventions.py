@@ -32,6 +32,15 @@ def test_names() -> None:
 
 
 @pytest.mark.parametrize("name", VIT_NAMES)
+def test_every_name(name: str) -> None:
+    """The registered width and heads, one block deep; the other tests take the smallest size of each encoding."""
+    model = build(name, depth=1)
+    assert model(image(24, 40)).shape == (2, 5)
+    (last,) = model.forward_intermediates(image(24, 40), indices=1, intermediates_only=True)
+    assert last.shape == (2, model.embed_dim, 3, 5)
+
+
+@pytest.mark.parametrize("name", NAMES_TI)
 def test_any_size_forward_backward(name: str) -> None:
     model = build(name).train()
     for size in ((32, 32), (16, 16), (24, 40), (64, 48), (8, 8), (8, 64)):
@@ -43,7 +52,7 @@ def test_any_size_forward_backward(name: str) -> None:
         assert parameter.grad.isfinite().all(), key
 
 
-@pytest.mark.parametrize("name", VIT_NAMES)
+@pytest.mark.parametrize("name", NAMES_TI)
 def test_features(name: str) -> None:
     model = build(name)
     x = image(24, 40)

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import visionpe.attention
-from visionpe import DenseBias, Grid, OffsetBias, attend, create_encoding
+from visionpe import BucketBias, DenseBias, Grid, LowRankBias, OffsetBias, attend, create_encoding
+from visionpe.attention import AttentionWeights
 
 
 def case(prefix: int = 1, dtype: torch.dtype = torch.float32) -> tuple[list[torch.Tensor], list, torch.Tensor]:
@@ -61,6 +62,61 @@ def test_offset_bias_by_hand() -> None:
     torch.testing.assert_close(bias.rows(1, 9, torch.float32)[0], matrix[:, 1:9])
 
 
+def structured() -> tuple[list[torch.Tensor], list]:
+    """One bias of every structure, with the leaves that they are made of."""
+    grid = Grid((4, 5), 1)
+    n = grid.num_tokens
+    shapes = [(2, 3, n, 8)] * 3 + [(3, 7, 9), (2, 3, n, 4), (1, 1, n, 4), (2, 3, n, 6), (2, 3, n, 6)]
+    leaves = [torch.randn(shape, requires_grad=True) for shape in shapes]
+    _, _, _, table, left, right, of_queries, of_keys = leaves
+    buckets = torch.randint(6, (n, n))
+    biases = [
+        OffsetBias(table, grid),
+        LowRankBias(left, right),
+        BucketBias(of_queries, lambda a, b: buckets[a:b]),
+        BucketBias(of_keys, lambda a, b: buckets.T[a:b], keys=True),
+    ]
+    wanted = biases[0].matrix(torch.float32) + left @ right.transpose(-2, -1)
+    rows, columns = torch.meshgrid(torch.arange(n), torch.arange(n), indexing="ij")
+    wanted = wanted + of_queries[:, :, rows, buckets] + of_keys[:, :, columns, buckets.T]
+    return [*leaves, wanted], biases
+
+
+@pytest.mark.parametrize("kernel", ["auto", "sdpa", "low_rank", "chunked", "math"])
+@pytest.mark.parametrize("large", [False, True])
+def test_every_structure_in_every_kernel(kernel: str, large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if large:
+        monkeypatch.setattr(visionpe.attention, "MATRIX_BYTES", 0)
+        monkeypatch.setattr(visionpe.attention, "CHUNK_BYTES", 2 * 3 * 21 * 4 * 5)
+    (*leaves, matrix), biases = structured()
+    q, k, v = leaves[:3]
+    wanted = (q @ k.transpose(-2, -1) * 8**-0.5 + matrix).softmax(-1) @ v
+    got = attend(q, k, v, biases=biases, kernel=kernel)
+    torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-5)
+    grads = [torch.autograd.grad(out.square().sum(), leaves, retain_graph=True) for out in (got, wanted)]
+    for a, b in zip(*grads):
+        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+
+
+def test_low_rank_builds_no_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(LowRankBias, "rows", lambda *_: pytest.fail("built"))
+    monkeypatch.setattr(LowRankBias, "matrix", lambda *_: pytest.fail("built"))
+    q = torch.randn(1, 2, 30, 8)
+    attend(q, q, q, biases=[LowRankBias(torch.randn(1, 2, 30, 4), torch.randn(1, 1, 30, 4))])
+
+
+def test_weights_by_rows() -> None:
+    (*leaves, matrix), biases = structured()
+    q, k, _ = leaves[:3]
+    mask = torch.rand(21, 21) > 0.2
+    mask.fill_diagonal_(True)
+    weights = AttentionWeights(q, k, biases, mask)
+    wanted = (q @ k.transpose(-2, -1) * 8**-0.5 + matrix).masked_fill(~mask, float("-inf")).softmax(-1)
+    got = torch.cat([weights.rows(a, b) for a, b in ((0, 4), (4, 21))], dim=-2)
+    torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-5)
+    assert weights.chunks() == [(0, 21)]
+
+
 def test_large_bias_goes_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     leaves, biases, _ = case()
     seen = []
@@ -99,7 +155,7 @@ def test_dropout_and_unknown_kernel() -> None:
     for kernel in ("math", "sdpa", "chunked"):
         dropped = attend(q, k, v, biases=biases, dropout_p=0.9, kernel=kernel)
         assert (dropped - attend(q, k, v, biases=biases)).abs().max() > 0.1
-    with pytest.raises(ValueError, match="kernel='flash' is unknown; allowed: auto, sdpa, chunked, math"):
+    with pytest.raises(ValueError, match="kernel='flash' is unknown; allowed: auto, sdpa, low_rank, chunked, math"):
         attend(q, k, v, kernel="flash")
 
 

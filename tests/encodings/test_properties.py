@@ -6,20 +6,23 @@ import copy
 
 import pytest
 import torch
-from conftest import ENCODINGS, randomize, tiny_vit
+from conftest import ENCODINGS, randomize, tiny_spec, tiny_vit
 from torch import Tensor
 
 import visionpe
 from visionpe import Composition, Grid, create_encoding
 
 DIM, HEADS, HEAD_DIM = 32, 2, 16
-RELATIVE = ["none", "rope_axial", "rope_mixed", "alibi"]
+TABLES = ["rpb", "attention_bias"]
+NETWORKS = ["cpb", "dpb", "fire"]
+RELATIVE = ["none", "rope_axial", "rope_mixed", "alibi", "kerple", *NETWORKS, *TABLES]
 ABSOLUTE = ["ape", "sincos"]
-SPECS = [*ENCODINGS, "rope_mixed+ape", "alibi+rope_axial+cpe"]
+COORDINATES = [name for name in ENCODINGS if name in RELATIVE + ABSOLUTE and name != "none"]
+SPECS = [*ENCODINGS, "rope_mixed+ape", "alibi+rope_axial+cpe", "rpb+kerple"]
 
 
 def make(spec: object, grid_size: tuple[int, ...] = (6, 6), **options: object) -> Composition:
-    encoding = create_encoding(spec, dim=DIM, num_heads=HEADS, depth=2, grid_size=grid_size, **options)
+    encoding = create_encoding(tiny_spec(spec), dim=DIM, num_heads=HEADS, depth=2, grid_size=grid_size, **options)
     encoding = encoding if isinstance(encoding, Composition) else Composition([encoding])
     return randomize(encoding)
 
@@ -50,11 +53,11 @@ def test_shift_changes_nothing(name: str, prefix: int) -> None:
     a, b = (logits(encoding, q, k, Grid((3, 5), prefix, coords=c))[..., prefix:, prefix:] for c in (here, there))
     torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
     if name != "none":
-        stretched = logits(encoding, q, k, Grid((3, 5), prefix, coords=2 * here))[..., prefix:, prefix:]
+        stretched = logits(encoding, q, k, Grid((6, 10), prefix, coords=2 * here))[..., prefix:, prefix:]
         assert (a - stretched).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("name", ["rope_axial", "rope_mixed", "alibi", "ape", "sincos"])
+@pytest.mark.parametrize("name", COORDINATES)
 @pytest.mark.parametrize("prefix", [0, 2])
 def test_full_grid_equals_its_coordinates(name: str, prefix: int) -> None:
     encoding, (q, k) = make(name), qk(28 + prefix)
@@ -66,7 +69,7 @@ def test_full_grid_equals_its_coordinates(name: str, prefix: int) -> None:
         torch.testing.assert_close(encoding.add(x, dense), encoding.add(x, listed))
 
 
-@pytest.mark.parametrize("name", ["rope_axial", "rope_mixed", "alibi"])
+@pytest.mark.parametrize("name", [name for name in RELATIVE if name != "none"])
 def test_coordinates_of_each_sample(name: str) -> None:
     """Coordinates may differ from sample to sample."""
     encoding, (q, k) = make(name), qk(12)
@@ -87,8 +90,13 @@ def transposed(name: str, encoding: Composition) -> Composition:
             part.freqs.copy_(part.freqs.flip(0))
         if name == "cpe":
             part.proj[0].weight.copy_(part.proj[0].weight.transpose(-1, -2).clone())
+        if name in ("cpb", "dpb"):
+            for mlp in part.mlp:
+                mlp[0].weight.copy_(mlp[0].weight.flip(1))
     if name == "ape":
         part.table = torch.nn.Parameter(part.table.transpose(0, 1))
+    if name in TABLES:
+        part.table = torch.nn.Parameter(part.table.transpose(-1, -2))
     return other
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import floor, log2
 
-import torch
 from torch import Tensor
 
-from visionpe.base import PositionEncoding
-from visionpe.bias import Bias, DenseBias, OffsetBias
 from visionpe.grid import Grid
+from visionpe.offset import OffsetEncoding
 from visionpe.registry import register_encoding
-from visionpe.resize import POSITION_POLICIES, rescale_positions
 
 
 def alibi_slopes(num_heads: int) -> list[float]:
@@ -27,7 +25,7 @@ def alibi_slopes(num_heads: int) -> list[float]:
 
 
 @register_encoding("alibi")
-class Alibi2D(PositionEncoding):
+class Alibi2D(OffsetEncoding):
     """The logit of a pair falls by ``slope * distance``, Euclidean, in tokens; no parameters.
 
     Source: CROMA, section 3 (2D-ALiBi), after "Train Short, Test Long". Prefix tokens have no distance: bias 0.
@@ -38,37 +36,9 @@ class Alibi2D(PositionEncoding):
     """
 
     source = "CROMA, arXiv 2311.00566"
-    policies = POSITION_POLICIES
+    fixed = True
 
-    def _slopes(self, device: torch.device, dtype: torch.dtype) -> Tensor:
-        return torch.tensor(alibi_slopes(self.num_heads), device=device, dtype=dtype)
-
-    def _table(self, grid: Grid, device: torch.device, dtype: torch.dtype) -> Tensor:
-        squares = torch.zeros((), device=device, dtype=dtype)
-        for size, trained in zip(grid.size, self.grid_size):
-            offsets = torch.arange(1 - size, size, device=device, dtype=dtype)
-            offsets = rescale_positions(offsets, size, trained, self.policy or "extrapolate")
-            squares = squares[..., None] + offsets.square()
-        slopes = self._slopes(device, dtype).view(-1, *[1] * grid.axes)
-        return -slopes * squares.sqrt()  # (heads, 2 n_0 - 1, 2 n_1 - 1, ...)
-
-    def _pairs(self, grid: Grid, device: torch.device, dtype: torch.dtype) -> Tensor:
-        """The matrix for tokens that are no full grid."""
-        axes = grid.positions(device=device, dtype=dtype).unbind(-1)
-        scaled = [
-            rescale_positions(p, size, trained, self.policy or "extrapolate")
-            for p, size, trained in zip(axes, grid.size, self.grid_size)
-        ]
-        points = torch.stack(scaled, dim=-1)  # ([B,] N, axes)
-        distance = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
-        bias = -self._slopes(device, dtype)[:, None, None] * distance[..., None, :, :]
-        bias = torch.nn.functional.pad(bias, (grid.prefix, 0, grid.prefix, 0))
-        return bias if bias.ndim == 4 else bias[None]  # (1 or B, heads, N, N)
-
-    def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> Bias:
-        dtype = torch.promote_types(q.dtype, torch.float32)
-        if not grid.dense:
-            return DenseBias(self._pairs(grid, q.device, dtype))
-        key = (grid.size, self.policy, self.grid_size, q.device, dtype)
-        table = self.cache.get(key, lambda: self._table(grid, q.device, dtype))
-        return OffsetBias(table, grid, cache=self.cache, key=(self.policy, self.grid_size))
+    def function(self, offsets: Sequence[Tensor], grid: Grid, layer: int) -> Tensor:
+        distance = self.distance(offsets, grid)
+        slopes = distance.new_tensor(alibi_slopes(self.num_heads))
+        return -slopes.view(-1, *[1] * distance.ndim) * distance  # (heads, ...)

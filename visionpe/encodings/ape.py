@@ -31,6 +31,7 @@ class AbsolutePositionEmbedding(PositionEncoding):
 
     source = "ViT, arXiv 2010.11929"
     policies = tuple(TABLE_POLICIES)
+    resized_on_load = ("table",)
 
     def __init__(self, *, init_std: float = 0.02, **context: Any) -> None:
         super().__init__(**context)

@@ -63,7 +63,7 @@ class ConditionalPositionEncoding(PositionEncoding):
         tokens = tokens.flatten(2).transpose(1, 2)
         return torch.cat((prefix, tokens), dim=1) if grid.prefix else tokens
 
-    def _convolve(self, tokens: Tensor, conv: nn.Module, grid: Grid) -> Tensor:
+    def _convolve(self, tokens: Tensor, conv: Any, grid: Grid) -> Tensor:
         if self.policy == "extrapolate":
             return conv(tokens)
         spread = [

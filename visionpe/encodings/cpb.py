@@ -1,0 +1,53 @@
+"""Continuous position bias on log-spaced offsets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import log
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from visionpe.grid import Grid
+from visionpe.offset import OffsetEncoding
+from visionpe.registry import register_encoding
+
+
+@register_encoding("cpb")
+class ContinuousPositionBias(OffsetEncoding):
+    """A small network turns the log-spaced offset into the bias of every head; one network a layer.
+
+    Source: Swin Transformer V2, section 3.3: offsets over (side - 1) times 8, ``sign(d) log2(1 + |d|) / log2(8)``, a
+    network 2 -> hidden -> heads with ReLU, and 16 times the sigmoid of its output.
+
+    Args:
+        hidden: Width of the network.
+        context: See :class:`~visionpe.base.PositionEncoding`. Policy ``extrapolate`` normalises by the trained side,
+            as the paper does when the window grows; ``interpolate`` by the side at hand.
+    """
+
+    source = "SwinV2, arXiv 2111.09883"
+
+    def __init__(self, *, hidden: int = 512, **context: Any) -> None:
+        super().__init__(**context)
+        self.mlp = nn.ModuleList(
+            nn.Sequential(
+                nn.Linear(len(self.grid_size), hidden, **self.factory),
+                nn.ReLU(),
+                nn.Linear(hidden, self.num_heads, bias=False, **self.factory),
+            )
+            for _ in range(self.depth)
+        )
+
+    def function(self, offsets: Sequence[Tensor], grid: Grid, layer: int) -> Tensor:
+        mlp = self.mlp[layer]
+        coordinates = []
+        for d, size, trained in zip(offsets, grid.size, self.grid_size):
+            side = size if self.policy == "interpolate" else trained
+            reach: Any = torch.sym_max(side - 1, 1)  # one token a side has no offset but zero
+            relative = d * 8 / reach
+            coordinates.append(relative.sign() * (1 + relative.abs()).log() / log(8))
+        points = torch.stack(torch.broadcast_tensors(*coordinates), dim=-1)  # (..., axes)
+        points = points.to(next(mlp.parameters()).dtype)
+        return (16 * mlp(points).sigmoid()).movedim(-1, 0).to(offsets[0].dtype)

@@ -1,0 +1,76 @@
+"""Relative position bias: a learned table over the offsets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from visionpe.grid import Grid
+from visionpe.offset import OffsetEncoding
+from visionpe.registry import register_encoding
+from visionpe.resize import TABLE_POLICIES, resize_map
+
+
+def look_up(table: Tensor, offsets: Sequence[Tensor]) -> Tensor:
+    """Read ``(heads, 2 H - 1, 2 W - 1)`` at whole offsets (query - key), which broadcast."""
+    height, width = (n // 2 for n in table.shape[1:])
+    rows, columns = (d.long() for d in offsets)
+    return table[:, rows + height, columns + width]
+
+
+@register_encoding("rpb")
+class RelativePositionBias(OffsetEncoding):
+    """One learned number per offset, head and layer, added to the logits.
+
+    Source: Swin, "Hierarchical Vision Transformer using Shifted Windows", eq. 4. Entry ``[layer, head, dy + H - 1,
+    dx + W - 1]`` of ``table`` belongs to the offset (query - key).
+
+    Args:
+        init_std: Standard deviation of the initial entries.
+        gain: The entries are multiplied by it. Above one they learn faster, which matters in short trainings.
+        context: See :class:`~visionpe.base.PositionEncoding`. Policies resize the table: the offset that spans a
+            given part of the image keeps its bias.
+    """
+
+    source = "Swin, arXiv 2103.14030"
+    policies = ("bicubic", *(p for p in TABLE_POLICIES if p != "bicubic"))
+    resized_on_load = ("table",)
+
+    def __init__(self, *, init_std: float = 0.02, gain: float = 1.0, **context: Any) -> None:
+        super().__init__(**context)
+        self.init_std, self.gain = init_std, gain
+        shape = [2 * n - 1 for n in self.grid_size]
+        self.table = nn.Parameter(torch.empty(self.depth, self.num_heads, *shape, **self.factory))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.trunc_normal_(self.table, std=self.init_std)
+
+    def resized(self, size: Sequence[int], layer: int) -> Tensor:
+        """The table of a layer for a grid of ``size``: ``(heads, 2 height - 1, 2 width - 1)``."""
+        return _resize(self.table[layer : layer + 1], size, self.policy or "bicubic")[0] * self.gain
+
+    def function(self, offsets: Sequence[Tensor], grid: Grid, layer: int) -> Tensor:
+        return look_up(self.resized(grid.size, layer), offsets).to(offsets[0].dtype)
+
+    def set_input_grid(self, grid_size: Sequence[int]) -> None:
+        resized = _resize(self.table.detach(), grid_size, self.policy or "bicubic").clone()
+        self.table = nn.Parameter(resized, requires_grad=self.table.requires_grad)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        table = state_dict.get(prefix + "table")
+        if table is not None and table.ndim == 4:
+            grid = [(n + 1) // 2 for n in self.table.shape[2:]]
+            state_dict[prefix + "table"] = _resize(table, grid, self.policy or "bicubic")
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _resize(table: Tensor, size: Sequence[int], policy: str) -> Tensor:
+    shape = tuple(2 * n - 1 for n in size)
+    # An exported graph serves every size, so it cannot branch on one.
+    if not torch.compiler.is_exporting() and tuple(table.shape[-2:]) == shape:
+        return table
+    return resize_map(table, shape, policy)
