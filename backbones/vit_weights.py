@@ -9,6 +9,7 @@ import torch
 from timm.layers import resample_patch_embed
 from torch import Tensor
 
+from visionpe.base import PositionEncoding
 from visionpe.encodings.ape import AbsolutePositionEmbedding
 
 StateDict = dict[str, Tensor]
@@ -157,6 +158,7 @@ def checkpoint_filter_fn(checkpoint: dict[str, Any], model: Any, strict: bool = 
     # Policies measure from the size that the weights were trained at, whatever size the model is built for.
     weight, size = source.get("patch_embed.proj.weight"), model.pretrained_cfg.get("input_size")
     if weight is not None and weight.ndim == 4 and size:
-        for part in model.pos_encoding.parts:
-            part.grid_size = tuple(s // p for s, p in zip(size[-2:], weight.shape[-2:]))
+        for part in model.pos_encoding.modules():  # an encoding may stand over another
+            if isinstance(part, PositionEncoding):
+                part.grid_size = tuple(s // p for s, p in zip(size[-2:], weight.shape[-2:]))
     return state

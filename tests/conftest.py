@@ -53,6 +53,8 @@ def randomize(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
                 parameter.copy_(noise)
             elif not name.endswith(KEPT) and parameter.ndim < 2:
                 parameter.copy_(0.1 * noise)
+            elif not parameter.any():  # zero at first
+                parameter.copy_(noise)
     return model.eval()
 
 

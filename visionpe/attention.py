@@ -60,18 +60,20 @@ def _row_bytes(q: Tensor, k: Tensor, biases: Sequence[Bias]) -> int:
 def _chunked(
     q: Tensor, k: Tensor, v: Tensor, biases: Sequence[Bias], mask: Tensor | None, dropout_p: float, scale: float
 ) -> Tensor:
-    outputs = [
-        F.scaled_dot_product_attention(
-            q[..., start:stop, :],
-            k,
-            v,
-            attn_mask=_rows(biases, mask, start, stop, q.dtype),
-            dropout_p=dropout_p,
-            scale=scale,
+    def part(start: int, stop: int) -> Tensor:
+        rows = _rows(biases, mask, start, stop, q.dtype)
+        return F.scaled_dot_product_attention(
+            q[..., start:stop, :], k, v, attn_mask=rows, dropout_p=dropout_p, scale=scale
         )
-        for start, stop in chunks(q.shape[-2], _row_bytes(q, k, biases))
-    ]
-    return torch.cat(outputs, dim=-2)
+
+    ranges = chunks(q.shape[-2], _row_bytes(q, k, biases))
+    if torch.is_grad_enabled():
+        return torch.cat([part(*r) for r in ranges], dim=-2)
+    # Small results kept between large temporaries would leave the heap full of holes.
+    out = q.new_empty(*q.shape[:-1], v.shape[-1])
+    for start, stop in ranges:
+        out[..., start:stop, :] = part(start, stop)
+    return out
 
 
 def _widened(q: Tensor, k: Tensor, biases: Sequence[LowRankBias], scale: float) -> tuple[Tensor, Tensor]:
@@ -124,13 +126,16 @@ def attend(
     if kernel == "math":
         return _math(q, k, v, _matrix(biases, mask, q.dtype), dropout_p, scale)
     low_rank = [bias for bias in biases if isinstance(bias, LowRankBias)]
+    width = v.shape[-1]
     if low_rank and kernel in ("auto", "low_rank"):
         q, k = _widened(q, k, low_rank, scale)
+        v = F.pad(v, (0, q.shape[-1] - width))  # the fused kernels want equal widths
         biases, scale = [bias for bias in biases if bias not in low_rank], 1.0
     if kernel == "chunked" or (kernel == "auto" and biases and _is_large(q, k, biases)):
-        return _chunked(q, k, v, biases, mask, dropout_p, scale)
+        return _chunked(q, k, v, biases, mask, dropout_p, scale)[..., :width]
     matrix = _matrix(biases, mask, q.dtype)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=matrix, dropout_p=dropout_p, scale=scale)
+    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=matrix, dropout_p=dropout_p, scale=scale)
+    return attended[..., :width]
 
 
 def _is_large(q: Tensor, k: Tensor, biases: Sequence[Bias]) -> bool:

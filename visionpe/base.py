@@ -36,6 +36,8 @@ class PositionEncoding(nn.Module):
 
     name: ClassVar[str] = ""
     source: ClassVar[str] = ""
+    # Of the bias: none, offset, low rank, or buckets.
+    structure: ClassVar[str] = "none"
     policies: ClassVar[tuple[str, ...]] = ()
     # Parameters that are stored per position, and resized when a checkpoint of another size is loaded.
     resized_on_load: ClassVar[tuple[str, ...]] = ()

@@ -23,6 +23,7 @@ class OffsetEncoding(PositionEncoding):
     tokens; where tokens are irregular, once per pair. Pairs that touch a prefix token have bias 0.
     """
 
+    structure = "offset"
     policies: ClassVar[tuple[str, ...]] = POSITION_POLICIES
     # Without parameters the matrix serves all layers, which is worth keeping.
     fixed: ClassVar[bool] = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, TypeAlias, TypeVar
@@ -74,17 +75,36 @@ def get_encoding(name: str) -> type[PositionEncoding]:
     return _ENCODINGS[name]
 
 
+def _parse_string(spec: str) -> list[tuple[str, dict[str, Any]]]:
+    """``"a+b(c+d)"`` to the names a and b, the latter with the option ``over="c+d"``."""
+    parts, depth = [""], 0
+    for char in spec:
+        depth += {"(": 1, ")": -1}.get(char, 0)
+        if depth < 0:
+            break
+        if char == "+" and not depth:
+            parts.append("")
+        else:
+            parts[-1] += char
+    matches = [re.fullmatch(r"([^()]*)(?:\((.*)\)\s*)?", part, re.DOTALL) for part in parts]
+    if depth or not all(matches):
+        raise ValueError(f"pos_encoding={spec!r}: its parentheses do not match; allowed: 'a', 'a+b', 'a(b)'")
+    groups = [match.groups() for match in matches if match]
+    return [(name.strip(), {} if inner is None else {"over": inner.strip()}) for name, inner in groups]
+
+
 def parse_spec(spec: Spec) -> list[tuple[str, dict[str, Any]]]:
     """Normalise a specification to (name, options) pairs.
 
     Args:
         spec: ``"rope_mixed"``, ``"rope_mixed+ape"``, ``{"name": "rope_mixed", "theta": 10}``, or a list of those.
+            ``"lape(ape)"``, one encoding over another, is short for ``{"name": "lape", "over": "ape"}``.
 
     Raises:
         ValueError, TypeError: If it is none of these.
     """
     if isinstance(spec, str):
-        return [(name.strip(), {}) for name in spec.split("+")]
+        return _parse_string(spec)
     if isinstance(spec, Mapping):
         if "name" not in spec:
             raise ValueError(f"pos_encoding={dict(spec)!r} lacks the key 'name'")
@@ -115,6 +135,9 @@ def create_encodings(spec: Spec, **context: Any) -> list[PositionEncoding]:
         cls = get_encoding(name)
         allowed = _keywords(cls)
         for key in options:
+            if key == "over" and key not in allowed:
+                takers = ", ".join(f"{n}(...)" for n, c in _ENCODINGS.items() if "over" in _keywords(c))
+                raise ValueError(f"{name!r} goes over no other encoding; allowed: {takers or 'none does'}")
             if key not in allowed:
                 near = get_close_matches(key, allowed, n=1)
                 hint = f"; did you mean {near[0]}?" if near else ""
@@ -127,7 +150,7 @@ def create_encoding(spec: Spec, **context: Any) -> PositionEncoding | Compositio
     """Build an encoding from its specification.
 
     Args:
-        spec: A name, ``"a+b"``, a dict with ``name`` and options, or a list of those.
+        spec: A name, ``"a+b"``, ``"a(b)"``, a dict with ``name`` and options, or a list of those.
         context: What the backbone knows: ``dim``, ``num_heads``, and where they matter ``depth``, ``grid_size``,
             ``device``, ``dtype``. Options of the specification go first.
 

@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from visionpe.base import PositionEncoding
 from visionpe.grid import Grid
 from visionpe.resize import POSITION_POLICIES, rescale_positions
 
+Layout = Literal["adjacent", "half"]
 
-def rotate_pairs(x: Tensor, rotation: Tensor) -> Tensor:
-    """Turn adjacent channel pairs: ``(a, b) -> (a cos - b sin, a sin + b cos)``, in at least float32.
+
+def rotate_pairs(x: Tensor, rotation: Tensor, layout: Layout = "adjacent") -> Tensor:
+    """Turn channel pairs: ``(a, b) -> (a cos - b sin, a sin + b cos)``, in at least float32.
 
     Args:
         x: ``(B, heads, N, head_dim)``.
-        rotation: Cosine and sine, ``(heads or 1, N, head_dim / 2, 2)``, with a leading batch axis if they differ.
+        rotation: Cosine and sine, with a leading batch axis if they differ: ``(heads or 1, N, head_dim / 2, 2)`` for
+            adjacent pairs, ``(heads or 1, N, 2, head_dim / 2)`` for half-split ones.
+        layout: Which channels are a pair: ``adjacent`` (2 i, 2 i + 1), ``half`` (i, i + head_dim / 2).
 
     Returns:
         Like ``x``, in the dtype of ``x``.
     """
+    if layout == "half":
+        (a, b), (cos, sin) = x.to(rotation.dtype).chunk(2, dim=-1), rotation.unbind(-2)
+        return torch.cat((torch.addcmul(a * cos, b, sin, value=-1), torch.addcmul(b * cos, a, sin)), dim=-1).to(x.dtype)
     pairs = x.to(rotation.dtype).unflatten(-1, (-1, 2))  # (B, heads, N, head_dim / 2, 2)
     if torch.compiler.is_compiling():  # the compiler fuses real arithmetic, but no complex one
         (a, b), (cos, sin) = pairs.unbind(-1), rotation.unbind(-1)
@@ -36,23 +43,46 @@ def _unit(angles: Tensor) -> tuple[Tensor, Tensor]:
     return angles.cos(), angles.sin()
 
 
-class RotaryEncoding(PositionEncoding):
+class WideParameters(nn.Module):
+    """Keeps parameters in float32 where the model is cast to a 16-bit dtype, because angles need the digits."""
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        def move(t: Tensor) -> Tensor:
+            moved = fn(t)
+            return t.to(moved.device) if moved.dtype in (torch.float16, torch.bfloat16) else moved
+
+        return super()._apply(move, recurse)
+
+
+class RotaryEncoding(WideParameters, PositionEncoding):
     """Base of the rotary encodings: a query at p and a key at r meet at an angle that depends on p - r alone.
 
     A subclass says at which frequency each channel pair turns along each axis; angles, policies, prefix tokens and
     precision are settled here. Angles and rotation are float32 whatever the dtype of the tokens, because bfloat16
     coordinates are wrong by 0.3 to 0.6 at 32 to 64 tokens a side.
 
+    Args:
+        p: Fraction of the channel pairs that do not turn, the slowest of each axis: 0 is plain RoPE, 1 none at all.
+            Source: "Round and Round We Go! What makes Rotary Positional Encodings useful?", arXiv 2410.06205, section
+            6.2, whose own p is the fraction that does turn.
+        layout: Which channels are a pair; see :func:`rotate_pairs`. Published weights exist in both.
+        context: See :class:`~visionpe.base.PositionEncoding`.
+
     Raises:
-        ValueError: If the head dimension is no multiple of 4.
+        ValueError: If the head dimension is no multiple of 4, ``p`` lies outside 0 to 1 or ``layout`` is unknown.
     """
 
     policies = POSITION_POLICIES
     # Frequencies without parameters give one table for all layers, which is worth keeping.
     fixed = True
 
-    def __init__(self, **context: Any) -> None:
+    def __init__(self, *, p: float = 0.0, layout: Layout = "adjacent", **context: Any) -> None:
         super().__init__(**context)
+        if not 0 <= p <= 1:
+            raise ValueError(f"p={p} is no fraction; allowed: 0 to 1")
+        if layout not in get_args(Layout):
+            raise ValueError(f"layout={layout!r} is unknown; allowed: {', '.join(get_args(Layout))}")
+        self.p, self.layout = p, layout
         if self.head_dim % 4:
             raise ValueError(
                 f"dim={self.dim} and num_heads={self.num_heads} give head dimension {self.head_dim}; "
@@ -61,19 +91,39 @@ class RotaryEncoding(PositionEncoding):
 
     @abstractmethod
     def frequencies(self, layer: int, device: torch.device) -> Tensor:
-        """Radians per token, ``(axes, heads or 1, head_dim / 2)``, axes fastest first: x, y, time."""
+        """Radians per token, ``(axes, heads or 1, head_dim / 2)``, axes fastest first: x, y, time.
 
-    def _compute(self, grid: Grid, layer: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-        freqs = self.frequencies(layer, device).to(dtype)  # (axes, heads, pairs)
-        if len(freqs) != grid.axes:
-            raise ValueError(f"{self.name} was built for {len(freqs)} axes, the tokens stand on {grid.axes}")
-        scaled = [
+        The pairs fall into one band an axis, the fastest pair of each band first.
+        """
+
+    def coordinates(self, grid: Grid, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
+        """What the frequencies are multiplied by: positions in tokens as the policy scales them.
+
+        Returns:
+            One tensor an axis, in the order of ``grid.size``: ``(n,)`` where the grid is dense, else ``([B,] N)``.
+        """
+        return [
             rescale_positions(p, n, trained, self.policy or "extrapolate")
             for p, n, trained in zip(self._axes(grid, device, dtype), grid.size, self.grid_size)
         ]
+
+    def _turning(self, freqs: Tensor) -> Tensor:
+        """The frequencies without those of the slowest pairs of each band."""
+        if not self.p:
+            return freqs
+        bands = freqs.shape[-1] // len(freqs)
+        place = torch.arange(freqs.shape[-1], device=freqs.device) % bands
+        return freqs.masked_fill(place >= bands - round(self.p * bands), 0)
+
+    def _compute(self, grid: Grid, layer: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+        freqs = self._turning(self.frequencies(layer, device).to(dtype))  # (axes, heads, pairs)
+        if len(freqs) != grid.axes:
+            raise ValueError(f"{self.name} was built for {len(freqs)} axes, the tokens stand on {grid.axes}")
+        scaled = self.coordinates(grid, device, dtype)
+        which = -1 if self.layout == "adjacent" else -2  # where cosine and sine stand
         if not grid.dense:
             angles = sum(p[..., None, :, None] * f[:, None] for p, f in zip(scaled, freqs.flip(0)))
-            rotation = torch.stack(_unit(torch.as_tensor(angles)), dim=-1)  # ([B,] heads, N, pairs, 2)
+            rotation = torch.stack(_unit(torch.as_tensor(angles)), dim=which)  # ([B,] heads, N, pairs, 2)
         else:
             # cos and sin of a sum of angles, from those of each axis: height + width values instead of their product
             cos, sin = _unit(scaled[0][:, None] * freqs[-1][:, None])  # (heads, n_0, pairs)
@@ -81,10 +131,10 @@ class RotaryEncoding(PositionEncoding):
                 c, s = (t[:, None] for t in _unit(p[:, None] * f[:, None]))  # (heads, 1, n, pairs)
                 cos, sin = cos[:, :, None], sin[:, :, None]
                 cos, sin = (t.flatten(1, 2) for t in (cos * c - sin * s, sin * c + cos * s))
-            rotation = torch.stack((cos, sin), dim=-1)  # (heads, N, pairs, 2)
+            rotation = torch.stack((cos, sin), dim=which)  # (heads, N, pairs, 2)
         if grid.prefix:  # cosine 1, sine 0: prefix tokens stay as they are, to the last bit
             still = rotation.new_zeros(*rotation.shape[:-3], grid.prefix, *rotation.shape[-2:])
-            still[..., 0] = 1
+            still.select(which, 0).fill_(1)
             rotation = torch.cat((still, rotation), dim=-3)
         return rotation
 
@@ -95,7 +145,7 @@ class RotaryEncoding(PositionEncoding):
         return list(grid.positions(device=device, dtype=dtype).unbind(-1))
 
     def rotation(self, grid: Grid, *, layer: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-        """Cosine and sine for every token, ``(heads or 1, N, head_dim / 2, 2)``, in at least float32."""
+        """Cosine and sine for every token, as :func:`rotate_pairs` takes them, in at least float32."""
         dtype = torch.promote_types(dtype, torch.float32)
         if not (self.fixed and grid.dense):
             return self._compute(grid, layer, device, dtype)
@@ -108,13 +158,4 @@ class RotaryEncoding(PositionEncoding):
             with torch.autocast(kind, enabled=False):
                 return self.rotate(q, k, grid, layer=layer)
         rotation = self.rotation(grid, layer=layer, device=q.device, dtype=q.dtype)
-        return rotate_pairs(q, rotation), rotate_pairs(k, rotation)
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        """Move with the model, but keep frequencies in float32 when it is cast to a 16-bit dtype."""
-
-        def move(t: Tensor) -> Tensor:
-            moved = fn(t)
-            return t.to(moved.device) if moved.dtype in (torch.float16, torch.bfloat16) else moved
-
-        return super()._apply(move, recurse)
+        return rotate_pairs(q, rotation, self.layout), rotate_pairs(k, rotation, self.layout)

@@ -14,6 +14,8 @@ from torch.export import Dim
 import visionpe
 
 NAMES_TI = [name for name in VIT_NAMES if name.endswith("_ti")]
+# The slow checks of these; the other encodings have theirs among their own tests.
+CORE = [f"{name}_vit_ti" for name in ("none", "ape", "sincos", "rope", "rope_axial", "cpe", "alibi", "rope_axial_ape")]
 SMALL = dict(img_size=32, patch_size=8, depth=2, num_classes=5)
 
 
@@ -124,13 +126,13 @@ def test_autocast(name: str) -> None:
     assert (narrow - wide).norm() / wide.norm() < 0.01
 
 
-@pytest.mark.parametrize("name", NAMES_TI)
+@pytest.mark.parametrize("name", CORE)
 def test_compile(name: str) -> None:
     """No graph break, forward and backward, at several sizes."""
     torch._dynamo.reset()
-    model = build(name).train()
+    model = build(name, depth=1).train()
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-    for size in ((32, 32), (24, 40), (48, 16)):
+    for size in ((32, 32), (24, 40)):
         x = image(*size)
         model.zero_grad()
         wanted = model(x)
@@ -157,7 +159,7 @@ def test_compile_to_machine_code(name: str) -> None:
 
 
 @pytest.mark.parametrize("policy", ["default", "other"])
-@pytest.mark.parametrize("name", NAMES_TI)
+@pytest.mark.parametrize("name", CORE)
 def test_export(name: str, policy: str) -> None:
     """One exported graph serves every height and width, whatever the policy."""
     model = build(name)

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from conftest import tiny_spec
 from safetensors.torch import load_file
 from timm.layers import RelPosBias
 from timm.models.levit import Attention as LevitAttention
 from timm.models.swin_transformer_v2 import WindowAttention
 from torch import Tensor, nn
+from zoo_checks import check_compile, check_export
 
 from visionpe import Grid, OffsetBias, create_encoding
 
@@ -163,6 +165,12 @@ def test_rpb_gain() -> None:
     torch.testing.assert_close(matrix(ours, Grid((4, 4)))[:, 0, 0], 10 * ours.table[0, :, 3, 3].detach())
     with pytest.raises(ValueError, match="kernel='exp' is unknown to kerple; allowed: log, power"):
         make("kerple", (4, 4), kernel="exp")
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "alibi"])
+def test_compile_and_export(name: str) -> None:
+    check_compile(tiny_spec(name))
+    check_export(tiny_spec(name))
 
 
 @pytest.mark.parametrize("name", NAMES)

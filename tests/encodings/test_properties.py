@@ -15,8 +15,13 @@ from visionpe import Composition, Grid, create_encoding
 DIM, HEADS, HEAD_DIM = 32, 2, 16
 TABLES = ["rpb", "attention_bias"]
 NETWORKS = ["cpb", "dpb", "fire"]
-RELATIVE = ["none", "rope_axial", "rope_mixed", "alibi", "kerple", *NETWORKS, *TABLES]
+ROTARY = ["rope_axial", "rope_mixed", "rope_norm", "comrope"]
+RELATIVE = ["none", *ROTARY, "alibi", "kerple", "manhattan", *NETWORKS, *TABLES]
 ABSOLUTE = ["ape", "sincos"]
+# Tested with the others here, and by formulas of their own.
+OWN = ["cpe", "lepe", "lape", "abswin", "fourier", "seqpe", "irpe", "decomposed", "lookhere"]
+# These tell the axes apart by channel, head or digit.
+UNEQUAL_AXES = ["rope_norm", "lookhere", "seqpe"]
 COORDINATES = [name for name in ENCODINGS if name in RELATIVE + ABSOLUTE and name != "none"]
 SPECS = [*ENCODINGS, "rope_mixed+ape", "alibi+rope_axial+cpe", "rpb+kerple"]
 
@@ -41,7 +46,7 @@ def qk(tokens: int) -> tuple[Tensor, Tensor]:
 
 
 def test_all_encodings_are_listed_here() -> None:
-    assert set(RELATIVE + ABSOLUTE + ["cpe"]) == set(ENCODINGS)
+    assert set(RELATIVE + ABSOLUTE + OWN) == set(ENCODINGS)
 
 
 @pytest.mark.parametrize("name", RELATIVE)
@@ -53,7 +58,8 @@ def test_shift_changes_nothing(name: str, prefix: int) -> None:
     a, b = (logits(encoding, q, k, Grid((3, 5), prefix, coords=c))[..., prefix:, prefix:] for c in (here, there))
     torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
     if name != "none":
-        stretched = logits(encoding, q, k, Grid((6, 10), prefix, coords=2 * here))[..., prefix:, prefix:]
+        extent = (6, 10) if name in TABLES else (3, 5)
+        stretched = logits(encoding, q, k, Grid(extent, prefix, coords=2 * here))[..., prefix:, prefix:]
         assert (a - stretched).abs().max() > 0.1
 
 
@@ -90,11 +96,27 @@ def transposed(name: str, encoding: Composition) -> Composition:
             part.freqs.copy_(part.freqs.flip(0))
         if name == "cpe":
             part.proj[0].weight.copy_(part.proj[0].weight.transpose(-1, -2).clone())
+        if name == "lepe":
+            for conv in part.proj:
+                conv.weight.copy_(conv.weight.transpose(-1, -2).clone())
+        if name == "fourier":
+            part.frequencies.copy_(part.frequencies.flip(1))
+        if name == "comrope":
+            part.multiplier.copy_(part.multiplier.flip(1))
+        if name == "irpe":  # product of a row and a column bucket, and one more
+            pairs = part.k_table[..., :-1].unflatten(-1, (7, 7)).transpose(-1, -2).flatten(-2)
+            part.k_table[..., :-1] = pairs
         if name in ("cpb", "dpb"):
             for mlp in part.mlp:
                 mlp[0].weight.copy_(mlp[0].weight.flip(1))
-    if name == "ape":
+    if name in ("ape", "abswin"):
         part.table = torch.nn.Parameter(part.table.transpose(0, 1))
+    if name == "abswin":
+        part.window_table = torch.nn.Parameter(part.window_table.transpose(0, 1))
+    if name == "lape":
+        part.over.table = torch.nn.Parameter(part.over.table.transpose(0, 1))
+    if name == "decomposed":
+        part.height_table, part.width_table = part.width_table, part.height_table
     if name in TABLES:
         part.table = torch.nn.Parameter(part.table.transpose(-1, -2))
     return other
@@ -104,7 +126,7 @@ def halves_swapped(x: Tensor) -> Tensor:
     return x.unflatten(-1, (2, -1)).flip(-2).flatten(-2)
 
 
-@pytest.mark.parametrize("name", ENCODINGS)
+@pytest.mark.parametrize("name", [name for name in ENCODINGS if name not in UNEQUAL_AXES])
 @pytest.mark.parametrize("policy", [0, -1])
 def test_axes_swapped(name: str, policy: int) -> None:
     """Swap the axes of the input and the output's are swapped."""
@@ -121,13 +143,18 @@ def test_axes_swapped(name: str, policy: int) -> None:
     if name == "sincos":  # column channels come first
         moved = halves_swapped(moved)
     torch.testing.assert_close(moved[:, order], moved_lying, atol=1e-5, rtol=1e-5)
-    refined, refined_lying = encoding.refine(x, upright), other.refine(x[:, order], lying)
-    torch.testing.assert_close(refined[:, order], refined_lying, atol=1e-5, rtol=1e-5)
+    for site in ("refine", "inject"):
+        refined, refined_lying = getattr(encoding, site)(x, upright), getattr(other, site)(x[:, order], lying)
+        torch.testing.assert_close(refined[:, order], refined_lying, atol=1e-5, rtol=1e-5)
 
     q, k = qk(15)
     q_lying, k_lying = q[:, :, order], k[:, :, order]
     if name == "rope_axial":  # the first half of the channels turns with the column
         q_lying, k_lying = halves_swapped(q_lying), halves_swapped(k_lying)
+    attended, v = qk(15)
+    if name not in ("irpe",):  # of its values elsewhere
+        mixed, mixed_lying = encoding.mix(attended, v, upright), other.mix(attended[:, :, order], v[:, :, order], lying)
+        torch.testing.assert_close(mixed[:, :, order], mixed_lying, atol=1e-5, rtol=1e-5)
     wanted = logits(encoding, q, k, upright)[:, :, order][..., order]
     torch.testing.assert_close(logits(other, q_lying, k_lying, lying), wanted, atol=1e-4, rtol=1e-4)
 
@@ -142,8 +169,12 @@ def test_prefix_tokens_have_no_position(spec: str, prefix: int) -> None:
     for bias in encoding.bias(q, k, grid):
         matrix = bias.matrix(q.dtype)
         assert matrix.shape[-2:] == (grid.num_tokens, grid.num_tokens)
+        if spec == "irpe":  # as published, one bucket serves every pair with a prefix token
+            continue
         assert not matrix[..., :prefix, :].any()
         assert not matrix[..., :prefix].any()
+    if spec != "irpe":
+        assert torch.equal(encoding.mix(q, k, grid)[:, :, :prefix], q[:, :, :prefix])
     x = torch.randn(2, 20 + prefix, DIM)
     assert torch.equal(encoding.refine(x, grid)[:, :prefix], x[:, :prefix])
     # what prefix tokens hold changes nothing for the others
@@ -215,12 +246,14 @@ def test_gradients(spec: str) -> None:
 
 @pytest.mark.parametrize("spec", SPECS)
 def test_every_layer_learns(spec: str) -> None:
-    encoding = make(spec)
+    encoding, grid = make(spec), Grid((4, 5), 1)
     for layer in range(2):
-        q, k = qk(20)
-        x = encoding.add(torch.randn(2, 20, DIM, requires_grad=True), Grid((4, 5)))
-        x = encoding.refine(x, Grid((4, 5)), layer=layer)
-        (logits(encoding, q, k, Grid((4, 5)), layer).square().sum() + x.square().sum()).backward()
+        q, k = qk(21)
+        x = torch.randn(2, 21, DIM, requires_grad=True)
+        x = torch.cat((x[:, :1], encoding.add(x[:, 1:], grid)), dim=1)
+        x = encoding.inject(encoding.refine(x, grid, layer=layer), grid, layer=layer)
+        mixed, seen = encoding.mix(q, k, grid, layer=layer), logits(encoding, q, k, grid, layer)
+        (seen.square().sum() + x.square().sum() + mixed.square().sum()).backward()
     for key, parameter in encoding.named_parameters():
         assert parameter.grad.abs().sum() > 0, key
         if key.endswith("freqs"):

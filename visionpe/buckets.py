@@ -1,0 +1,45 @@
+"""Buckets of relative positions, and biases made of several terms by bucket."""
+
+from __future__ import annotations
+
+from math import log
+
+import torch
+from torch import Tensor
+
+from visionpe.bias import Bias, BucketBias
+
+
+def piecewise_index(offsets: Tensor, ratio: float) -> Tensor:
+    """Bucket of a signed distance: exact up to ``ratio``, logarithmic beyond, constant in the end.
+
+    Args:
+        offsets: Floating, any shape.
+        ratio: The paper's alpha; beta is twice and gamma eight times that.
+
+    Returns:
+        Integers (int64) from ``-floor(2 ratio)`` to ``floor(2 ratio)``.
+    """
+    alpha, beta, gamma = ratio, 2 * ratio, 8 * ratio
+    size = offsets.abs()
+    far = (alpha + (size.clamp(min=alpha) / alpha).log() / log(gamma / alpha) * (beta - alpha)).round().clamp(max=beta)
+    # Truncated last: a bucket clipped to 3.8 is bucket 3.
+    return torch.where(size <= alpha, offsets.round(), offsets.sign() * far).long()
+
+
+class SumBias(Bias):
+    """Several terms as one."""
+
+    structure = "buckets"
+
+    def __init__(self, terms: list[BucketBias]) -> None:
+        self.terms, self.batch = terms, max(term.batch for term in terms)
+
+    def rows(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+        total = self.terms[0].rows(start, stop, dtype)
+        for term in self.terms[1:]:
+            total = total + term.rows(start, stop, dtype)
+        return total
+
+    def matrix(self, dtype: torch.dtype) -> Tensor:
+        return self.rows(0, self.terms[0].products.shape[-2], dtype)

@@ -1,0 +1,47 @@
+"""The small transformer that reads the digits of a coordinate, in whatever precision its input has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def linear(x: Tensor, layer: Any) -> Tensor:
+    """A linear layer in the dtype of ``x``."""
+    return F.linear(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype))
+
+
+def norm(x: Tensor, layer: Any) -> Tensor:
+    """A LayerNorm in the dtype of ``x``."""
+    return F.layer_norm(x, x.shape[-1:], layer.weight.to(x.dtype), layer.bias.to(x.dtype), layer.eps)
+
+
+def decimal_digits(positions: Tensor, count: int) -> Tensor:
+    """Decimal digits of non-negative integers, most significant first, zeros ahead: ``(..., count)``."""
+    powers = torch.tensor([10**i for i in reversed(range(count))], device=positions.device)
+    return positions[..., None] // powers % 10
+
+
+class DigitBlock(nn.Module):
+    """Pre-norm transformer block of the encoder, computed in the dtype of its input."""
+
+    def __init__(self, dim: int, num_heads: int, **factory: Any) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.norm1 = nn.LayerNorm(dim, **factory)
+        self.qkv = nn.Linear(dim, 3 * dim, **factory)
+        self.proj = nn.Linear(dim, dim, **factory)
+        self.norm2 = nn.LayerNorm(dim, **factory)
+        self.fc1 = nn.Linear(dim, 4 * dim, **factory)
+        self.fc2 = nn.Linear(4 * dim, dim, **factory)
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Sequences ``(n, length, dim)`` to sequences; ``mask`` is additive, ``(n or 1, 1, length, length)``."""
+        qkv = linear(norm(x, self.norm1), self.qkv).unflatten(-1, (3, self.num_heads, -1))
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (n, heads, length, head_dim)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
+        x = x + linear(attended, self.proj)
+        return x + linear(F.gelu(linear(norm(x, self.norm2), self.fc1), approximate="tanh"), self.fc2)
