@@ -13,6 +13,7 @@ from torch import Tensor
 from visionpe.base import PositionEncoding
 from visionpe.bias import Bias, DenseBias, OffsetBias
 from visionpe.grid import Grid
+from visionpe.precision import wide_dtype, without_autocast
 from visionpe.resize import POSITION_POLICIES, rescale_positions
 
 
@@ -67,11 +68,11 @@ class OffsetEncoding(PositionEncoding):
         return values[None] if values.ndim == 3 else values.transpose(0, 1)
 
     def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> Bias:
-        kind = q.device.type
-        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-            with torch.autocast(kind, enabled=False):  # distances and small networks keep float32
-                return self.bias(q, k, grid, layer=layer)
-        dtype = torch.promote_types(q.dtype, torch.float32)
+        with without_autocast(q):  # distances and small networks keep float32
+            return self._bias(q, grid, layer)
+
+    def _bias(self, q: Tensor, grid: Grid, layer: int) -> Bias:
+        dtype = wide_dtype(q)
         if not grid.dense:
             return DenseBias(self._pairs(grid, layer, q.device, dtype))
         if not self.fixed:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from visionpe.base import PositionEncoding
 from visionpe.grid import Grid
+from visionpe.precision import without_autocast
 from visionpe.resize import POSITION_POLICIES, rescale_positions
 
 Layout = Literal["adjacent", "half"]
@@ -153,9 +154,6 @@ class RotaryEncoding(WideParameters, PositionEncoding):
         return self.cache.get(key, lambda: self._compute(grid, layer, device, dtype))
 
     def rotate(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> tuple[Tensor, Tensor]:
-        kind = q.device.type
-        if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
-            with torch.autocast(kind, enabled=False):
-                return self.rotate(q, k, grid, layer=layer)
-        rotation = self.rotation(grid, layer=layer, device=q.device, dtype=q.dtype)
-        return rotate_pairs(q, rotation, self.layout), rotate_pairs(k, rotation, self.layout)
+        with without_autocast(q):
+            rotation = self.rotation(grid, layer=layer, device=q.device, dtype=q.dtype)
+            return rotate_pairs(q, rotation, self.layout), rotate_pairs(k, rotation, self.layout)
