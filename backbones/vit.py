@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,13 +13,14 @@ from timm.models.vision_transformer import VisionTransformer as TimmVisionTransf
 from torch import Tensor
 
 from visionpe.backbones.block import EncodedBlock
-from visionpe.backbones.vit_weights import check_fit, convert
+from visionpe.backbones.loading import LoadsPublished, StateDict
+from visionpe.backbones.vit_weights import convert
 from visionpe.base import Composition
 from visionpe.grid import Grid
 from visionpe.registry import Spec, create_encodings
 
 
-class VisionTransformer(TimmVisionTransformer):
+class VisionTransformer(LoadsPublished, TimmVisionTransformer):
     """timm's ViT with any position encoding, at any height and width that the patch divides.
 
     Everything but the positions is timm's: the constructor's keywords, pooling, head, feature extraction. Prefix
@@ -39,6 +40,8 @@ class VisionTransformer(TimmVisionTransformer):
         ValueError: If ``pos_encoding`` is unknown, cannot work here, or an option is not one of the encoding's.
     """
 
+    family = "ViT"
+
     def __init__(
         self,
         *,
@@ -47,6 +50,7 @@ class VisionTransformer(TimmVisionTransformer):
         patch_size: int | tuple[int, int] = 16,
         init_values: float = 1e-4,
         patch_drop_rate: float = 0.0,
+        block_fn: Callable[..., Any] = EncodedBlock,
         **kwargs: Any,
     ) -> None:
         if kwargs.pop("pos_embed", None) is not None:
@@ -62,7 +66,7 @@ class VisionTransformer(TimmVisionTransformer):
             pos_embed="none",
             no_embed_class=True,
             dynamic_img_size=True,
-            block_fn=EncodedBlock,
+            block_fn=block_fn,
             **kwargs,
         )
         self.num_heads = self.blocks[0].attn.num_heads
@@ -111,6 +115,10 @@ class VisionTransformer(TimmVisionTransformer):
         x, grid = self._embed(x)
         for index in range(len(self.blocks)):
             x = self._block(index, x, grid, attn_mask)
+        return self._final(x)
+
+    def _final(self, x: Tensor) -> Tensor:
+        """What follows the last block."""
         return self.norm(x)
 
     def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
@@ -180,8 +188,11 @@ class VisionTransformer(TimmVisionTransformer):
     ) -> None:
         """Change the nominal size and the patch; tables per position are resized, policies keep the trained size."""
         super().set_input_size(img_size=img_size, patch_size=patch_size)
+        self._set_input_grid(self.patch_embed.grid_size)
+
+    def _set_input_grid(self, grid_size: tuple[int, int]) -> None:
         for part in self.pos_encoding.parts:
-            part.set_input_grid(self.patch_embed.grid_size)
+            part.set_input_grid(grid_size)
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
@@ -210,18 +221,5 @@ class VisionTransformer(TimmVisionTransformer):
         reader.load_pretrained(checkpoint_path, prefix)
         self.load_state_dict(reader.state_dict())
 
-    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
-        """Load weights in our layout, timm's or the official one.
-
-        Raises:
-            RuntimeError: If ``strict`` and the file does not fit; the message names the first offending keys.
-        """
-        if strict:
-            check_fit(convert(dict(state_dict), self), self)
-        return super().load_state_dict(state_dict, strict=strict, assign=assign)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        own = {k: state_dict.pop(k) for k in list(state_dict) if k.startswith(prefix)}
-        converted = convert({k[len(prefix) :]: v for k, v in own.items()}, self)
-        state_dict.update({prefix + k: v for k, v in converted.items()})
-        super()._load_from_state_dict(state_dict, prefix, *args)
+    def convert_state(self, state: StateDict) -> StateDict:
+        return convert(state, self)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import isqrt
 from typing import Any
 
@@ -9,26 +10,17 @@ import torch
 from timm.layers import resample_patch_embed
 from torch import Tensor
 
+from visionpe.backbones.loading import StateDict, check_fit, unwrapped
 from visionpe.base import PositionEncoding
 from visionpe.encodings.ape import AbsolutePositionEmbedding
-
-StateDict = dict[str, Tensor]
 
 TABLE = "pos_encoding.ape.table"
 FREQS = "pos_encoding.rope_mixed.freqs"
 # Coordinates and fixed frequencies that are computed anew at every size.
 REBUILT = ("freqs_t_x", "freqs_t_y", "rope.")
-WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "module")
 
 
-def _unwrapped(checkpoint: dict[str, Any]) -> StateDict:
-    for key in WRAPPERS:
-        if isinstance(checkpoint.get(key), dict):
-            return _unwrapped(checkpoint[key])
-    return checkpoint
-
-
-def _split_table(table: Tensor, grid_size: tuple[int, int], max_prefix: int) -> tuple[Tensor, Tensor]:
+def split_table(table: Tensor, grid_size: tuple[int, int], max_prefix: int) -> tuple[Tensor, Tensor]:
     """``(1, N, dim)`` into the prefix slots ``(1, P, dim)`` and the table ``(height, width, dim)``."""
     tokens = table.shape[1]
     sides = {grid_size[0] * grid_size[1]: grid_size}  # the model's own grid first: it need not be square
@@ -77,12 +69,12 @@ def convert(state: StateDict, model: Any) -> StateDict:
 
     table = state.get("pos_embed")
     if table is not None and table.ndim == 3:
-        slots, out[TABLE] = _split_table(table, model.patch_embed.grid_size, model.num_prefix_tokens)
+        slots, out[TABLE] = split_table(table, model.patch_embed.grid_size, model.num_prefix_tokens)
         for key, first, count in (("cls_token", 0, 1), ("reg_token", 1, model.num_reg_tokens)):
             slot = slots[:, first : first + count]
             if slot.shape[1] and key in out:
                 out[key] = out[key] + slot
-        _take_policy(model, "bicubic" if official else "bicubic_antialias")
+        take_policy(model.pos_encoding.parts, "bicubic" if official else "bicubic_antialias")
 
     if not any(".ls1." in key for key in out):
         scales = {k: torch.ones_like(p) for k, p in model.named_parameters() if ".ls1." in k or ".ls2." in k}
@@ -94,47 +86,12 @@ def _rotates(model: Any) -> bool:
     return bool(model.pos_encoding.at("rotate"))
 
 
-def _take_policy(model: Any, policy: str) -> None:
-    for part in model.pos_encoding.parts:
-        if isinstance(part, AbsolutePositionEmbedding) and not part.policy_is_chosen:
+def take_policy(parts: Iterable[PositionEncoding], policy: str) -> None:
+    """Give the absolute tables among ``parts`` a policy, where nobody chose one."""
+    for part in parts:
+        inner = getattr(part, "over", part)  # of a wrapper, the policy is that of what it wraps
+        if isinstance(inner, AbsolutePositionEmbedding) and not part.policy_is_chosen:
             part.policy = policy
-
-
-def _listed(keys: list[str]) -> str:
-    return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
-
-
-def check_fit(state: StateDict, model: Any) -> None:
-    """Refuse a converted file that does not fit, by its first offending keys.
-
-    The classifier and the input channels may differ: timm adapts those.
-
-    Raises:
-        RuntimeError: If keys are missing, left over or of another shape.
-    """
-    own = {k: v for k, v in model.state_dict().items() if not k.startswith("head.")}
-    given = {k: v for k, v in state.items() if not k.startswith("head.")}
-    missing, extra = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
-    parts = model.pos_encoding.items()
-    free = {f"pos_encoding.{name}.{key}" for name, part in parts for key in part.resized_on_load}
-    free.add("patch_embed.proj.weight")  # adapted to the input channels
-    shapes = [
-        f"{k} (file {tuple(given[k].shape)}, model {tuple(own[k].shape)})"
-        for k in sorted(own.keys() & given.keys() - free)
-        if own[k].shape != given[k].shape
-    ]
-    problems = [
-        f"{what}: {_listed(keys)}"
-        for what, keys in (
-            ("missing from the file", missing),
-            ("not in the model", extra),
-            ("of another shape", shapes),
-        )
-        if keys
-    ]
-    if problems:
-        spec = "+".join(model.pos_encoding)
-        raise RuntimeError(f"the checkpoint does not fit a ViT with pos_encoding={spec!r}; {'; '.join(problems)}")
 
 
 def checkpoint_filter_fn(checkpoint: dict[str, Any], model: Any, strict: bool = True) -> StateDict:
@@ -151,7 +108,7 @@ def checkpoint_filter_fn(checkpoint: dict[str, Any], model: Any, strict: bool = 
     Raises:
         RuntimeError: If the file does not fit.
     """
-    source = _unwrapped(checkpoint)
+    source = unwrapped(checkpoint)
     state = convert(source, model)
     if strict:
         check_fit(state, model)

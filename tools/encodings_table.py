@@ -1,41 +1,57 @@
-"""Print every encoding: name, source, sites, structure, parameters in a ViT-S, kernel."""
+"""Print every encoding: name, source, sites, structure, parameters in a ViT-S, kernels."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
 import visionpe
 
+FUSED = "fused attention"
+# What attend() picks for each structure, on a CPU and on a GPU.
 KERNELS = {
-    "none": "fused attention, no matrix",
-    "offset": "fused attention with a matrix, in chunks where it is large",
-    "low rank": "fused attention with extra channels, no matrix",
-    "buckets": "products with a small table, gathered, in chunks where large",
+    "none": (FUSED, FUSED),
+    "offset": (f"{FUSED}, rows of the table", f"{FUSED} with a matrix, FlexAttention where large"),
+    "low rank": (f"{FUSED}, rows; extra channels in 16 bits", f"{FUSED}, extra channels"),
+    "buckets": (f"{FUSED}, gathered rows", f"{FUSED}, gathered rows"),
+    "axial": (f"{FUSED} by lines", f"{FUSED} by lines"),
 }
+OPTIONS = [{"name": "manhattan", "form": "axial"}]
 
 
-def rows() -> list[tuple[str, str, str, str, str, str]]:
+def rows() -> list[tuple[str, ...]]:
     """One row an encoding, in the order of the columns."""
     result = []
     for name in visionpe.list_encodings():
-        cls = visionpe.get_encoding(name)
-        encoding = visionpe.create_encoding(name, dim=384, num_heads=6, depth=12, grid_size=(14, 14))
-        count = sum(p.numel() for p in encoding.parameters())
-        structure = cls.structure
-        result.append((name, cls.source, " ".join(cls.sites()), structure, f"{count:,}", KERNELS[structure]))
+        for spec in (name, *(option for option in OPTIONS if option["name"] == name)):
+            encoding: Any = visionpe.create_encoding(spec, dim=384, num_heads=6, depth=12, grid_size=(14, 14))
+            count = sum(p.numel() for p in encoding.parameters())
+            options = "" if spec == name else " ".join(f"{k}={v}" for k, v in spec.items() if k != "name")
+            label, structure = f"{name} {options}".strip(), encoding.structure
+            kernels = KERNELS[structure] if "bias" in encoding.sites() else KERNELS["none"]
+            result.append((label, encoding.source, " ".join(encoding.sites()), structure, f"{count:,}", *kernels))
     return result
 
 
 def main() -> None:
     """Print the table."""
     table = Table()
-    for heading in ("name", "source", "sites", "structure of the bias", "parameters in a ViT-S", "kernel"):
+    for heading in (
+        "name",
+        "source",
+        "sites",
+        "structure of the bias",
+        "parameters in ViT-S",
+        "kernel on CPU",
+        "on GPU",
+    ):
         table.add_column(heading)
     for row in rows():
         table.add_row(*row)
     console = Console()
-    (console if console.is_terminal else Console(width=180)).print(table)
+    (console if console.is_terminal else Console(width=200)).print(table)
 
 
 if __name__ == "__main__":

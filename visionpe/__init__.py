@@ -13,7 +13,15 @@ from visionpe.base import Composition, PositionEncoding
 from visionpe.bias import Bias, BucketBias, DenseBias, LowRankBias, OffsetBias
 from visionpe.grid import Grid
 from visionpe.policy import policies, set_policy
-from visionpe.registry import create_encoding, get_encoding, list_encodings, register_encoding
+from visionpe.registry import (
+    create_encoding,
+    get_encoding,
+    list_encodings,
+    list_wrappers,
+    register_encoding,
+    register_wrapper,
+)
+from visionpe.wrapper import PositionWrapper
 
 __version__ = "0.1.0"
 
@@ -24,7 +32,7 @@ if not (Path(__file__).parent / "backbones").exists() and (_root / "backbones" /
     __path__.append(str(_root))
 
 import visionpe.backbones as backbones  # noqa: E402
-from visionpe import encodings  # noqa: E402
+from visionpe import encodings, wrappers  # noqa: E402
 
 __all__ = [
     "Bias",
@@ -35,6 +43,7 @@ __all__ = [
     "LowRankBias",
     "OffsetBias",
     "PositionEncoding",
+    "PositionWrapper",
     "__version__",
     "attend",
     "backbones",
@@ -42,7 +51,10 @@ __all__ = [
     "encodings",
     "get_encoding",
     "list_encodings",
+    "list_wrappers",
     "policies",
     "register_encoding",
+    "register_wrapper",
     "set_policy",
+    "wrappers",
 ]

@@ -36,13 +36,17 @@ class PositionEncoding(nn.Module):
 
     name: ClassVar[str] = ""
     source: ClassVar[str] = ""
-    # Of the bias: none, offset, low rank, or buckets.
-    structure: ClassVar[str] = "none"
+    # Of the bias: none, offset, low rank, buckets, or axial, which is another attention.
+    structure: str = "none"
     policies: ClassVar[tuple[str, ...]] = ()
     # Parameters that are stored per position, and resized when a checkpoint of another size is loaded.
     resized_on_load: ClassVar[tuple[str, ...]] = ()
     # False where tokens must fill the grid, so that patches cannot be dropped.
-    takes_coords: ClassVar[bool] = True
+    takes_coords: bool = True
+    # True where explicit coordinates are read as whole numbers.
+    whole_coords: ClassVar[bool] = False
+    # True where attended tokens are taken for a piece of the map, in which neighbours stand side by side.
+    reads_neighbours: bool = False
 
     def __init__(
         self,
@@ -136,13 +140,20 @@ class Composition(nn.ModuleDict):
         parts: The encodings, in the order in which they act at each site.
 
     Raises:
-        ValueError: If two parts have the same name.
+        ValueError: If two parts have the same name, or one attends along the axes alone and another needs all pairs.
     """
 
     def __init__(self, parts: Sequence[PositionEncoding]) -> None:
         names = [part.name for part in parts]
         if len(set(names)) < len(names):
             raise ValueError(f"pos_encoding={'+'.join(names)!r} names the same encoding twice")
+        axial = [part for part in parts if part.structure == "axial"]
+        for part in parts if axial else ():
+            if part is not axial[0] and part.structure != "none":
+                raise ValueError(
+                    f"pos_encoding={'+'.join(names)!r}: {axial[0].name!r} attends along rows, then columns, where "
+                    f"{part.name!r} finds no logits or weights of all pairs; allowed: parts without a bias"
+                )
         super().__init__(dict(zip(names, parts)))
 
     @property

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
+from functools import lru_cache
+from math import prod
 from typing import ClassVar
 
 import torch
@@ -18,6 +20,7 @@ class Bias(ABC):
 
     structure: ClassVar[str]
     batch: int = 1  # samples for which the matrix differs
+    kept: bool = False  # the matrix is built once for all calls
 
     @abstractmethod
     def rows(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
@@ -26,6 +29,24 @@ class Bias(ABC):
     @abstractmethod
     def matrix(self, dtype: torch.dtype) -> Tensor:
         """All rows."""
+
+    @abstractmethod
+    def narrow(self, samples: slice, heads: slice) -> Bias:
+        """The same bias for some samples and heads only."""
+
+
+def narrowed(t: Tensor, samples: slice, heads: slice) -> Tensor:
+    """Some samples and heads of ``(B or 1, heads or 1, ...)``; what is shared by all stays."""
+    t = t if t.shape[0] == 1 else t[samples]
+    return t if t.shape[1] == 1 else t[:, heads]
+
+
+def _with_prefix(rows: Tensor, blank: int, prefix: int) -> Tensor:
+    """Zero rows and columns ahead of ``(B, heads, rows, keys)``, for the pairs of prefix tokens."""
+    if not prefix:
+        return rows
+    rows = torch.cat((rows.new_zeros(*rows.shape[:-1], prefix), rows), dim=-1)
+    return torch.cat((rows.new_zeros(*rows.shape[:-2], blank, rows.shape[-1]), rows), dim=-2) if blank else rows
 
 
 class DenseBias(Bias):
@@ -46,6 +67,43 @@ class DenseBias(Bias):
     def matrix(self, dtype: torch.dtype) -> Tensor:
         return self.values.to(dtype)
 
+    def narrow(self, samples: slice, heads: slice) -> DenseBias:
+        return DenseBias(narrowed(self.values, samples, heads))
+
+
+def _windows(table: Tensor, size: Sequence[int]) -> Tensor:
+    """All windows of a table that has two sizes less one along each axis: ``(heads, *size, *size)``, a view.
+
+    Against a reversed table the keys of a query ascend, so that its row is such a window, starting where the query
+    is, counted from the end: rows are then copied line by line, ten times faster than gathered.
+    """
+    if not torch.compiler.is_compiling():
+        for axis, n in enumerate(size, start=1):
+            table = table.unfold(axis, n, 1)
+        return table
+    table = table.contiguous()  # unfold would make the size a constant of the graph
+    steps = table.stride()
+    return table.as_strided((len(table), *size, *size), (*steps, *steps[1:]))
+
+
+def offset_rows(table: Tensor, size: Sequence[int], first: int, last: int) -> Tensor:
+    """What a table over offsets holds for the tokens ``first`` to ``last`` of a dense grid, with every token.
+
+    Args:
+        table: ``(heads, 2 n_0 - 1, 2 n_1 - 1, ...)``; entry ``offset (query - key) + n - 1`` along each axis.
+        size: Tokens along each axis.
+        first, last: The queries.
+
+    Returns:
+        ``(heads, last - first, N_spatial)``.
+    """
+    line = prod(size[1:])  # tokens that share the slowest coordinate
+    top, bottom = first // line, -(-last // line)
+    axes = tuple(range(1, 1 + len(size)))
+    windows = _windows(table.flip(axes), size)
+    rows = windows[:, size[0] - bottom : size[0] - top].flip(axes).flatten(1, axes[-1]).flatten(2)
+    return rows[:, first - top * line : last - top * line]
+
 
 class OffsetBias(Bias):
     """A function of the offset between query and key: a table over the offsets of a dense grid.
@@ -65,23 +123,12 @@ class OffsetBias(Bias):
 
     def __init__(self, table: Tensor, grid: Grid, *, cache: TableCache | None = None, key: Hashable = ()) -> None:
         self.table, self.grid, self.cache, self.key = table, grid, cache, key
-
-    def _ranks(self, device: torch.device) -> Tensor:
-        """Rank of every spatial token in the flattened table, so that an offset is a difference of ranks."""
-        ranks = torch.zeros(1, dtype=torch.long, device=device)
-        for n in self.grid.size:
-            ranks = (ranks[:, None] * (2 * n - 1) + torch.arange(n, device=device)).flatten()
-        return ranks  # (N_spatial,)
+        self.kept = cache is not None
 
     def rows(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
-        ranks = self._ranks(self.table.device)
         first, last = (max(t - self.grid.prefix, 0) for t in (start, stop))
-        centre = ranks[-1]  # the rank of offset zero
-        index = ranks[first:last, None] - ranks + centre  # (rows, N_spatial)
-        flat = self.table.to(dtype).flatten(1)  # (heads, offsets)
-        rows = flat.index_select(1, index.flatten()).unflatten(1, index.shape)  # (heads, rows, N_spatial)
-        blank = (stop - start) - (last - first)
-        return torch.nn.functional.pad(rows, (self.grid.prefix, 0, blank, 0))[None]  # (1, heads, stop - start, N)
+        rows = offset_rows(self.table.to(dtype), self.grid.size, first, last)
+        return _with_prefix(rows[None], (stop - start) - (last - first), self.grid.prefix)
 
     def matrix(self, dtype: torch.dtype) -> Tensor:
         def build() -> Tensor:
@@ -92,9 +139,13 @@ class OffsetBias(Bias):
         key = ("matrix", self.grid.size, self.grid.prefix, self.table.device, dtype, self.key)
         return self.cache.get(key, build)
 
+    def narrow(self, samples: slice, heads: slice) -> OffsetBias:
+        # Without the cache: parts of matrices are not worth keeping.
+        return OffsetBias(narrowed(self.table[None], samples, heads)[0], self.grid)
+
 
 class LowRankBias(Bias):
-    """A product of two factors, exact: it rides in extra query and key channels, and no matrix is built.
+    """A product of two factors, exact: it can ride in extra query and key channels, without a matrix.
 
     Args:
         left: ``(B or 1, heads or 1, N, rank)``, of the queries.
@@ -112,6 +163,47 @@ class LowRankBias(Bias):
     def matrix(self, dtype: torch.dtype) -> Tensor:
         return self.left.to(dtype) @ self.right.to(dtype).transpose(-2, -1)
 
+    def narrow(self, samples: slice, heads: slice) -> LowRankBias:
+        return LowRankBias(narrowed(self.left, samples, heads), narrowed(self.right, samples, heads))
+
+
+class AxesBias(LowRankBias):
+    """A sum over the axes of a term that depends on the query and on where the key stands along that axis.
+
+    Its rank is the sum of the sides of the grid; the factor of the keys says where they stand, one-hot.
+
+    Args:
+        terms: For each axis ``(B, heads, N, n)``: of every query with the n places of a key.
+        grid: The dense grid. What prefix queries hold is zero.
+        places: Where each key stands, one-hot, ``(1, 1, N, rank)``.
+    """
+
+    def __init__(self, terms: Sequence[Tensor], grid: Grid, places: Callable[[], Tensor]) -> None:
+        self.terms, self.grid, self.places, self.batch = terms, grid, places, len(terms[0])
+
+    @property
+    def left(self) -> Tensor:  # type: ignore[override]
+        return torch.cat(list(self.terms), dim=-1)
+
+    @property
+    def right(self) -> Tensor:  # type: ignore[override]
+        return self.places()
+
+    def rows(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+        total: Tensor | None = None
+        for axis, term in enumerate(self.terms):
+            shape = [-1 if a == axis else 1 for a in range(self.grid.axes)]
+            part = term[..., start:stop, :].to(dtype).unflatten(-1, shape)  # (B, heads, rows, 1, n, 1)
+            total = part if total is None else total + part
+        assert total is not None
+        return _with_prefix(total.flatten(3), 0, self.grid.prefix)
+
+    def matrix(self, dtype: torch.dtype) -> Tensor:
+        return self.rows(0, self.grid.num_tokens, dtype)
+
+    def narrow(self, samples: slice, heads: slice) -> AxesBias:
+        return AxesBias([narrowed(term, samples, heads) for term in self.terms], self.grid, self.places)
+
 
 class BucketBias(Bias):
     """A choice among products of each token with a small table, by the bucket of the pair.
@@ -126,7 +218,9 @@ class BucketBias(Bias):
     structure = "buckets"
 
     def __init__(self, products: Tensor, index: Callable[[int, int], Tensor], *, keys: bool = False) -> None:
-        self.products, self.index, self.keys, self.batch = products, index, keys, len(products)
+        # Heads that are computed one after the other ask for the same rows again.
+        self.index = index if torch.compiler.is_compiling() or hasattr(index, "cache_info") else lru_cache(1)(index)
+        self.products, self.keys, self.batch = products, keys, len(products)
 
     def rows(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
         index = self.index(start, stop)  # (rows, N)
@@ -138,3 +232,57 @@ class BucketBias(Bias):
 
     def matrix(self, dtype: torch.dtype) -> Tensor:
         return self.rows(0, self.products.shape[-2], dtype)
+
+    def narrow(self, samples: slice, heads: slice) -> BucketBias:
+        return BucketBias(narrowed(self.products, samples, heads), self.index, keys=self.keys)
+
+
+class AxialBias(Bias):
+    """Attention along one axis after the other, with a function of the offset along each: not a matrix at all.
+
+    It changes what attends to what, so it stands alone: no second bias, no mask, no weights of all pairs.
+    :func:`visionpe.axial.axial_attention` is its kernel.
+
+    Args:
+        tables: One ``(heads or 1, 2 n - 1)`` an axis of ``n`` tokens, in the order of ``grid.size``; entry
+            ``[:, d + n - 1]`` belongs to the offset d (query - key) along it.
+        grid: The dense grid.
+        cache: Where the bias of each axis may be kept, if no table holds a parameter.
+        key: What it depends on besides the grid and the dtype.
+
+    Raises:
+        ValueError: If the grid is not dense, or the number of tables is not that of its axes.
+    """
+
+    structure = "axial"
+
+    def __init__(
+        self, tables: Sequence[Tensor], grid: Grid, *, cache: TableCache | None = None, key: Hashable = ()
+    ) -> None:
+        if not grid.dense:
+            raise ValueError("grid has explicit coords: attention along the axes needs tokens that fill the grid")
+        if len(tables) != grid.axes:
+            raise ValueError(f"tables: {len(tables)} given; allowed: {grid.axes}, one for each axis of the grid")
+        self.tables, self.grid, self.cache, self.key = tuple(tables), grid, cache, key
+
+    def along(self, axis: int, dtype: torch.dtype) -> Tensor:
+        """The bias inside a line along ``axis``: ``(1, heads or 1, n, prefix + n)``, 0 for prefix tokens."""
+        table, n = self.tables[axis], self.grid.size[axis]
+
+        def build() -> Tensor:
+            here = torch.arange(n, device=table.device)
+            values = table.to(dtype)[:, here[:, None] - here + n - 1]  # (heads, n, n)
+            return _with_prefix(values[None], 0, self.grid.prefix)
+
+        if self.cache is None:
+            return build()
+        return self.cache.get(("along", axis, n, self.grid.prefix, table.device, dtype, self.key), build)
+
+    def rows(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+        raise ValueError("AxialBias has no matrix: it is attention along rows, then columns; allowed: attend()")
+
+    def matrix(self, dtype: torch.dtype) -> Tensor:
+        return self.rows(0, self.grid.num_tokens, dtype)
+
+    def narrow(self, samples: slice, heads: slice) -> AxialBias:
+        return AxialBias([narrowed(table[None], samples, heads)[0] for table in self.tables], self.grid)

@@ -43,3 +43,6 @@ class SumBias(Bias):
 
     def matrix(self, dtype: torch.dtype) -> Tensor:
         return self.rows(0, self.terms[0].products.shape[-2], dtype)
+
+    def narrow(self, samples: slice, heads: slice) -> SumBias:
+        return SumBias([term.narrow(samples, heads) for term in self.terms])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from visionpe.base import PositionEncoding
+from visionpe.rotary import RotaryEncoding
 
 
 def _encodings(model: nn.Module) -> list[PositionEncoding]:
@@ -36,6 +37,9 @@ def set_policy(model: nn.Module, policy: str) -> nn.Module:
     takers = [e for e in _encodings(model) if policy in e.policies]
     if not takers:
         allowed = ", ".join(policies(model)) or "none: the model has nothing to adapt"
+        for encoding in model.modules():
+            if isinstance(encoding, RotaryEncoding) and encoding.fractional:
+                allowed += f" ({encoding.name!r} has no policy with fractional=True)"
         raise ValueError(f"policy={policy!r} applies to no encoding of {type(model).__name__}; allowed: {allowed}")
     for encoding in takers:
         encoding.set_policy(policy)

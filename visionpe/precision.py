@@ -5,7 +5,8 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.func import functional_call
 
 
 def wide_dtype(x: Tensor) -> torch.dtype:
@@ -19,3 +20,10 @@ def without_autocast(x: Tensor) -> AbstractContextManager[object]:
     if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
         return torch.autocast(kind, enabled=False)
     return nullcontext()
+
+
+def apply_wide(module: nn.Module, x: Tensor) -> Tensor:
+    """``module(x)`` in the dtype of ``x``: a small network on positions keeps float32 in a 16-bit model."""
+    if all(p.dtype == x.dtype for p in module.parameters()):
+        return module(x)
+    return functional_call(module, {name: p.to(x.dtype) for name, p in module.named_parameters()}, (x,))

@@ -14,6 +14,7 @@ Spec: TypeAlias = "str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]"
 E_ = TypeVar("E_", bound=type[PositionEncoding])
 
 _ENCODINGS: dict[str, type[PositionEncoding]] = {}
+_WRAPPERS: dict[str, type[PositionEncoding]] = {}
 _LISTENERS: list[Callable[[str], None]] = []
 
 
@@ -37,10 +38,7 @@ def register_encoding(name: str) -> Callable[[E_], E_]:
     def register(cls: E_) -> E_:
         if not (inspect.isclass(cls) and issubclass(cls, PositionEncoding)):
             raise TypeError(f"register_encoding({name!r}) takes a PositionEncoding class, got {cls!r}")
-        if not name.isidentifier():
-            raise ValueError(f"name={name!r} is no identifier; letters, digits and underscores are allowed")
-        if name in _ENCODINGS:
-            raise ValueError(f"name={name!r} is taken by {_ENCODINGS[name].__qualname__}")
+        _check_name(name)
         cls.name = name
         _ENCODINGS[name] = cls
         for listener in _LISTENERS:
@@ -48,6 +46,35 @@ def register_encoding(name: str) -> Callable[[E_], E_]:
         return cls
 
     return register
+
+
+def register_wrapper(name: str) -> Callable[[E_], E_]:
+    """Class decorator: make a wrapper known under ``name``, as in ``"name(ape)"``; no model is named after it.
+
+    Raises:
+        ValueError: If the name is taken or no Python identifier.
+        TypeError: If the class is no ``PositionWrapper``.
+    """
+
+    def register(cls: E_) -> E_:
+        from visionpe.wrapper import PositionWrapper  # it builds what it stands over, so it comes after this module
+
+        if not (inspect.isclass(cls) and issubclass(cls, PositionWrapper)):
+            raise TypeError(f"register_wrapper({name!r}) takes a PositionWrapper class, got {cls!r}")
+        _check_name(name)
+        cls.name = name
+        _WRAPPERS[name] = cls
+        return cls
+
+    return register
+
+
+def _check_name(name: str) -> None:
+    if not name.isidentifier():
+        raise ValueError(f"name={name!r} is no identifier; letters, digits and underscores are allowed")
+    taken = {**_ENCODINGS, **_WRAPPERS}
+    if name in taken:
+        raise ValueError(f"name={name!r} is taken by {taken[name].__qualname__}")
 
 
 def on_register(listener: Callable[[str], None]) -> None:
@@ -62,6 +89,11 @@ def list_encodings() -> list[str]:
     return sorted(_ENCODINGS)
 
 
+def list_wrappers() -> list[str]:
+    """Names of all registered wrappers, sorted: what may stand over an encoding in training, ``"dropped(ape)"``."""
+    return sorted(_WRAPPERS)
+
+
 def get_encoding(name: str) -> type[PositionEncoding]:
     """The class registered under ``name``.
 
@@ -69,9 +101,10 @@ def get_encoding(name: str) -> type[PositionEncoding]:
         ValueError: If there is none; the message lists near matches.
     """
     if name not in _ENCODINGS:
-        near = get_close_matches(name, _ENCODINGS, n=3, cutoff=0.5)
+        near = get_close_matches(name, [*_ENCODINGS, *_WRAPPERS], n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
-        raise ValueError(f"encoding {name!r} is unknown; {hint}all: {', '.join(list_encodings())}")
+        over = f"; over them: {', '.join(f'{n}(...)' for n in list_wrappers())}" if _WRAPPERS else ""
+        raise ValueError(f"encoding {name!r} is unknown; {hint}all: {', '.join(list_encodings())}{over}")
     return _ENCODINGS[name]
 
 
@@ -98,7 +131,7 @@ def parse_spec(spec: Spec) -> list[tuple[str, dict[str, Any]]]:
 
     Args:
         spec: ``"rope_mixed"``, ``"rope_mixed+ape"``, ``{"name": "rope_mixed", "theta": 10}``, or a list of those.
-            ``"lape(ape)"``, one encoding over another, is short for ``{"name": "lape", "over": "ape"}``.
+            ``"lape(ape)"``, one encoding or wrapper over another, is short for ``{"name": "lape", "over": "ape"}``.
 
     Raises:
         ValueError, TypeError: If it is none of these.
@@ -132,11 +165,13 @@ def create_encodings(spec: Spec, **context: Any) -> list[PositionEncoding]:
     """Build every part of a specification. See :func:`create_encoding`."""
     parts = []
     for name, options in parse_spec(spec):
-        cls = get_encoding(name)
+        cls = _WRAPPERS[name] if name in _WRAPPERS else get_encoding(name)
         allowed = _keywords(cls)
         for key in options:
             if key == "over" and key not in allowed:
-                takers = ", ".join(f"{n}(...)" for n, c in _ENCODINGS.items() if "over" in _keywords(c))
+                takers = ", ".join(
+                    f"{n}(...)" for n, c in {**_ENCODINGS, **_WRAPPERS}.items() if "over" in _keywords(c)
+                )
                 raise ValueError(f"{name!r} goes over no other encoding; allowed: {takers or 'none does'}")
             if key not in allowed:
                 near = get_close_matches(key, allowed, n=1)

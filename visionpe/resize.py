@@ -66,6 +66,29 @@ def resize_table(table: Tensor, size: Sequence[int], policy: str = "bicubic_anti
     return resize_map(table.permute(2, 0, 1)[None], size, policy)[0].permute(1, 2, 0)
 
 
+def sample_table(table: Tensor, places: Tensor) -> Tensor:
+    """Read a table of absolute positions at fractional places, linearly between its entries.
+
+    Args:
+        table: ``(H, W, dim)``.
+        places: Row and column, ``(..., 2)``, in entries; beyond the border they count as on it. At whole places the
+            result is the entry, to the last bit.
+
+    Returns:
+        ``(..., dim)``, in the wider of both dtypes.
+    """
+    height, width = table.shape[:2]
+    flat = table.to(torch.promote_types(table.dtype, places.dtype)).flatten(0, 1)  # (H * W, dim)
+    rows, columns = (p.clamp(0, n - 1) for p, n in zip(places.unbind(-1), (height, width)))
+    top, left = rows.floor(), columns.floor()
+    total = torch.zeros((), device=flat.device, dtype=flat.dtype)
+    for row, by_row in ((top, 1 - (rows - top)), (top + 1, rows - top)):
+        for column, by_column in ((left, 1 - (columns - left)), (left + 1, columns - left)):
+            entry = flat[row.long().clamp(max=height - 1) * width + column.long().clamp(max=width - 1)]
+            total = total + entry * (by_row * by_column)[..., None]
+    return total
+
+
 def rescale_positions(positions: Tensor, size: int, trained: int, policy: str = "extrapolate") -> Tensor:
     """Coordinates along one axis of ``size`` tokens for a model trained on ``trained``.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -67,28 +67,54 @@ class RotaryEncoding(WideParameters, PositionEncoding):
             Source: "Round and Round We Go! What makes Rotary Positional Encodings useful?", arXiv 2410.06205, section
             6.2, whose own p is the fraction that does turn.
         layout: Which channels are a pair; see :func:`rotate_pairs`. Published weights exist in both.
+        fractional: A position is the fraction of its axis, from 0 to 1, times the trained number of tokens, so that
+            every size spans the same range, in training at several sizes too. It takes the place of the policies.
+            Source: the fractional coordinates of NaViT, arXiv 2307.06304.
         context: See :class:`~visionpe.base.PositionEncoding`.
 
     Raises:
-        ValueError: If the head dimension is no multiple of 4, ``p`` lies outside 0 to 1 or ``layout`` is unknown.
+        ValueError: If the head dimension is no multiple of 4, ``p`` lies outside 0 to 1, ``layout`` is unknown, or
+            ``fractional`` is asked of an encoding whose coordinates are not in tokens, or along with a policy.
     """
 
-    policies = POSITION_POLICIES
+    policies: ClassVar[tuple[str, ...]] = POSITION_POLICIES
     # Frequencies without parameters give one table for all layers, which is worth keeping.
     fixed = True
+    # Whether frequencies are radians per token; else coordinates have a unit of their own.
+    in_tokens = True
+    fractional = False
 
-    def __init__(self, *, p: float = 0.0, layout: Layout = "adjacent", **context: Any) -> None:
+    def __init__(
+        self, *, p: float = 0.0, layout: Layout = "adjacent", fractional: bool = False, **context: Any
+    ) -> None:
         super().__init__(**context)
+        if fractional and not self.in_tokens:
+            raise ValueError(
+                f"fractional=True: the coordinates of {self.name!r} are not in tokens but fractions of the image "
+                "already, under the policy 'interpolate'; allowed: False"
+            )
         if not 0 <= p <= 1:
             raise ValueError(f"p={p} is no fraction; allowed: 0 to 1")
         if layout not in get_args(Layout):
             raise ValueError(f"layout={layout!r} is unknown; allowed: {', '.join(get_args(Layout))}")
-        self.p, self.layout = p, layout
+        self.p, self.layout, self.fractional = p, layout, fractional
+        if fractional:
+            if self.policy_is_chosen:
+                self.set_policy(str(self.policy))  # which says why there is none to choose
+            self.policies, self.policy = (), None  # type: ignore[misc]
         if self.head_dim % 4:
             raise ValueError(
                 f"dim={self.dim} and num_heads={self.num_heads} give head dimension {self.head_dim}; "
                 f"{self.name} turns channel pairs on two axes and needs a multiple of 4"
             )
+
+    def set_policy(self, policy: str) -> None:
+        if self.fractional:
+            raise ValueError(
+                f"policy={policy!r}: {self.name!r} has no policy with fractional=True, which spans the trained range "
+                "at every size"
+            )
+        super().set_policy(policy)
 
     @abstractmethod
     def frequencies(self, layer: int, device: torch.device) -> Tensor:
@@ -103,8 +129,10 @@ class RotaryEncoding(WideParameters, PositionEncoding):
         Returns:
             One tensor an axis, in the order of ``grid.size``: ``(n,)`` where the grid is dense, else ``([B,] N)``.
         """
+        # A fraction times the trained tokens is what the policy `interpolate` makes of a position.
+        policy = "interpolate" if self.fractional else self.policy or "extrapolate"
         return [
-            rescale_positions(p, n, trained, self.policy or "extrapolate")
+            rescale_positions(p, n, trained, policy)
             for p, n, trained in zip(self._axes(grid, device, dtype), grid.size, self.grid_size)
         ]
 
@@ -152,6 +180,9 @@ class RotaryEncoding(WideParameters, PositionEncoding):
             return self._compute(grid, layer, device, dtype)
         key = (grid.size, grid.prefix, self.policy, self.grid_size, device, dtype)
         return self.cache.get(key, lambda: self._compute(grid, layer, device, dtype))
+
+    def extra_repr(self) -> str:
+        return "fractional=True" if self.fractional else super().extra_repr()
 
     def rotate(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> tuple[Tensor, Tensor]:
         with without_autocast(q):

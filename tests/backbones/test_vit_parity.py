@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import partial
 from pathlib import Path
 
@@ -10,28 +9,11 @@ import pytest
 import timm
 import torch
 from conftest import randomize
-from safetensors import safe_open
+from reference_files import close, read
 from safetensors.torch import save_file
 from torch import nn
 
 import visionpe  # noqa: F401  registers the models
-
-REFERENCE = Path(__file__).parents[1] / "reference"
-
-
-def read(name: str) -> tuple[dict, dict, dict, dict]:
-    """Weights, inputs, outputs and metadata of a reference file."""
-    with safe_open(REFERENCE / f"{name}.safetensors", "pt") as file:
-        groups: dict[str, dict] = {"model": {}, "input": {}, "output": {}}
-        for key in file.keys():  # noqa: SIM118
-            group, rest = key.split(".", 1)
-            groups[group][rest] = file.get_tensor(key)
-        metadata = {k: json.loads(v) for k, v in file.metadata().items()}
-    return groups["model"], groups["input"], groups["output"], metadata
-
-
-def close(ours: torch.Tensor, theirs: torch.Tensor) -> None:
-    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -43,7 +43,9 @@ def test_every_encoding_has_its_configs():
     seven = {"none", "ape", "sincos", "rope_axial", "rope_mixed", "cpe", "alibi"}
     nine = seven | {"rope_ape", "rope_axial_ape"}
     found = {name: {Path(f).stem for f in FILES if Path(f).parent.as_posix() == name} for name in SETS}
-    assert found["digits"] == found["mnist"] == {f"{name}_vit" for name in seven}
+    ablation = {"fourier", "lepe", "irpe", "decomposed", "rpb", "cpb", "lookhere", "rope_norm"}
+    assert found["mnist"] == {f"{name}_vit" for name in seven}
+    assert found["digits"] == {f"{name}_vit" for name in seven | ablation}
     assert found["imagenet/deit3_finetune"] == {f"{name}_vit_b" for name in nine}
     for recipe in ("deit3_400e", "adamw_300e"):
         assert found[f"imagenet/{recipe}"] == {f"{name}_vit_{size}" for name in nine for size in "sb"}

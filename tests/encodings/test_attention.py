@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-import visionpe.attention
-from visionpe import BucketBias, DenseBias, Grid, LowRankBias, OffsetBias, attend, create_encoding
+import visionpe.kernels
+from visionpe import BucketBias, DenseBias, Grid, LowRankBias, OffsetBias, attend, create_encoding, flex
 from visionpe.attention import AttentionWeights
 
 
@@ -22,7 +22,7 @@ def case(prefix: int = 1, dtype: torch.dtype = torch.float32) -> tuple[list[torc
 @pytest.mark.parametrize("prefix", [0, 1, 5])
 @pytest.mark.parametrize("masked", ["no", "bool", "float"])
 def test_kernels_agree(prefix: int, masked: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(visionpe.attention, "CHUNK_BYTES", 3 * 30 * 4 * 7)  # about seven rows at a time
+    monkeypatch.setattr(visionpe.kernels, "CHUNK_BYTES", 3 * 30 * 4 * 7)  # about seven rows at a time
     leaves, biases, mask = case(prefix)
     mask = mask | torch.eye(len(mask), dtype=torch.bool)  # no row is empty
     given = {"no": None, "bool": mask, "float": torch.zeros(mask.shape).masked_fill(~mask, -1e4)}[masked]
@@ -86,8 +86,8 @@ def structured() -> tuple[list[torch.Tensor], list]:
 @pytest.mark.parametrize("large", [False, True])
 def test_every_structure_in_every_kernel(kernel: str, large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if large:
-        monkeypatch.setattr(visionpe.attention, "MATRIX_BYTES", 0)
-        monkeypatch.setattr(visionpe.attention, "CHUNK_BYTES", 2 * 3 * 21 * 4 * 5)
+        monkeypatch.setattr(visionpe.kernels, "MATRIX_BYTES", 0)
+        monkeypatch.setattr(visionpe.kernels, "CHUNK_BYTES", 2 * 3 * 21 * 4 * 5)
     (*leaves, matrix), biases = structured()
     q, k, v = leaves[:3]
     wanted = (q @ k.transpose(-2, -1) * 8**-0.5 + matrix).softmax(-1) @ v
@@ -124,10 +124,16 @@ def test_large_bias_goes_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(OffsetBias, "rows", lambda self, a, b, d: seen.append(b - a) or original(self, a, b, d))
     wanted = attend(*leaves[:3], biases=biases)
     assert seen == [25]
-    monkeypatch.setattr(visionpe.attention, "MATRIX_BYTES", 1000)
-    monkeypatch.setattr(visionpe.attention, "CHUNK_BYTES", 3 * 25 * 4 * 10)
-    torch.testing.assert_close(attend(*leaves[:3], biases=biases), wanted, atol=1e-6, rtol=1e-6)
-    assert seen[1:] == [10, 10, 5]
+    monkeypatch.setattr(visionpe.kernels, "MATRIX_BYTES", 1000)
+    monkeypatch.setattr(visionpe.kernels, "CHUNK_BYTES", 25 * 4 * 10)
+    with torch.no_grad():
+        torch.testing.assert_close(attend(*leaves[:3], biases=biases), wanted, atol=1e-6, rtol=1e-6)
+    assert seen[1:] == [10] * 3 + [10] * 3 + [5] * 3  # three heads one by one
+    seen.clear()
+    monkeypatch.setattr(visionpe.kernels, "CHUNK_BYTES", 25 * 4 * 10 * 3)
+    out = attend(*leaves[:3], biases=biases)
+    out.sum().backward()  # computed again there, not kept
+    assert seen == [25] * 6  # three heads, and once more for the gradient
 
 
 def test_linear_memory_of_alibi() -> None:
@@ -155,7 +161,9 @@ def test_dropout_and_unknown_kernel() -> None:
     for kernel in ("math", "sdpa", "chunked"):
         dropped = attend(q, k, v, biases=biases, dropout_p=0.9, kernel=kernel)
         assert (dropped - attend(q, k, v, biases=biases)).abs().max() > 0.1
-    with pytest.raises(ValueError, match="kernel='flash' is unknown; allowed: auto, sdpa, low_rank, chunked, math"):
+    with pytest.raises(
+        ValueError, match="kernel='flash' is unknown; allowed: auto, sdpa, low_rank, flex, chunked, math"
+    ):
         attend(q, k, v, kernel="flash")
 
 
@@ -165,3 +173,41 @@ def test_bfloat16() -> None:
     narrow = attend(*(t.bfloat16() for t in leaves[:3]), biases=biases)
     assert narrow.dtype == torch.bfloat16
     assert (narrow.float() - wide).norm() / wide.norm() < 0.01
+
+
+@pytest.mark.parametrize("prefix", [0, 2])
+@pytest.mark.parametrize("size", [(3, 5), (2, 3, 2), (4,)])
+def test_flex_reads_the_table(size: tuple[int, ...], prefix: int) -> None:
+    """What FlexAttention adds to a logit is the entry of the matrix, and its gradient reaches the table."""
+    grid = Grid(size, prefix)
+    n = grid.num_tokens
+    tables = [torch.randn(heads, *(2 * m - 1 for m in size), requires_grad=True) for heads in (2, 1)]
+    biases = [OffsetBias(table, grid) for table in tables]
+    modify = flex.score_mod(biases)
+    head, query, key = torch.meshgrid(torch.arange(2), torch.arange(n), torch.arange(n), indexing="ij")
+    score = torch.randn(2, n, n)
+    got = modify(score, torch.zeros_like(head), head, query, key)
+    wanted = score + biases[0].matrix(score.dtype)[0] + biases[1].matrix(score.dtype)[0]
+    torch.testing.assert_close(got, wanted)
+    weight = torch.randn(2, n, n)
+    grads = [torch.autograd.grad((out * weight).sum(), tables) for out in (got, wanted)]
+    for a, b in zip(*grads):
+        torch.testing.assert_close(a, b)
+
+
+def test_flex_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(flex, "_compiled", lambda _: flex.flex_attention)  # eager: the compiler takes half a minute
+    leaves, biases, mask = case()
+    (q, k, v), offset = (t.detach() for t in leaves[:3]), biases[:1]
+    q, k, v = (torch.nn.functional.pad(t, (0, 8)) for t in (q, k, v))  # no head dimension below 16
+    with torch.no_grad():
+        wanted = attend(q, k, v, biases=offset, scale=0.3, kernel="math")
+        torch.testing.assert_close(attend(q, k, v, biases=offset, scale=0.3, kernel="flex"), wanted)
+        with pytest.raises(ValueError, match="kernel='flex' with offset, dense: it takes biases on the offset alone"):
+            attend(q, k, v, biases=biases, kernel="flex")
+        with pytest.raises(ValueError, match=r"kernel='flex' takes no mask and no dropout, got dropout_p=0\.1"):
+            attend(q, k, v, biases=offset, dropout_p=0.1, kernel="flex")
+        with pytest.raises(ValueError, match="kernel='flex' takes no mask"):
+            attend(q, k, v, biases=offset, mask=mask, kernel="flex")
+    with pytest.raises(ValueError, match="kernel='flex' has no gradients on a CPU"):
+        attend(*leaves[:3], biases=offset, kernel="flex")

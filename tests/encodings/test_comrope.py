@@ -8,10 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import tiny_vit
 from safetensors.torch import load_file
 from torch import Tensor
-from torch.export import Dim
+from zoo_checks import check_compile, check_export
 
 from visionpe import Grid, attend, create_encoding
 
@@ -166,17 +165,9 @@ def test_half_precision(form: str) -> None:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_export_and_compile(form: str) -> None:
-    model = tiny_vit({"name": "comrope", "form": form})
-    shapes = ({2: 4 * Dim("height", min=1, max=32), 3: 4 * Dim("width", min=1, max=32)},)
-    program = torch.export.export(model, (torch.randn(1, 3, 24, 40),), dynamic_shapes=shapes)
-    torch._dynamo.reset()
-    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-    for size in ((24, 40), (24, 24), (8, 16)):
-        x = torch.randn(1, 3, *size)
-        wanted = model(x)
-        torch.testing.assert_close(program.module()(x), wanted, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(compiled(x), wanted, atol=1e-5, rtol=1e-5)
-    compiled(x).sum().backward()
+    spec = {"name": "comrope", "form": form}
+    check_export(spec)
+    check_compile(spec)
 
 
 @pytest.mark.parametrize(

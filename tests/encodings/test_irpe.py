@@ -9,8 +9,8 @@ import timm
 import torch
 from zoo_checks import check_compile, check_export, check_gradients, check_sizes, close, make, read, through
 
-import visionpe.attention
 import visionpe.encodings.irpe
+import visionpe.kernels
 from visionpe import Grid
 from visionpe.attention import AttentionWeights, attend
 from visionpe.buckets import piecewise_index
@@ -150,7 +150,7 @@ def test_chunks(on: str, monkeypatch: pytest.MonkeyPatch) -> None:
         )
 
     wanted = run("math")
-    monkeypatch.setattr(visionpe.attention, "CHUNK_BYTES", 8000)
+    monkeypatch.setattr(visionpe.kernels, "CHUNK_BYTES", 2000)
     monkeypatch.setattr(visionpe.encodings.irpe, "INDEX_BYTES", 0)
     encoding["irpe"].cache.clear()
     torch.testing.assert_close(run("chunked"), wanted, atol=1e-5, rtol=1e-5)

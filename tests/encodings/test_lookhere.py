@@ -1,4 +1,4 @@
-"""LookHere's fields of view and slopes, from the angles at which keys are seen."""
+"""LookHere against the published bias maps, and its views and slopes from the angles at which keys are seen."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import tiny_vit
 from torch import Tensor
-from torch.export import Dim
+from zoo_checks import check_compile, check_export, read
 
 from visionpe import Grid, OffsetBias, attend, create_encoding
 
@@ -30,10 +30,31 @@ def matrix(encoding: torch.nn.Module, grid: Grid, layer: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize("view", [180, 90, 45])
+@pytest.mark.parametrize("size", [(3, 3), (14, 14), (24, 24), (10, 17)])
+def test_published_maps(view: int, size: tuple[int, int]) -> None:
+    """Every layer and head, with the class token, at the published size, a larger one and one that is not square."""
+    _, _, outputs, metadata = read("lookhere")
+    name, official = "{}x{}".format(*size), metadata["kwargs"]
+    heads, depth, step = official["num_heads"], official["depth"], metadata["steps"][name]
+    options = {key: official[key] for key in ("global_slope", "layer_slopes")}
+    encoding, grid = make(heads, (14, 14), depth, view=view, **options), Grid(size, 1)
+    exact = make(heads, (14, 14), depth, view=view, rounded=False, **options)
+    every = heads * grid.num_tokens**2  # entries of a layer, of which the file holds each step-th
+    for layer in range(depth):
+        first = -layer * every % step
+        got, formula = (matrix(e, grid, layer).flatten()[first::step] for e in (encoding, exact))
+        start = (layer * every + first) // step
+        wanted = outputs[f"{view}.{name}"][start : start + len(got)].float()
+        wanted = wanted.masked_fill(wanted < -1e30, -inf)  # the lowest number of bfloat16
+        assert torch.equal(got, wanted)
+        torch.testing.assert_close(formula, wanted, atol=0, rtol=2**-8)
+
+
+@pytest.mark.parametrize("view", [180, 90, 45])
 @pytest.mark.parametrize("size", [(4, 7), (6, 3)])
 @pytest.mark.parametrize("layer", [0, 1, 2])
 def test_by_hand(view: int, size: tuple[int, int], layer: int) -> None:
-    got, width = matrix(make(view=view, global_slope=0.7), Grid(size), layer), size[1]
+    got, width = matrix(make(view=view, global_slope=0.7, rounded=False), Grid(size), layer), size[1]
     slopes = [0.5] * 8 + [0.25, 0.0625, 0.015625, 0.00390625]
     for i in range(len(got[0])):
         for j in range(len(got[0])):
@@ -96,19 +117,9 @@ def test_policies_and_coordinates() -> None:
     assert encoding.policies[0] == "extrapolate"
 
 
-@pytest.mark.parametrize("view", [180, 90, 45])
-def test_export_and_compile(view: int) -> None:
-    model = tiny_vit({"name": "lookhere", "view": view}, num_heads=8)
-    shapes = ({2: 4 * Dim("height", min=1, max=32), 3: 4 * Dim("width", min=1, max=32)},)
-    program = torch.export.export(model, (torch.randn(1, 3, 24, 40),), dynamic_shapes=shapes)
-    torch._dynamo.reset()
-    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-    for size in ((24, 40), (24, 24), (8, 16)):
-        x = torch.randn(1, 3, *size)
-        wanted = model(x)
-        assert wanted.isfinite().all()
-        torch.testing.assert_close(program.module()(x), wanted, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(compiled(x), wanted, atol=1e-5, rtol=1e-5)
+def test_export_and_compile() -> None:
+    check_export({"name": "lookhere", "view": 180}, num_heads=8)
+    check_compile({"name": "lookhere", "view": 45}, num_heads=8)
 
 
 def test_half_precision() -> None:

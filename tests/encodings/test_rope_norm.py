@@ -12,7 +12,7 @@ import torch
 from conftest import tiny_vit
 from timm.layers import RotaryEmbeddingDinoV3, apply_rot_embed_cat
 from torch import Tensor
-from torch.export import Dim
+from zoo_checks import check_compile, check_export
 
 from visionpe import Grid, create_encoding
 from visionpe.rotary import rotate_pairs
@@ -199,19 +199,11 @@ def test_rotation_of_pairs(layout: str) -> None:
     assert torch.autograd.gradcheck(lambda x, r: rotate_pairs(x, r, layout), (x, rotation), fast_mode=True)
 
 
-@pytest.mark.parametrize("policy", ["interpolate", "extrapolate"])
-@pytest.mark.parametrize("normalize", ["separate", "max"])
+@pytest.mark.parametrize(("policy", "normalize"), [("interpolate", "separate"), ("extrapolate", "max")])
 def test_export_and_compile(policy: str, normalize: str) -> None:
-    model = tiny_vit({"name": "rope_norm", "policy": policy, "normalize_coords": normalize, "p": 0.25})
-    shapes = ({2: 4 * Dim("height", min=1, max=32), 3: 4 * Dim("width", min=1, max=32)},)
-    program = torch.export.export(model, (torch.randn(1, 3, 24, 40),), dynamic_shapes=shapes)
-    torch._dynamo.reset()
-    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-    for size in ((24, 40), (24, 24), (16, 8)):
-        x = torch.randn(1, 3, *size)
-        wanted = model(x)
-        torch.testing.assert_close(program.module()(x), wanted, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(compiled(x), wanted, atol=1e-5, rtol=1e-5)
+    spec = {"name": "rope_norm", "policy": policy, "normalize_coords": normalize, "p": 0.25}
+    check_export(spec)
+    check_compile(spec)
 
 
 def test_compile_in_training() -> None:

@@ -1,35 +1,16 @@
-"""What the tests of single encodings share: reference files, and checks that need no formula."""
+"""What the tests of single encodings share: checks that need no formula, and the reference files."""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import torch
 from conftest import randomize, tiny_vit
-from safetensors import safe_open
+from reference_files import close as close
+from reference_files import read as read
 from torch import Tensor
 from torch.export import Dim
 
 from visionpe import Composition, Grid, create_encoding
 from visionpe.attention import AttentionWeights
-
-REFERENCE = Path(__file__).parents[1] / "reference"
-
-
-def read(name: str) -> tuple[dict, dict, dict, dict]:
-    """Weights, inputs, outputs and metadata of a reference file."""
-    with safe_open(REFERENCE / f"{name}.safetensors", "pt") as file:
-        groups: dict[str, dict] = {"model": {}, "input": {}, "output": {}}
-        for key in file.keys():  # noqa: SIM118
-            group, rest = key.split(".", 1)
-            groups[group][rest] = file.get_tensor(key)
-        metadata = {k: json.loads(v) for k, v in file.metadata().items()}
-    return groups["model"], groups["input"], groups["output"], metadata
-
-
-def close(ours: Tensor, theirs: Tensor) -> None:
-    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-6)
 
 
 def make(
@@ -110,9 +91,9 @@ def check_sizes(spec: object) -> None:
                 assert (tokens[:, first:][:, order] - moved[:, first:]).abs().max() > 1e-2
 
 
-def check_export(spec: object) -> None:
+def check_export(spec: object, **kwargs: object) -> None:
     """One exported graph serves every height and width."""
-    model = randomized_vit(spec)
+    model = randomized_vit(spec, **kwargs)
     shapes = ({2: 4 * Dim("height", min=1, max=32), 3: 4 * Dim("width", min=1, max=32)},)
     program = torch.export.export(model, (torch.randn(2, 3, 24, 32),), dynamic_shapes=shapes)
     with torch.no_grad():
@@ -121,10 +102,10 @@ def check_export(spec: object) -> None:
             torch.testing.assert_close(program.module()(x), model(x), atol=1e-5, rtol=1e-5)
 
 
-def check_compile(spec: object) -> None:
+def check_compile(spec: object, **kwargs: object) -> None:
     """No graph break, forward and backward, at several sizes."""
     torch._dynamo.reset()
-    model = randomized_vit(spec, depth=1).train()
+    model = randomized_vit(spec, depth=1, **kwargs).train()
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     for size in ((24, 24), (20, 32)):
         x = torch.randn(2, 3, *size)

@@ -48,6 +48,7 @@ class AbsoluteWindowEmbedding(PositionEncoding):
     """
 
     source = "Window Attention is Bugged, arXiv 2311.05613"
+    whole_coords = True
 
     def __init__(
         self,

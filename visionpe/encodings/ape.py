@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from visionpe.base import PositionEncoding
 from visionpe.grid import Grid
+from visionpe.precision import wide_dtype
 from visionpe.registry import register_encoding
-from visionpe.resize import TABLE_POLICIES, resize_table
+from visionpe.resize import TABLE_POLICIES, resize_table, sample_table
 
 
 @register_encoding("ape")
@@ -22,7 +23,8 @@ class AbsolutePositionEmbedding(PositionEncoding):
     checkpoint adds to its class token is folded into the class token on loading, which is exact.
 
     The table is ``(height, width, dim)``. At another size it is resized by the policy, on the fly; a checkpoint
-    trained at another size is resized on loading.
+    trained at another size is resized on loading. Between explicit coordinates' whole places the entries are mixed
+    linearly.
 
     Args:
         init_std: Standard deviation of the initial entries.
@@ -47,11 +49,10 @@ class AbsolutePositionEmbedding(PositionEncoding):
         return resize_table(self.table, size, self.policy or self.policies[0])
 
     def add(self, x: Tensor, grid: Grid) -> Tensor:
-        table = self.resized(grid.size).flatten(0, 1)  # (height * width, dim)
-        if not grid.dense:
-            rows, columns = grid.positions(device=x.device, dtype=torch.long).unbind(-1)
-            table = table[rows * grid.size[1] + columns]
-        return x + table.to(x.dtype)
+        table = self.resized(grid.size)  # (height, width, dim)
+        if grid.dense:
+            return x + table.flatten(0, 1).to(x.dtype)
+        return x + sample_table(table, grid.positions(device=x.device, dtype=wide_dtype(x))).to(x.dtype)
 
     def set_input_grid(self, grid_size: Sequence[int]) -> None:
         """Resize the table itself, as timm does in ``set_input_size``."""

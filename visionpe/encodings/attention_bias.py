@@ -29,6 +29,7 @@ class AttentionBias(OffsetEncoding):
     source = "LeViT, arXiv 2104.01136"
     policies = ("bicubic", *(p for p in TABLE_POLICIES if p != "bicubic"))
     resized_on_load = ("table",)
+    whole_coords = True
 
     def __init__(self, **context: Any) -> None:
         super().__init__(**context)

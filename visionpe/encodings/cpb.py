@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from visionpe.grid import Grid
 from visionpe.offset import OffsetEncoding
+from visionpe.precision import apply_wide
 from visionpe.registry import register_encoding
 
 
@@ -49,5 +50,4 @@ class ContinuousPositionBias(OffsetEncoding):
             relative = d * 8 / reach
             coordinates.append(relative.sign() * (1 + relative.abs()).log() / log(8))
         points = torch.stack(torch.broadcast_tensors(*coordinates), dim=-1)  # (..., axes)
-        points = points.to(next(mlp.parameters()).dtype)
-        return (16 * mlp(points).sigmoid()).movedim(-1, 0).to(offsets[0].dtype)
+        return (16 * apply_wide(mlp, points).sigmoid()).movedim(-1, 0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visionpe.base import PositionEncoding
-from visionpe.bias import LowRankBias
+from visionpe.bias import AxesBias, LowRankBias
 from visionpe.grid import Grid
 from visionpe.registry import register_encoding
 
@@ -32,6 +33,50 @@ def resize_offsets(table: Tensor, size: int) -> Tensor:
         return table
     wide = table.to(torch.promote_types(table.dtype, torch.float32))
     return F.interpolate(wide.T[None], size=2 * size - 1, mode="linear")[0].T.to(table.dtype)
+
+
+def offset_index(queries: int, keys: int, *, device: torch.device | None = None) -> Tensor:
+    """Rows of a table of offsets for all pairs along one axis whose queries or keys are pooled.
+
+    Both kinds of token are stretched over the finer of the two grids: "MViTv2", section 4.1, and its published code.
+
+    Args:
+        queries, keys: Tokens along the axis.
+
+    Returns:
+        ``(queries, keys)``, from 0 to ``2 max(queries, keys) - 2``.
+    """
+    i = torch.arange(queries, device=device)[:, None]
+    if queries == keys:
+        return i - torch.arange(keys, device=device) + keys - 1
+    back = torch.arange(keys - 1, -1, -1, device=device)
+    # In whole numbers: in floating point some offsets come out just below a whole one.
+    return max(queries, keys) * (i * keys + back * queries) // (queries * keys)
+
+
+def decomposed_terms(
+    q: Tensor, tables: Sequence[Tensor], query_size: Sequence[int], key_size: Sequence[int]
+) -> list[Tensor]:
+    """Products of every query with the table entries of all rows, of all columns, ... of the keys.
+
+    Their sum over the axes, each at the place of the key, is the bias; the grids differ where attention pools.
+
+    Args:
+        q: Unscaled spatial queries, ``(B, heads, N, head_dim)``.
+        tables: One ``(2 max(n, m) - 1, head_dim)`` an axis of n queries and m keys.
+        query_size, key_size: Tokens per axis.
+
+    Returns:
+        One ``(B, heads, N, m)`` an axis.
+    """
+    q, terms = q.unflatten(2, tuple(query_size)), []
+    for axis, (table, n, m) in enumerate(zip(tables, query_size, key_size), start=2):
+        entries = table[offset_index(n, m, device=q.device)]  # (n, m, head_dim)
+        lines = q.movedim(axis, 2)  # (B, heads, n, ..., head_dim)
+        term = torch.einsum("bhnxc,nmc->bhnxm", lines.flatten(3, -2), entries)
+        term = term.unflatten(3, lines.shape[3:-1]).movedim(2, axis)  # (B, heads, *query_size, m)
+        terms.append(term.flatten(2, -2))
+    return terms
 
 
 @register_encoding("decomposed")
@@ -59,6 +104,7 @@ class DecomposedRelativePosition(PositionEncoding):
     structure = "low rank"
     policies = ("interpolate",)
     resized_on_load = tuple(f"{axis}_table" for axis in AXES)
+    whole_coords = True
 
     def __init__(self, *, init_std: float = 0.0, **context: Any) -> None:
         super().__init__(**context)
@@ -86,23 +132,17 @@ class DecomposedRelativePosition(PositionEncoding):
         tables = [resize_offsets(table[layer], n).to(q.dtype) for table, n in zip(self.tables, grid.size)]
         tokens = q[..., grid.prefix :, :]  # (B, heads, N_spatial, head_dim)
         products = self._dense(tokens, tables, grid) if grid.dense else self._listed(tokens, tables, grid)
-        left = F.pad(torch.cat(products, dim=-1), (0, 0, grid.prefix, 0))  # (B, heads, N, rank)
+        if grid.prefix:
+            products = [F.pad(product, (0, 0, grid.prefix, 0)) for product in products]  # (B, heads, N, n)
         if not grid.dense:
-            return LowRankBias(left, self._places(grid, q.device, q.dtype))
+            return LowRankBias(torch.cat(products, dim=-1), self._places(grid, q.device, q.dtype))
         key = (grid.size, grid.prefix, q.device, q.dtype)
-        return LowRankBias(left, self.cache.get(key, lambda: self._places(grid, q.device, q.dtype)))
+        places = partial(self._places, grid, q.device, q.dtype)
+        return AxesBias(products, grid, lambda: self.cache.get(key, places))
 
     def _dense(self, tokens: Tensor, tables: list[Tensor], grid: Grid) -> list[Tensor]:
         """Products of every query with the table entries of all rows, of all columns, ...: ``(B, heads, N, n)``."""
-        tokens, products = tokens.unflatten(2, grid.size), []
-        for axis, (table, n) in enumerate(zip(tables, grid.size), start=2):
-            here = torch.arange(n, device=tokens.device)
-            entries = table[here[:, None] - here + n - 1]  # (n of the query, n of the key, head_dim)
-            lines = tokens.movedim(axis, 2)  # (B, heads, n, ..., head_dim)
-            product = torch.einsum("bhnmc,nkc->bhnmk", lines.flatten(3, -2), entries)
-            product = product.unflatten(3, lines.shape[3:-1]).movedim(2, axis)  # (B, heads, *size, n)
-            products.append(product.flatten(2, -2))
-        return products
+        return decomposed_terms(tokens, tables, grid.size, grid.size)
 
     def _positions(self, grid: Grid, device: torch.device) -> list[Tensor]:
         """Whole coordinates along each axis, the smallest 0: only offsets matter."""

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from visionpe.grid import Grid
 from visionpe.offset import OffsetEncoding
+from visionpe.precision import apply_wide
 from visionpe.registry import register_encoding
 
 
@@ -41,4 +42,4 @@ class DynamicPositionBias(OffsetEncoding):
     def function(self, offsets: Sequence[Tensor], grid: Grid, layer: int) -> Tensor:
         mlp = self.mlp[layer]
         points = torch.stack(torch.broadcast_tensors(*self.scaled(offsets, grid)), dim=-1)  # (..., axes)
-        return mlp(points.to(next(mlp.parameters()).dtype)).movedim(-1, 0).to(offsets[0].dtype)
+        return apply_wide(mlp, points).movedim(-1, 0)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from visionpe.grid import Grid
 from visionpe.offset import OffsetEncoding
+from visionpe.precision import apply_wide
 from visionpe.registry import register_encoding
 
 
@@ -55,4 +56,4 @@ class Fire(OffsetEncoding):
         reach = self.distance([distance.new_tensor(1.0) * (n - 1) for n in grid.size], grid)
         scale = (c * torch.maximum(threshold, reach)).abs()
         normalised = torch.log1p(c.abs() * distance) / torch.log1p(scale).clamp(min=1e-6)
-        return mlp(normalised[..., None].to(next(mlp.parameters()).dtype)).movedim(-1, 0).to(distance.dtype)
+        return apply_wide(mlp, normalised[..., None]).movedim(-1, 0)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from visionpe.attention import AttentionWeights
 from visionpe.base import PositionEncoding
-from visionpe.bias import Bias, BucketBias
+from visionpe.bias import Bias, BucketBias, offset_rows
 from visionpe.buckets import SumBias, piecewise_index
 from visionpe.grid import Grid
 from visionpe.registry import register_encoding
@@ -126,14 +126,10 @@ class ImageRelativePositionEncoding(PositionEncoding):
         return [rescale_positions(t, n, trained, policy) for t, n, trained in zip(values, grid.size, self.grid_size)]
 
     def _dense(self, grid: Grid, first: int, last: int, device: torch.device, reverse: bool) -> list[Tensor]:
-        """By a table over all offsets of a full grid, in which an offset is a difference of ranks."""
-        height, width = grid.size
+        """By a table over all offsets of a full grid."""
         dy, dx = self._scaled([torch.arange(1 - n, n, device=device, dtype=torch.float32) for n in grid.size], grid)
         parts = self._classify(-dy[:, None], -dx) if reverse else self._classify(dy[:, None], dx)
-        rows, columns = (torch.arange(n, device=device) for n in grid.size)
-        ranks = (rows[:, None] * (2 * width - 1) + columns).flatten()  # (N_spatial,)
-        offsets = ranks[first:last, None] - ranks + (height - 1) * (2 * width - 1) + width - 1
-        return [part.flatten()[offsets] for part in parts]  # (rows, N_spatial)
+        return [offset_rows(part[None], grid.size, first, last)[0] for part in parts]  # (rows, N_spatial)
 
     def _listed(self, grid: Grid, first: int, last: int, device: torch.device, reverse: bool) -> list[Tensor]:
         axes = self._scaled(grid.positions(device=device).unbind(-1), grid)
@@ -183,7 +179,14 @@ class ImageRelativePositionEncoding(PositionEncoding):
         # An exported graph serves every size, so it cannot be cut into a number of chunks.
         whole = torch.compiler.is_exporting()
         chunks = [(0, grid.num_tokens)] if whole else weights.chunks()
-        return attended + torch.cat([self._values(weights.rows(*c), grid, layer, *c) for c in chunks], dim=-2)
+        if torch.is_grad_enabled() or len(chunks) == 1:
+            return attended + torch.cat([self._values(weights.rows(*c), grid, layer, *c) for c in chunks], dim=-2)
+        # Small results kept between large temporaries would leave the heap full of holes: one tensor takes them all.
+        out = torch.empty_like(attended)
+        for start, stop in chunks:
+            term = self._values(weights.rows(start, stop), grid, layer, start, stop)
+            torch.add(attended[..., start:stop, :], term, out=out[..., start:stop, :])
+        return out
 
     def _values(self, weights: Tensor, grid: Grid, layer: int, start: int, stop: int) -> Tensor:
         """The value-side term of some queries: their weights summed up bucket by bucket, then times the table."""

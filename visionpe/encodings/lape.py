@@ -14,6 +14,7 @@ from visionpe.grid import Grid
 from visionpe.memo import LayerMemo
 from visionpe.precision import wide_dtype, without_autocast
 from visionpe.registry import Spec, create_encodings, register_encoding
+from visionpe.wrapper import PositionWrapper
 
 
 @register_encoding("lape")
@@ -45,6 +46,8 @@ class LayerAdaptivePositionEmbedding(PositionEncoding):
     ) -> None:
         super().__init__(**context)
         inner = create_encodings(over, **{k: v for k, v in context.items() if k != "policy"})
+        if len(inner) == 1 and isinstance(inner[0], PositionWrapper):
+            raise ValueError(f"over={over!r}: lape sees one table for all samples; put the wrapper around lape instead")
         if len(inner) != 1 or type(inner[0]).add is PositionEncoding.add or inner[0].sites() != ("add",):
             raise ValueError(
                 f"over={over!r} is not one absolute encoding; allowed: ape, sincos and others that only add"

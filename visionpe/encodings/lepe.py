@@ -34,6 +34,7 @@ class LocallyEnhancedPositionEncoding(PositionEncoding):
 
     source = "CSWin, arXiv 2107.00652"
     takes_coords = False
+    reads_neighbours = True
 
     def __init__(self, *, kernel_size: int = 3, **context: Any) -> None:
         super().__init__(**context)

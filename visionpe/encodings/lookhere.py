@@ -71,6 +71,8 @@ class LookHere(OffsetEncoding):
         view: Field of view in degrees, 45, 90 or 180.
         global_slope: Scales all distances; smaller values suit images larger than in training.
         layer_slopes: Of the first and of the last block.
+        rounded: Round what is subtracted to bfloat16, whatever the dtype of the tokens: the published models are
+            trained and run with it, and differ from the formula by up to 0.2 %.
         context: See :class:`~visionpe.base.PositionEncoding`. Policy ``extrapolate`` measures distances in tokens, as
             published; ``interpolate`` in tokens of the trained grid. Sectors stay as they are.
 
@@ -86,6 +88,7 @@ class LookHere(OffsetEncoding):
         view: View = 90,
         global_slope: float = 1.0,
         layer_slopes: tuple[float, float] = (1.5, 0.5),
+        rounded: bool = True,
         **context: Any,
     ) -> None:
         super().__init__(**context)
@@ -96,6 +99,7 @@ class LookHere(OffsetEncoding):
         if len(layer_slopes) != 2 or min(global_slope, *layer_slopes) < 0:
             raise ValueError(f"global_slope={global_slope}, layer_slopes={layer_slopes}; allowed: 0 or more, and two")
         self.view, self.global_slope, self.layer_slopes = view, global_slope, tuple(layer_slopes)
+        self.rounded = rounded
 
     def heads(self) -> list[tuple[tuple[str, ...], float]]:
         """The direction and the slope of each head; no condition is a head that sees everything."""
@@ -118,6 +122,8 @@ class LookHere(OffsetEncoding):
 
     def function(self, offsets: Sequence[Tensor], grid: Grid, layer: int) -> Tensor:
         penalty = -self.layer_slope(layer) * self.distance(offsets, grid)
+        if self.rounded:  # slopes of heads are powers of two, so they may come later
+            penalty = penalty.bfloat16().to(penalty.dtype)
         dy, dx = (-d for d in offsets)  # from the query to the key
         biases = []
         for conditions, slope in self.heads():

@@ -46,6 +46,7 @@ class NormalizedRoPE(RotaryEncoding):
 
     source = "DINOv3, arXiv 2508.10104"
     policies = ("interpolate", "extrapolate")
+    in_tokens = False
 
     def __init__(
         self,

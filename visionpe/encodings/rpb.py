@@ -38,6 +38,7 @@ class RelativePositionBias(OffsetEncoding):
     source = "Swin, arXiv 2103.14030"
     policies = ("bicubic", *(p for p in TABLE_POLICIES if p != "bicubic"))
     resized_on_load = ("table",)
+    whole_coords = True
 
     def __init__(self, *, init_std: float = 0.02, gain: float = 1.0, **context: Any) -> None:
         super().__init__(**context)

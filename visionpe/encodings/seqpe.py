@@ -53,6 +53,7 @@ class SequentialPositionEncoding(PositionEncoding):
 
     source = "SeqPE, arXiv 2506.13277"
     structure = "low rank"
+    whole_coords = True
 
     def __init__(
         self,
@@ -81,6 +82,8 @@ class SequentialPositionEncoding(PositionEncoding):
             raise ValueError(f"pe_dim={pe_dim} with site='add'; allowed: {self.dim}, the width of the tokens")
         if temperature <= 0 or prefix_slots < 0:
             raise ValueError(f"temperature={temperature} must be positive and prefix_slots={prefix_slots} 0 or more")
+        if site == "add":
+            self.structure = "none"
         self.site, self.max_digits, self.causal, self.mask_padding = site, max_digits, causal, mask_padding
         self.temperature, self.axes = temperature, len(self.grid_size)
         out = self.dim if site == "add" else pe_dim or self.head_dim

@@ -1,0 +1,108 @@
+"""The encodings of one stage: those that act on the map, and those inside its windows, for each way to cut it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from visionpe.base import Composition, PositionEncoding
+from visionpe.registry import Spec, create_encodings
+
+
+@dataclass(frozen=True)
+class Inside:
+    """What attention in one kind of window is built for.
+
+    Args:
+        dim: Width of its heads together.
+        num_heads: Its heads.
+        depth: Blocks that have it.
+        grid_size: Height and width of the window at the trained size, tokens.
+    """
+
+    dim: int
+    num_heads: int
+    depth: int
+    grid_size: tuple[int, int]
+
+
+def _injects(part: PositionEncoding) -> bool:
+    inner = getattr(part, "over", part)  # a wrapper is asked for what it wraps
+    return any(type(each).inject is not PositionEncoding.inject for each in (part, inner))
+
+
+class StageEncoding(nn.Module):
+    """One specification, built for every place of a stage that a part of it acts at.
+
+    Parts that act on tokens (``add``, ``refine``, and ``add`` in its form inside blocks) are built once, for the map
+    of the stage. Parts that act in attention (``rotate``, ``bias``, ``mix``) are built once for each kind of window,
+    and see positions inside it. What adds to the tokens after the patch embedding stands in the first stage only.
+
+    Args:
+        spec: See :func:`visionpe.create_encoding`.
+        dim: Width of the tokens.
+        num_heads: Attention heads.
+        depth: Blocks of the stage.
+        grid_size: Height and width of the map at the trained size, tokens.
+        kinds: Name -> what attention in that kind of window is built for.
+        first: The tokens of this stage come from the patch embedding.
+        device, dtype: Of the parameters.
+
+    Raises:
+        ValueError: If a part is unknown or cannot work here.
+    """
+
+    def __init__(
+        self,
+        spec: Spec,
+        *,
+        dim: int,
+        num_heads: int,
+        depth: int,
+        grid_size: tuple[int, int],
+        kinds: Mapping[str, Inside],
+        first: bool = True,
+        **factory: Any,
+    ) -> None:
+        super().__init__()
+        parts = create_encodings(spec, dim=dim, num_heads=num_heads, depth=depth, grid_size=grid_size, **factory)
+        tokens = [set(part.sites()) <= {"add", "refine"} for part in parts]
+        kept = [
+            part for part, own in zip(parts, tokens) if own and (first or part.sites() != ("add",) or _injects(part))
+        ]
+        self.map = Composition(kept)
+        self.inside = nn.ModuleDict()
+        for kind, its in kinds.items():
+            context = {"dim": its.dim, "num_heads": its.num_heads, "depth": its.depth, "grid_size": its.grid_size}
+            built = create_encodings(spec, **context, **factory)
+            self.inside[kind] = Composition([part for part, own in zip(built, tokens) if not own])
+
+    @property
+    def parts(self) -> list[PositionEncoding]:
+        """All encodings, those of the map first."""
+        return [part for group in (self.map, *self.inside.values()) for part in group.parts]  # type: ignore[union-attr]
+
+    def at(self, site: str) -> list[PositionEncoding]:
+        """The parts that act at ``site``."""
+        return [part for part in self.parts if site in part.sites()]
+
+    @property
+    def reads_neighbours(self) -> bool:
+        """True where a part takes windows for pieces of the map, so that neighbours must be neighbours there."""
+        return any(part.reads_neighbours for part in self.parts)
+
+    def set_input_grid(self, grid_size: Sequence[int], windows: Mapping[str, Sequence[int]]) -> None:
+        """Adapt what is stored per position to another nominal map, and to other windows where they follow it."""
+        for part in self.map.parts:
+            part.set_input_grid(grid_size)
+        for kind, size in windows.items():
+            for part in self.inside[kind].parts:  # type: ignore[union-attr]
+                part.set_input_grid(size)
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters, below this module, that weight decay should leave alone."""
+        groups = {"map": self.map, **{f"inside.{kind}": group for kind, group in self.inside.items()}}
+        return {f"{name}.{key}" for name, group in groups.items() for key in group.no_weight_decay()}  # type: ignore

@@ -1,0 +1,147 @@
+"""Cutting a map into windows or stripes, and which tokens may see each other there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from math import prod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Pair = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """A map cut into windows of one size; stripes are windows as long as the map.
+
+    A map that they do not divide is padded with zeros. Windows are shifted in one of two ways that give the same
+    attention: ``rolled``, where the map is rolled around its edges and windows hold what does not belong together
+    (fewer windows), or by padding ahead, where they hold neighbours alone (what a convolution inside them needs).
+
+    Args:
+        size: Height and width of the map, tokens.
+        window: Height and width of a window, tokens.
+        shift: How far the windows move down and right, tokens, 0 to the window less one. The first window then
+            holds the first ``shift`` rows.
+        rolled: How they move.
+        centred: Split the padding into halves, the smaller one ahead, where the windows are not shifted.
+        spare: Further windows of padding below and right, which must change nothing.
+    """
+
+    size: Pair
+    window: Pair
+    shift: Pair = (0, 0)
+    rolled: bool = True
+    centred: bool = False
+    spare: Pair = (0, 0)
+
+    @property
+    def before(self) -> Pair:
+        """Rows and columns of padding ahead of the map."""
+        if not self.rolled and _moves(self.shift):
+            return _pair((w - s) % w for w, s in zip(self.window, self.shift))
+        return _pair((-n % w) // 2 for n, w in zip(self.size, self.window)) if self.centred else (0, 0)
+
+    @property
+    def counts(self) -> Pair:
+        """Windows along each axis."""
+        lengths = (n + b for n, b in zip(self.size, self.before))
+        return _pair(-(-n // w) + more for n, w, more in zip(lengths, self.window, self.spare))
+
+    @property
+    def number(self) -> int:
+        return prod(self.counts)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens in a window."""
+        return prod(self.window)
+
+    @property
+    def padded(self) -> Pair:
+        """Height and width with the padding."""
+        return _pair(n * w for n, w in zip(self.counts, self.window))
+
+    @property
+    def roll(self) -> Pair:
+        return self.shift if self.rolled else (0, 0)
+
+    @property
+    def pads(self) -> bool:
+        """True where there is padding, and wherever that cannot be known: an exported graph serves every size."""
+        return torch.compiler.is_exporting() or self.padded != tuple(self.size)
+
+    @property
+    def masks(self) -> bool:
+        """True where some tokens of a window must not see each other."""
+        return self.pads or _moves(self.roll)
+
+    def split(self, x: Tensor) -> Tensor:
+        """``(B, height, width, ...)`` to ``(B * windows, tokens, ...)``, windows in row-major order."""
+        if self.pads:
+            (top, left), (height, width) = self.before, self.size
+            down, right = self.padded[0] - height - top, self.padded[1] - width - left
+            x = F.pad(x, (*[0] * 2 * (x.ndim - 3), left, right, top, down))
+        if _moves(self.roll):
+            x = x.roll((-self.roll[0], -self.roll[1]), dims=(1, 2))
+        return self._cut(x)
+
+    def _cut(self, x: Tensor) -> Tensor:
+        (rows, columns), (height, width) = self.counts, self.window
+        x = x.reshape(x.shape[0], rows, height, columns, width, *x.shape[3:])
+        return x.transpose(2, 3).reshape(-1, height * width, *x.shape[5:])
+
+    def join(self, x: Tensor) -> Tensor:
+        """``(B * windows, tokens, C)`` to ``(B, height, width, C)``, without the padding."""
+        (rows, columns), (height, width) = self.counts, self.window
+        x = x.reshape(-1, rows, columns, height, width, x.shape[-1]).transpose(2, 3)
+        x = x.reshape(-1, rows * height, columns * width, x.shape[-1])
+        if _moves(self.roll):
+            x = x.roll(self.roll, dims=(1, 2))
+        if self.pads:
+            top, left = self.before
+            x = x[:, top : top + self.size[0], left : left + self.size[1]]
+        return x
+
+    def mask(self, device: torch.device | str | None = None) -> Tensor:
+        """Which tokens of a window may see each other: boolean ``(windows, 1, tokens, tokens)``.
+
+        Those of the map see each other where they are neighbours there; padding sees padding, so that no row is empty.
+        """
+        axes = []
+        for n, b, shift, p in zip(self.size, self.before, self.roll, self.padded):
+            source = torch.arange(p, device=device) + shift
+            wrapped = source >= p
+            place = torch.where(wrapped, source - p, source) - b  # on the map
+            axes.append(torch.where((place >= 0) & (place < n), wrapped.long(), 4))
+        regions = 2 * axes[0][:, None] + axes[1]  # 0 to 3 on the map
+        regions = torch.where((axes[0][:, None] > 3) | (axes[1] > 3), 4, regions)
+        regions = self._cut(regions[None])  # (windows, tokens)
+        return (regions[:, :, None] == regions[:, None, :])[:, None]
+
+
+class Whole(Windows):
+    """A map that is one window: nothing is cut, padded or masked."""
+
+    @property
+    def pads(self) -> bool:
+        return False
+
+    def split(self, x: Tensor) -> Tensor:
+        return x.flatten(1, 2)
+
+    def join(self, x: Tensor) -> Tensor:
+        return x.unflatten(1, self.size)
+
+
+def _moves(shift: Pair) -> bool:
+    """True where a shift is not zero, or a symbol of an exported graph, which serves every size."""
+    return any(not isinstance(n, int) or n != 0 for n in shift)
+
+
+def _pair(values: Iterable[int]) -> Pair:
+    first, second = values
+    return first, second

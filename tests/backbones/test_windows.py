@@ -1,0 +1,51 @@
+"""Which tokens windows put together: against a count by hand, for every way to shift and pad."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import pytest
+import torch
+
+from visionpe.backbones.windows import Windows
+
+KINDS = [{}, {"rolled": False}, {"centred": True}, {"spare": (1, 2)}]
+
+
+def cell(place: int, windows: Windows) -> tuple[int, int]:
+    """The window in which a token of the map belongs."""
+    before = windows.before if windows.centred else (0, 0)
+    axes = zip(divmod(place, windows.size[1]), windows.shift, windows.window, before)
+    first, second = ((p - s) // w if s else (p + b) // w for p, s, w, b in axes)
+    return first, second
+
+
+@pytest.mark.parametrize("size", [(7, 9), (8, 8), (1, 5), (3, 11)])
+@pytest.mark.parametrize("window", [(4, 4), (2, 3), (8, 3)])
+@pytest.mark.parametrize("shift", [(0, 0), (1, 2), (0, 1)])
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "".join(kind) or "plain")
+def test_who_sees_whom(size: tuple, window: tuple, shift: tuple, kind: dict) -> None:
+    if kind.get("centred") and any(shift):
+        pytest.skip("centred windows are not shifted")
+    windows = Windows(size, window, shift, **kind)
+    count = size[0] * size[1]
+    x = torch.arange(count).view(1, *size, 1) + 1  # padding is 0
+    tokens = windows.split(x)
+    assert tokens.shape == (windows.number, windows.tokens, 1)
+    assert torch.equal(windows.join(tokens), x)
+    mask, places = windows.mask()[:, 0], tokens[..., 0] - 1
+    assert mask.any(-1).all()  # no row without a key
+    seen = set()
+    for w, i, j in product(range(len(places)), range(windows.tokens), range(windows.tokens)):
+        if mask[w, i, j] and places[w, i] >= 0:
+            seen.add((int(places[w, i]), int(places[w, j])))
+    assert seen == {(a, b) for a, b in product(range(count), repeat=2) if cell(a, windows) == cell(b, windows)}
+    assert windows.masks or mask.all()
+
+
+def test_trailing_axes_and_samples() -> None:
+    windows = Windows((5, 6), (3, 4), (1, 2))
+    x = torch.randn(2, 5, 6, 3, 2, 4)
+    tokens = windows.split(x)
+    assert tokens.shape == (2 * windows.number, 12, 3, 2, 4)
+    torch.testing.assert_close(windows.join(tokens.flatten(2)), x.flatten(3))

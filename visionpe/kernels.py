@@ -1,0 +1,138 @@
+"""The kernels behind :func:`visionpe.attend`: several ways to the same attention."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from visionpe.bias import Bias, LowRankBias, narrowed
+
+# A bias matrix above this is built in parts, so that memory stays linear in the tokens.
+MATRIX_BYTES = 256 * 2**20
+# Of a part: small enough for a cache, while PyTorch's kernel works best on 768 queries and more at a time.
+CHUNK_BYTES = 16 * 2**20
+CHUNK_ROWS = 1024
+
+
+def joined(bias: Tensor, mask: Tensor | None) -> Tensor:
+    """A bias under a mask that is boolean (True takes part) or additive."""
+    if mask is None:
+        return bias
+    if mask.dtype == torch.bool:
+        return bias.masked_fill(~mask, float("-inf"))
+    return bias + mask.to(bias.dtype)
+
+
+def matrix(biases: Sequence[Bias], mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """Biases and mask in one additive tensor, or the mask as it is where there is no bias."""
+    if not biases:
+        return mask
+    total = biases[0].matrix(dtype)
+    for bias in biases[1:]:
+        total = total + bias.matrix(dtype)
+    return joined(total, mask)
+
+
+def rows(biases: Sequence[Bias], mask: Tensor | None, start: int, stop: int, dtype: torch.dtype) -> Tensor | None:
+    """The same for queries ``start`` to ``stop``."""
+    part = mask if mask is None or mask.shape[-2] == 1 else mask[..., start:stop, :]
+    if not biases:
+        return part
+    total = biases[0].rows(start, stop, dtype)
+    for bias in biases[1:]:
+        total = total + bias.rows(start, stop, dtype)
+    return joined(total, part)
+
+
+def samples_apart(biases: Sequence[Bias], mask: Tensor | None) -> int:
+    """Samples for which biases and mask have a matrix of their own."""
+    masks = 1 if mask is None or mask.ndim < 4 else mask.shape[0]
+    return max([masks, *(bias.batch for bias in biases)])
+
+
+def matrix_bytes(q: Tensor, k: Tensor, biases: Sequence[Bias], mask: Tensor | None) -> int:
+    """What the matrix of biases and mask would take."""
+    return samples_apart(biases, mask) * q.shape[-3] * q.shape[-2] * k.shape[-2] * q.element_size()
+
+
+def ranges(length: int, step: int) -> list[tuple[int, int]]:
+    """0 to ``length`` in steps."""
+    step = max(1, step)
+    return [(start, min(start + step, length)) for start in range(0, length, step)]
+
+
+def _parts(
+    q: Tensor, k: Tensor, biases: Sequence[Bias], mask: Tensor | None
+) -> tuple[list[slice], list[slice], list[slice]]:
+    """Ranges of samples, queries and heads, one of each of which takes at most ``CHUNK_BYTES`` of bias."""
+    row = k.shape[-2] * q.element_size()
+    queries = max(1, min(q.shape[-2], CHUNK_ROWS, CHUNK_BYTES // row))
+    heads = max(1, min(q.shape[1], CHUNK_BYTES // (row * queries)))
+    apart = samples_apart(biases, mask) > 1
+    samples = max(1, CHUNK_BYTES // (row * queries * heads)) if apart else q.shape[0]
+    steps = zip((q.shape[0], q.shape[-2], q.shape[1]), (samples, queries, heads))
+    every = [[slice(*pair) for pair in ranges(length, step)] for length, step in steps]
+    return every[0], every[1], every[2]
+
+
+def chunked(
+    q: Tensor, k: Tensor, v: Tensor, biases: Sequence[Bias], mask: Tensor | None, dropout_p: float, scale: float
+) -> Tensor:
+    """PyTorch's kernel over parts of the samples, heads and queries, each with its rows of the bias.
+
+    Memory is linear in the tokens, with gradients too: a part is computed again where its gradient is asked for.
+    """
+
+    def part(samples: slice, heads: slice, queries: slice) -> Tensor:
+        own = [bias.narrow(samples, heads) for bias in biases]
+        own_mask = mask if mask is None or mask.ndim < 4 else narrowed(mask, samples, heads)
+        return F.scaled_dot_product_attention(
+            q[samples, heads, queries],
+            k[samples, heads],
+            v[samples, heads],
+            attn_mask=rows(own, own_mask, queries.start, queries.stop, q.dtype),
+            dropout_p=dropout_p,
+            scale=scale,
+        )
+
+    every_sample, every_query, every_head = _parts(q, k, biases, mask)
+    # Heads are innermost, because they may share what a row takes to build.
+    parts = [(i, j, n) for i in every_sample for n in every_query for j in every_head]
+    if torch.is_grad_enabled():
+        done = [checkpoint(part, *which, use_reentrant=False) for which in parts]
+        done = [torch.cat(group, dim=1) for group in _groups(done, len(every_head))]
+        return torch.cat([torch.cat(group, dim=2) for group in _groups(done, len(every_query))], dim=0)
+    # Small results kept between large temporaries would leave the heap full of holes: one tensor takes them all.
+    out = q.new_empty(*q.shape[:-1], v.shape[-1])
+    for samples, heads, queries in parts:
+        out[samples, heads, queries] = part(samples, heads, queries)
+    return out
+
+
+def _groups(tensors: list[Tensor], length: int) -> list[list[Tensor]]:
+    return [tensors[i : i + length] for i in range(0, len(tensors), length)]
+
+
+def widened(
+    q: Tensor, k: Tensor, v: Tensor, biases: Sequence[LowRankBias], scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries and keys with the factors of low-rank biases as extra channels; their product needs no further scale.
+
+    The values are padded to the same width, as the fused kernels want it.
+    """
+    left = [bias.left.to(q.dtype).expand(*q.shape[:-1], -1) for bias in biases]
+    right = [bias.right.to(k.dtype).expand(*k.shape[:-1], -1) for bias in biases]
+    q, k = torch.cat([q * scale, *left], dim=-1), torch.cat([k, *right], dim=-1)
+    return q, k, F.pad(v, (0, q.shape[-1] - v.shape[-1]))
+
+
+def math(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout_p: float, scale: float) -> Tensor:
+    """The formula as written."""
+    logits = (q * scale) @ k.transpose(-2, -1)  # (B, heads, N, N)
+    if bias is not None:
+        logits = joined(logits, bias)
+    return F.dropout(logits.softmax(dim=-1), dropout_p) @ v
