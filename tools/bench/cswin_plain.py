@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -23,7 +25,7 @@ class Plain(nn.Module):
 
     def __init__(self, model: CSWinTransformer) -> None:
         super().__init__()
-        names = {part.name for stage in model.stages for part in stage.pos_encoding.parts}  # type: ignore[union-attr]
+        names = {part.name for stage in model.stages for part in stage.pos_encoding.parts}
         if names != {"lepe"}:
             raise ValueError(f"pos_encoding={'+'.join(sorted(names))!r} is not written out here; allowed: lepe")
         self.model = model
@@ -46,7 +48,7 @@ class Plain(nn.Module):
 
     @staticmethod
     def _attention(
-        block: nn.Module, x: Tensor, size: tuple[int, int], shapes: list[tuple[int, int]], convs: list[nn.Module]
+        block: Any, x: Tensor, size: tuple[int, int], shapes: list[tuple[int, int]], convs: list[nn.Module]
     ) -> Tensor:
         """Tokens ``(B, N, dim)`` to the same."""
         batch, tokens, dim = x.shape

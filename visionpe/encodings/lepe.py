@@ -70,9 +70,9 @@ class LocallyEnhancedPositionEncoding(PositionEncoding):
         return torch.cat((prefix, spatial + local), dim=2) if grid.prefix else spatial + local
 
     @staticmethod
-    def _convolve(values: Tensor, conv: nn.Module, window: tuple[int, ...] | None) -> Tensor:
+    def _convolve(values: Tensor, conv: Any, window: tuple[int, ...] | None) -> Tensor:
         if window is None:
-            return conv(values)
+            return _line(values, conv) if not torch.compiler.is_exporting() and 1 in values.shape[-2:] else conv(values)
         (height, width), (rows, columns) = values.shape[-2:], window
         padded = F.pad(values, (0, -width % columns, 0, -height % rows))
         tiles = padded.unflatten(3, (-1, columns)).unflatten(2, (-1, rows))  # (B, dim, n, rows, m, columns)
@@ -81,3 +81,13 @@ class LocallyEnhancedPositionEncoding(PositionEncoding):
         tiles = conv(tiles).reshape(batch, n, m, dim, rows, columns)
         whole = tiles.permute(0, 3, 1, 4, 2, 5).reshape(batch, dim, n * rows, m * columns)
         return whole[..., :height, :width]
+
+
+def _line(values: Tensor, conv: Any) -> Tensor:
+    """``conv`` of a map one token wide or high, ``(B, dim, height, width)``, by the taps that it can reach."""
+    weight, reach, upright = conv.weight, conv.padding[1], values.shape[-1] == 1
+    if upright:  # laid down it is faster; a transpose would hide that channels come last
+        weight, values = weight.transpose(2, 3), values.squeeze(3).unsqueeze(2)
+    weight = weight[:, :, reach : reach + 1]
+    line = F.conv2d(values, weight, conv.bias, padding=(0, reach), groups=conv.groups)
+    return line.squeeze(2).unsqueeze(3) if upright else line

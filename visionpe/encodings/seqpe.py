@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -82,6 +83,7 @@ class SequentialPositionEncoding(PositionEncoding):
             raise ValueError(f"pe_dim={pe_dim} with site='add'; allowed: {self.dim}, the width of the tokens")
         if temperature <= 0 or prefix_slots < 0:
             raise ValueError(f"temperature={temperature} must be positive and prefix_slots={prefix_slots} 0 or more")
+        self.sites = partial(tuple, ("add",) if site == "add" else ("bias",))  # type: ignore[method-assign]
         if site == "add":
             self.structure = "none"
         self.site, self.max_digits, self.causal, self.mask_padding = site, max_digits, causal, mask_padding
