@@ -1,7 +1,19 @@
 """Backbones registered with timm. Importing this package registers them."""
 
 from visionpe import encodings as _encodings  # noqa: F401  the names stand for these
-from visionpe.backbones import vit_models
+from visionpe.backbones import cswin_models, swin_models, vit_models, vitdet_models
+from visionpe.backbones.cswin import CSWinTransformer
+from visionpe.backbones.swin import SwinTransformer
 from visionpe.backbones.vit import VisionTransformer
+from visionpe.backbones.vitdet import WindowedVisionTransformer
 
-__all__ = ["VisionTransformer", "vit_models"]
+__all__ = [
+    "CSWinTransformer",
+    "SwinTransformer",
+    "VisionTransformer",
+    "WindowedVisionTransformer",
+    "cswin_models",
+    "swin_models",
+    "vit_models",
+    "vitdet_models",
+]

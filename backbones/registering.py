@@ -10,6 +10,7 @@ from typing import Any
 
 import timm
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models._features import FeatureGetterNet
 
 from visionpe.backbones.loading import checkpoint_filter_fn
 from visionpe.registry import on_register
@@ -41,6 +42,16 @@ def timm_cfg(timm_name: str, **changes: Any) -> dict[str, Any]:
     source = timm.get_pretrained_cfg(timm_name, allow_unregistered=False)
     known = {key: getattr(source, key) for key in (*COPIED, "num_classes")}
     return base_cfg(**{key: value for key, value in known.items() if value is not None}, **changes)
+
+
+class FeatureGetter(FeatureGetterNet):
+    """timm's feature extractor, which loads files of the model inside as well (``checkpoint_path``)."""
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """A state dict of this extractor, or of the model in any layout that it knows."""
+        if any(key.startswith("model.") for key in state_dict):
+            return super().load_state_dict(state_dict, strict=strict, assign=assign)
+        return self.model.load_state_dict(state_dict, strict=strict, assign=assign)
 
 
 @dataclass(frozen=True)
@@ -84,7 +95,7 @@ class Family:
             pretrained,
             pretrained_strict=pretrained_strict,
             pretrained_filter_fn=partial(self.filter_fn, strict=pretrained_strict),
-            feature_cfg={"out_indices": kwargs.pop("out_indices", self.out_indices), "feature_cls": "getter"},
+            feature_cfg={"out_indices": kwargs.pop("out_indices", self.out_indices), "feature_cls": FeatureGetter},
             **kwargs,
         )
 

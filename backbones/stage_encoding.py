@@ -68,6 +68,7 @@ class StageEncoding(nn.Module):
         **factory: Any,
     ) -> None:
         super().__init__()
+        factory["prefix_slots"] = 0  # no prefix tokens on a map
         parts = create_encodings(spec, dim=dim, num_heads=num_heads, depth=depth, grid_size=grid_size, **factory)
         tokens = [set(part.sites()) <= {"add", "refine"} for part in parts]
         kept = [

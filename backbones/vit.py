@@ -76,6 +76,7 @@ class VisionTransformer(LoadsPublished, TimmVisionTransformer):
             num_heads=self.num_heads,
             depth=len(self.blocks),
             grid_size=self.patch_embed.grid_size,
+            **({} if self.num_prefix_tokens else {"prefix_slots": 0}),
             device=kwargs.get("device"),
             dtype=kwargs.get("dtype"),
         )

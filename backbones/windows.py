@@ -49,7 +49,8 @@ class Windows:
     def counts(self) -> Pair:
         """Windows along each axis."""
         lengths = (n + b for n, b in zip(self.size, self.before))
-        return _pair(-(-n // w) + more for n, w, more in zip(lengths, self.window, self.spare))
+        counts = (-(-n // w) + more for n, w, more in zip(lengths, self.window, self.spare))
+        return _pair(_never_one(n) for n in counts)
 
     @property
     def number(self) -> int:
@@ -103,6 +104,10 @@ class Windows:
             x = x.roll(self.roll, dims=(1, 2))
         if self.pads:
             top, left = self.before
+            if torch.compiler.is_exporting():  # strides of a view would depend on whether there is padding
+                for axis, (first, n) in enumerate(zip(self.before, self.size), start=1):
+                    x = x.index_select(axis, first + torch.arange(n, device=x.device))
+                return x
             x = x[:, top : top + self.size[0], left : left + self.size[1]]
         return x
 
@@ -135,6 +140,15 @@ class Whole(Windows):
 
     def join(self, x: Tensor) -> Tensor:
         return x.unflatten(1, self.size)
+
+
+def _never_one(count: int) -> int:
+    """At least two windows where the number is a symbol: a graph holds no symbol to be one, and more change nothing."""
+    if isinstance(count, int):
+        return count
+    from torch.fx.experimental.symbolic_shapes import is_concrete_int  # slow to import
+
+    return count if is_concrete_int(count) else torch.sym_max(count, 2)
 
 
 def _moves(shift: Pair) -> bool:

@@ -155,7 +155,7 @@ class LowRankBias(Bias):
     structure = "low rank"
 
     def __init__(self, left: Tensor, right: Tensor) -> None:
-        self.left, self.right, self.batch = left, right, max(len(left), len(right))
+        self.left, self.right, self.batch = left, right, max(left.shape[0], right.shape[0])
 
     def rows(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
         return self.left[..., start:stop, :].to(dtype) @ self.right.to(dtype).transpose(-2, -1)
@@ -179,7 +179,7 @@ class AxesBias(LowRankBias):
     """
 
     def __init__(self, terms: Sequence[Tensor], grid: Grid, places: Callable[[], Tensor]) -> None:
-        self.terms, self.grid, self.places, self.batch = terms, grid, places, len(terms[0])
+        self.terms, self.grid, self.places, self.batch = terms, grid, places, terms[0].shape[0]
 
     @property
     def left(self) -> Tensor:  # type: ignore[override]
@@ -220,7 +220,7 @@ class BucketBias(Bias):
     def __init__(self, products: Tensor, index: Callable[[int, int], Tensor], *, keys: bool = False) -> None:
         # Heads that are computed one after the other ask for the same rows again.
         self.index = index if torch.compiler.is_compiling() or hasattr(index, "cache_info") else lru_cache(1)(index)
-        self.products, self.keys, self.batch = products, keys, len(products)
+        self.products, self.keys, self.batch = products, keys, products.shape[0]
 
     def rows(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
         index = self.index(start, stop)  # (rows, N)

@@ -148,6 +148,10 @@ def parse_spec(spec: Spec) -> list[tuple[str, dict[str, Any]]]:
     raise TypeError(f"pos_encoding={spec!r}: a name, 'a+b', a dict with 'name', or a list of those is allowed")
 
 
+# What a backbone may say of itself, for the encodings that ask.
+HINTS = ("prefix_slots",)
+
+
 def _keywords(cls: type[PositionEncoding]) -> set[str]:
     """Keywords of the constructor, through ``**kwargs`` up to the base."""
     allowed: set[str] = set()
@@ -177,7 +181,8 @@ def create_encodings(spec: Spec, **context: Any) -> list[PositionEncoding]:
                 near = get_close_matches(key, allowed, n=1)
                 hint = f"; did you mean {near[0]}?" if near else ""
                 raise ValueError(f"{name!r} takes no option {key!r}{hint} allowed: {', '.join(sorted(allowed))}")
-        parts.append(cls(**{**context, **options}))
+        known = {k: v for k, v in context.items() if k in allowed or k not in HINTS}
+        parts.append(cls(**{**known, **options}))
     return parts
 
 
@@ -187,7 +192,8 @@ def create_encoding(spec: Spec, **context: Any) -> PositionEncoding | Compositio
     Args:
         spec: A name, ``"a+b"``, ``"a(b)"``, a dict with ``name`` and options, or a list of those.
         context: What the backbone knows: ``dim``, ``num_heads``, and where they matter ``depth``, ``grid_size``,
-            ``device``, ``dtype``. Options of the specification go first.
+            ``device``, ``dtype``; ``prefix_slots=0`` where there are no prefix tokens. Options of the specification
+            go first.
 
     Returns:
         The encoding, or a composition where there are several.

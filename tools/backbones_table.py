@@ -1,0 +1,119 @@
+"""Print, or write into a file, which encodings work in which backbones: every cell is built and run.
+
+python tools/backbones_table.py
+python tools/backbones_table.py --write README.md   # between the two marks of that table
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from rich.console import Console
+from rich.progress import track
+
+import visionpe
+from scaling.store import write_atomic
+
+# One model of each family at its published width and heads, cut short; no window, stripe or patch divides the image.
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "ViT": ("none_vit_ti", {"depth": 2, "global_pool": "avg"}),
+    "ViTDet": ("vitdet_b", {"depth": 2, "embed_dim": 192, "num_heads": 3, "global_blocks": (1,), "window_size": 3}),
+    "Swin": ("swin_t", {"depths": (2, 1, 1, 1)}),
+    "CSWin": ("cswin_t", {"depths": (1, 1, 2, 1)}),
+}
+SIZE = (80, 112)
+MARKS = ("<!-- encodings x backbones -->", "<!-- end -->")
+FITS = "yes"
+
+
+def check(encoding: str, family: str) -> str:
+    """``yes`` where a backbone with this encoding runs and learns, else the reason why it was refused.
+
+    Args:
+        encoding: Name of the encoding.
+        family: Key of ``FAMILIES``.
+
+    Raises:
+        RuntimeError: If it is built and then something is wrong: a failure of ours, not a refusal.
+    """
+    name, options = FAMILIES[family]
+    torch.manual_seed(0)
+    try:
+        model = timm.create_model(name, pos_encoding=encoding, num_classes=7, **options)
+    except ValueError as error:
+        return str(error)
+    own = [p for m in model.modules() if isinstance(m, visionpe.PositionEncoding) for p in m.parameters()]
+    with torch.no_grad():
+        for parameter in own:  # what starts at zero would hide what comes after it
+            if not parameter.any():
+                parameter.normal_(std=0.1)
+    image = torch.randn(2, 3, *SIZE)
+    logits = model(image)
+    logits.square().sum().backward()
+    if not logits.isfinite().all():
+        raise RuntimeError(f"{encoding} in {family}: the output is not finite")
+    named = [(n, p) for n, p in model.named_parameters() if "pos_encoding" in n]
+    # Of a last bias alone, which adds the same to all logits, the gradient may be zero.
+    idle = [n for n, p in named if p.grad is None or not (p.grad.any() or n.endswith("bias"))]
+    if idle:
+        raise RuntimeError(f"{encoding} in {family}: no gradient reaches {', '.join(idle[:3])}")
+    model.eval()
+    with torch.no_grad():
+        turned = model(image.flip(2))
+        plain = model(image)
+    if not (turned.isfinite().all() and (turned - plain).abs().max() > 0):
+        raise RuntimeError(f"{encoding} in {family}: the output does not depend on the image")
+    return FITS
+
+
+def rows(families: Sequence[str] = tuple(FAMILIES)) -> dict[str, dict[str, str]]:
+    """Encoding -> family -> what :func:`check` says."""
+    names = visionpe.list_encodings()
+    cells = [(name, family) for name in names for family in families]
+    found: dict[str, dict[str, str]] = {name: {} for name in names}
+    for name, family in track(cells, "cells", console=Console(stderr=True), transient=True):
+        found[name][family] = check(name, family)
+    return found
+
+
+def markdown(found: dict[str, dict[str, str]]) -> str:
+    """The table, with the reasons of the refusals below it."""
+    families = list(next(iter(found.values())))
+    lines = ["| | " + " | ".join(families) + " |", "|---" * (len(families) + 1) + "|"]
+    notes = []
+    for name, cells in found.items():
+        marks = []
+        for family, cell in cells.items():
+            if cell != FITS:
+                notes.append(f"`{name}` in {family}: {cell}")
+            marks.append("✓" if cell == FITS else f"no ({len(notes)})")
+        lines.append(f"| `{name}` | " + " | ".join(marks) + " |")
+    return "\n".join([*lines, "", *(f"{i}. {note}" for i, note in enumerate(notes, start=1))]).rstrip()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The program; returns the exit code, 2 for a file without the marks."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", type=Path, metavar="FILE", help="replace the table between the marks of this file")
+    args = parser.parse_args(argv)
+    table = markdown(rows())
+    if args.write is None:
+        print(table)
+        return 0
+    text = args.write.read_text()
+    if any(text.count(mark) != 1 for mark in MARKS):
+        print(f"error: --write {args.write}: it must hold {MARKS[0]!r} and {MARKS[1]!r} once each", file=sys.stderr)
+        return 2
+    before, rest = text.split(MARKS[0])
+    write_atomic(args.write, f"{before}{MARKS[0]}\n{table}\n{MARKS[1]}{rest.split(MARKS[1])[1]}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,125 @@
+"""How fast are the backbones? Each against other code with the same weights, in one run.
+
+python tools/benchmark_backbones.py --resolutions 224 640
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import nn
+
+import visionpe
+from bench.cases import Case
+from bench.cswin_plain import Plain
+from bench.report import groups, table, write
+from bench.timing import WARM_UPS, measure
+from scaling.errors import InputError
+from scaling.report import device_name
+
+Pair = tuple[nn.Module, str, nn.Module]
+
+
+def _swin(pixels: int) -> Pair:
+    peer = timm.create_model("swin_tiny_patch4_window7_224", img_size=pixels)
+    ours = timm.create_model("swin_t", img_size=pixels)
+    return ours, "timm swin_tiny", peer
+
+
+def _vitdet(pixels: int) -> Pair:
+    peer = timm.create_model("samvit_base_patch16_224", img_size=pixels)
+    ours = timm.create_model("vitdet_b", img_size=pixels, pretrain_img_size=pixels, neck_channels=256, num_classes=0)
+    return ours, "timm samvit_base", peer
+
+
+def _cswin(pixels: int) -> Pair:
+    ours = timm.create_model("cswin_t", img_size=224)
+    return ours, "plain cswin_t", Plain(ours)
+
+
+PAIRS: dict[str, Callable[[int], Pair]] = {"swin_t": _swin, "vitdet_b": _vitdet, "cswin_t": _cswin}
+
+
+@torch.no_grad()
+def cases(name: str, pixels: int, batch: int, device: torch.device) -> list[Case]:
+    """A backbone and its peer with the same weights, and how far their outputs differ."""
+    torch.manual_seed(0)
+    ours, other, peer = PAIRS[name](pixels)
+    for key, parameter in peer.named_parameters():
+        if "rel_pos" in key or "relative_position" in key:
+            parameter.normal_(std=0.1)
+    if not isinstance(peer, Plain):
+        ours.load_state_dict(peer.state_dict())
+    ours, peer = ours.eval().to(device), peer.eval().to(device)
+    x = torch.randn(batch, 3, pixels, pixels, device=device)
+    run = torch.inference_mode()
+    difference = (ours(x) - peer(x)).abs().max().item()
+    return [
+        Case(name, name, run(lambda: ours(x))),
+        Case(other, name, run(lambda: peer(x)), peer=True, difference=difference),
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The program; returns the exit code, 2 for input that cannot be used."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--backbones", nargs="+", choices=PAIRS, default=list(PAIRS))
+    p.add_argument("--resolutions", nargs="+", type=int, default=[224], metavar="PIXELS", help="multiples of 32")
+    p.add_argument("--batch-size", type=int, default=1, metavar="N")
+    p.add_argument("--repeats", type=int, default=11, metavar="N", help="rounds that count (default: %(default)s)")
+    p.add_argument("--threads", type=int, metavar="N", help="of the CPU; default: PyTorch's own choice")
+    p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    p.add_argument("--out", type=Path, default=Path("work_dirs/benchmark"), metavar="DIR")
+    p.add_argument("--name", default="backbones", help="of the files: .md .csv .json (default: %(default)s)")
+    args = p.parse_args(argv)
+    try:
+        for pixels in args.resolutions:
+            if pixels < 32 or pixels % 32:
+                raise InputError(f"--resolutions {pixels}: must be a positive multiple of 32")
+        for key in ("batch_size", "repeats"):
+            if getattr(args, key) < 1:
+                raise InputError(f"--{key.replace('_', '-')} {getattr(args, key)}: must be at least 1")
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    device, rows = torch.device(args.device), []
+    console = Console()
+    with Progress(console=console) as progress:
+        total = len(args.backbones) * len(args.resolutions) * (args.repeats + WARM_UPS)
+        bar = progress.add_task("rounds", total=total)
+        for name in args.backbones:
+            for pixels in args.resolutions:
+                found = measure(
+                    cases(name, pixels, args.batch_size, device), device, args.repeats, lambda: progress.advance(bar)
+                )
+                place: dict[str, Any] = {
+                    "level": name,
+                    "pass": "forward",
+                    "pixels": pixels,
+                    "tokens": (pixels // 16) ** 2,
+                }
+                rows += [{**place, **row} for row in found]
+    settings = {k: str(v) if isinstance(v, Path) else v for k, v in vars(args).items()}
+    about = {"device": device_name(device), "python": platform.python_version(), "torch": torch.__version__}
+    about |= {"timm": timm.__version__, "visionpe": visionpe.__version__}
+    settings["threads"] = torch.get_num_threads()
+    notes = [f"Medians of {args.repeats} interleaved rounds; peak memory is of one call."]
+    write(args.out, args.name, rows, settings=settings, about=about, notes=notes)
+    for title, own in groups(rows, args.batch_size).items():
+        console.print(table(own, title))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
