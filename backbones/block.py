@@ -28,12 +28,28 @@ class Cut:
         encoding: Its sites ``rotate``, ``bias`` and ``mix``; positions are those inside a window.
         mask: Of ``windows``, or None where all tokens of a window may see each other.
         layer: Index of the block among those that ``encoding`` serves.
+        gather: Of ``windows``, where it may take the place of padding and rolling: with a mask, and unless the
+            encoding reads neighbours.
     """
 
     windows: Windows
     encoding: Composition
     mask: Tensor | None = None
     layer: int = 0
+    gather: tuple[Tensor, Tensor] | None = None
+
+    def split(self, x: Tensor) -> Tensor:
+        """``(B, height, width, C)`` to ``(B * windows, tokens, C)``."""
+        if self.gather is None:
+            return self.windows.split(x)
+        return x.flatten(1, 2).index_select(1, self.gather[0]).view(-1, self.windows.tokens, x.shape[-1])
+
+    def join(self, x: Tensor, batch: int) -> Tensor:
+        """``(B * windows, tokens, C)`` to ``(B, height, width, C)``."""
+        if self.gather is None:
+            return self.windows.join(x)
+        x = x.view(batch, -1, x.shape[-1]).index_select(1, self.gather[1])
+        return x.unflatten(1, self.windows.size)
 
 
 class EncodedAttention(Attention):
@@ -119,20 +135,21 @@ class WindowAttention(EncodedAttention):
             ``(B, height, width, dim)``.
         """
         gate = self.gate(x).sigmoid() if self.gate is not None else None
-        if len(cuts) == 1 and (self.padding == "tokens" or not cuts[0].windows.pads):
-            qkv = self.qkv(cuts[0].windows.split(x)).unflatten(-1, (3, self.num_heads, self.head_dim))
-            return self.projected(self._inside(qkv, cuts[0], len(x)), gate)
+        first = cuts[0]
+        if len(cuts) == 1 and (first.gather or self.padding == "tokens" or not first.windows.pads):
+            qkv = self.qkv(first.split(x)).unflatten(-1, (3, self.num_heads, self.head_dim))
+            return self.projected(self._inside(qkv, first, x.shape[0]), gate)
         # Padded after the projection, its tokens are zero, so that a convolution of the values sees zeros there.
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim))  # (B, height, width, 3, heads, head_dim)
         shares = qkv.chunk(len(cuts), dim=-2)
-        maps = [self._inside(cut.windows.split(share), cut, len(x)) for cut, share in zip(cuts, shares)]
+        maps = [self._inside(cut.windows.split(share), cut, x.shape[0]) for cut, share in zip(cuts, shares)]
         return self.projected(maps[0] if len(maps) == 1 else torch.cat(maps, dim=-1), gate)
 
     def _inside(self, qkv: Tensor, cut: Cut, batch: int) -> Tensor:
         """Windows ``(B * windows, tokens, 3, heads, head_dim)`` to the map of attended values."""
         mask = cut.mask if cut.mask is None or batch == 1 else cut.mask.repeat(batch, 1, 1, 1)
         grid = Grid(size=cut.windows.window)
-        return cut.windows.join(self.encoded(qkv, cut.encoding, grid, layer=cut.layer, mask=mask))
+        return cut.join(self.encoded(qkv, cut.encoding, grid, layer=cut.layer, mask=mask), batch)
 
 
 class EncodedBlock(Block):

@@ -44,6 +44,12 @@ class Stage(nn.Module):
             return None
         return self.cache.get((windows, device), lambda: windows.mask(device))
 
+    def gather(self, windows: Any, device: torch.device) -> tuple[Tensor, Tensor] | None:
+        """How to cut the map by one copy, kept likewise; None where a view does or the padding must be zero."""
+        if not windows.masks or self.pos_encoding.reads_neighbours or torch.compiler.is_exporting():
+            return None
+        return self.cache.get(("gather", windows, device), lambda: windows.gather(device))
+
     def forward(self, x: Tensor) -> Tensor:
         """``(B, height, width, C)`` to ``(B, height', width', C')``."""
         x = self.downsample(x)

@@ -107,8 +107,13 @@ class SwinStage(Stage):
 
     def cuts(self, size: Pair, device: torch.device) -> list[list[Cut]]:
         inside: Any = self.pos_encoding.inside["window"]
-        ways = [(windows, self.mask(windows, device)) for windows in self.windows(size)[: len(self.blocks)]]
-        return [[Cut(ways[i % 2][0], inside, ways[i % 2][1], i)] for i in range(len(self.blocks))]
+        both = self.windows(size)[: len(self.blocks)]
+        ways = [(windows, self.mask(windows, device), self.gather(windows, device)) for windows in both]
+        cuts = []
+        for layer in range(len(self.blocks)):
+            windows, mask, gather = ways[layer % 2]
+            cuts.append([Cut(windows, inside, mask, layer, gather)])
+        return cuts
 
 
 def _positive(n: Any) -> Any:

@@ -111,16 +111,34 @@ class Windows:
             x = x[:, top : top + self.size[0], left : left + self.size[1]]
         return x
 
+    def _sources(self, device: torch.device | str | None) -> list[tuple[Tensor, Tensor]]:
+        """For each axis, where on the map a padded and rolled place comes from, and whether it wrapped around."""
+        axes = []
+        for b, shift, p in zip(self.before, self.roll, self.padded):
+            source = torch.arange(p, device=device) + shift
+            wrapped = source >= p
+            axes.append((torch.where(wrapped, source - p, source) - b, wrapped))
+        return axes
+
+    def gather(self, device: torch.device | str | None = None) -> tuple[Tensor, Tensor]:
+        """:meth:`split` and :meth:`join` as one copy each, where a mask hides what the padding holds.
+
+        Returns:
+            The token of the map for every place in the windows, ``(windows * tokens,)``, some token where there is
+            padding; and the place of every token of the map, ``(height * width,)``.
+        """
+        rows, columns = (s.clamp(0, n - 1) for (s, _), n in zip(self._sources(device), self.size))
+        order = self._cut((rows[:, None] * self.size[1] + columns)[None]).flatten()
+        places = self.join(torch.arange(order.shape[0], device=device).view(-1, self.tokens, 1)).flatten()
+        return order, places
+
     def mask(self, device: torch.device | str | None = None) -> Tensor:
         """Which tokens of a window may see each other: boolean ``(windows, 1, tokens, tokens)``.
 
         Those of the map see each other where they are neighbours there; padding sees padding, so that no row is empty.
         """
         axes = []
-        for n, b, shift, p in zip(self.size, self.before, self.roll, self.padded):
-            source = torch.arange(p, device=device) + shift
-            wrapped = source >= p
-            place = torch.where(wrapped, source - p, source) - b  # on the map
+        for (place, wrapped), n in zip(self._sources(device), self.size):
             axes.append(torch.where((place >= 0) & (place < n), wrapped.long(), 4))
         regions = 2 * axes[0][:, None] + axes[1]  # 0 to 3 on the map
         regions = torch.where((axes[0][:, None] > 3) | (axes[1] > 3), 4, regions)

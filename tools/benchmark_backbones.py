@@ -27,6 +27,8 @@ from scaling.errors import InputError
 from scaling.report import device_name
 
 Pair = tuple[nn.Module, str, nn.Module]
+# How timm's model differs from ViTDet.
+SAM = {"num_classes": 1000, "fc_norm": False, "norm_eps": 1e-5}
 
 
 def _swin(pixels: int) -> Pair:
@@ -37,7 +39,7 @@ def _swin(pixels: int) -> Pair:
 
 def _vitdet(pixels: int) -> Pair:
     peer = timm.create_model("samvit_base_patch16_224", img_size=pixels)
-    ours = timm.create_model("vitdet_b", img_size=pixels, pretrain_img_size=pixels, neck_channels=256, num_classes=0)
+    ours = timm.create_model("decomposed_vitdet_b", img_size=pixels, **SAM)
     return ours, "timm samvit_base", peer
 
 

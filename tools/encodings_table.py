@@ -18,17 +18,18 @@ KERNELS = {
     "buckets": (f"{FUSED}, gathered rows", f"{FUSED}, gathered rows"),
     "axial": (f"{FUSED} by lines", f"{FUSED} by lines"),
 }
-OPTIONS = [{"name": "manhattan", "form": "axial"}]
+OPTIONS: list[dict[str, str]] = [{"name": "manhattan", "form": "axial"}]
 
 
 def rows() -> list[tuple[str, ...]]:
     """One row an encoding, in the order of the columns."""
-    result = []
+    result: list[tuple[str, ...]] = []
     for name in visionpe.list_encodings():
-        for spec in (name, *(option for option in OPTIONS if option["name"] == name)):
+        for option in ({}, *(o for o in OPTIONS if o["name"] == name)):
+            spec: dict[str, str] = {"name": name, **option}
             encoding: Any = visionpe.create_encoding(spec, dim=384, num_heads=6, depth=12, grid_size=(14, 14))
             count = sum(p.numel() for p in encoding.parameters())
-            options = "" if spec == name else " ".join(f"{k}={v}" for k, v in spec.items() if k != "name")
+            options = " ".join(f"{k}={v}" for k, v in option.items() if k != "name")
             label, structure = f"{name} {options}".strip(), encoding.structure
             kernels = KERNELS[structure] if "bias" in encoding.sites() else KERNELS["none"]
             result.append((label, encoding.source, " ".join(encoding.sites()), structure, f"{count:,}", *kernels))

@@ -14,6 +14,9 @@ from visionpe import flex, kernels
 from visionpe.axial import axial_attention, axial_bias
 from visionpe.bias import AxesBias, Bias, LowRankBias
 
+# Of a small window; longer sequences are left to the fused kernel.
+TINY_TOKENS = 64
+
 Kernel = Literal["auto", "sdpa", "low_rank", "flex", "chunked", "math"]
 
 
@@ -52,8 +55,8 @@ def attend(
     if (axial := axial_bias(biases, mask)) is not None:  # another attention, with one kernel
         return axial_attention(q, k, v, axial, dropout_p=dropout_p, scale=scale)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    if kernel == "math":
-        return kernels.math(q, k, v, kernels.matrix(biases, mask, q.dtype), dropout_p, scale)
+    if kernel == "math" or (kernel == "auto" and _is_tiny(q, k)):
+        return kernels.math(q, k, v, biases, mask, dropout_p, scale)
     if kernel == "flex" or (kernel == "auto" and _flex_is_best(q, k, biases, mask, dropout_p)):
         if mask is not None or dropout_p:
             raise ValueError(f"kernel='flex' takes no mask and no dropout, got dropout_p={dropout_p}; use another")
@@ -68,6 +71,13 @@ def attend(
     matrix = kernels.matrix(biases, mask, q.dtype)
     attended = F.scaled_dot_product_attention(q, k, v, attn_mask=matrix, dropout_p=dropout_p, scale=scale)
     return attended[..., :width]
+
+
+def _is_tiny(q: Tensor, k: Tensor) -> bool:
+    """True where the logits of all windows fit into a cache, so that the formula beats the fused kernel of a CPU."""
+    if q.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return False
+    return max(q.shape[-2], k.shape[-2]) <= TINY_TOKENS and kernels.matrix_bytes(q, k, (), None) * q.shape[0] <= 2**21
 
 
 def _is_large(q: Tensor, k: Tensor, biases: Sequence[Bias], mask: Tensor | None) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cache
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -78,5 +79,5 @@ def flex(q: Tensor, k: Tensor, v: Tensor, biases: Sequence[Bias], scale: float) 
     tables = [bias.table for bias in biases if isinstance(bias, OffsetBias)]
     if q.device.type == "cpu" and torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v, *tables)):
         raise ValueError("kernel='flex' has no gradients on a CPU; allowed there: auto, sdpa, chunked, math")
-    run: Callable[..., Tensor] = flex_attention if torch.compiler.is_compiling() else _compiled(q.device.type)
+    run: Any = flex_attention if torch.compiler.is_compiling() else _compiled(q.device.type)
     return run(q, k, v, score_mod=score_mod([bias for bias in biases if isinstance(bias, OffsetBias)]), scale=scale)

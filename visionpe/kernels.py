@@ -130,9 +130,16 @@ def widened(
     return q, k, F.pad(v, (0, q.shape[-1] - v.shape[-1]))
 
 
-def math(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, dropout_p: float, scale: float) -> Tensor:
+def math(
+    q: Tensor, k: Tensor, v: Tensor, biases: Sequence[Bias], mask: Tensor | None, dropout_p: float, scale: float
+) -> Tensor:
     """The formula as written."""
-    logits = (q * scale) @ k.transpose(-2, -1)  # (B, heads, N, N)
-    if bias is not None:
-        logits = joined(logits, bias)
+    bias = matrix(biases, mask, q.dtype) if biases else None
+    if bias is None or torch.is_grad_enabled():
+        logits = (q * scale) @ k.transpose(-2, -1)  # (B, heads, N, N)
+        logits = joined(logits, mask) if bias is None else logits + bias
+    else:  # the product is added to the bias in place, which spares two passes
+        logits = bias.new_empty(*q.shape[:-1], k.shape[-2]).copy_(bias)
+        rows, columns = q.flatten(0, -3), k.flatten(0, -3).transpose(-2, -1)
+        logits.view(-1, *logits.shape[-2:]).baddbmm_(rows, columns, alpha=scale)
     return F.dropout(logits.softmax(dim=-1), dropout_p) @ v

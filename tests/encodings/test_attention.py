@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+import visionpe.attention
 import visionpe.kernels
 from visionpe import BucketBias, DenseBias, Grid, LowRankBias, OffsetBias, attend, create_encoding, flex
 from visionpe.attention import AttentionWeights
@@ -124,6 +125,7 @@ def test_large_bias_goes_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(OffsetBias, "rows", lambda self, a, b, d: seen.append(b - a) or original(self, a, b, d))
     wanted = attend(*leaves[:3], biases=biases)
     assert seen == [25]
+    monkeypatch.setattr(visionpe.attention, "TINY_TOKENS", 0)
     monkeypatch.setattr(visionpe.kernels, "MATRIX_BYTES", 1000)
     monkeypatch.setattr(visionpe.kernels, "CHUNK_BYTES", 25 * 4 * 10)
     with torch.no_grad():

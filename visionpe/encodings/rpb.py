@@ -52,10 +52,14 @@ class RelativePositionBias(OffsetEncoding):
 
     def resized(self, size: Sequence[int], layer: int) -> Tensor:
         """The table of a layer for a grid of ``size``: ``(heads, 2 height - 1, 2 width - 1)``."""
-        return _resize(self.table[layer : layer + 1], size, self.policy or "bicubic")[0] * self.gain
+        table = _resize(self.table[layer : layer + 1], size, self.policy or "bicubic")[0]
+        return table if self.gain == 1 else table * self.gain
 
     def function(self, offsets: Sequence[Tensor], grid: Grid, layer: int) -> Tensor:
         return look_up(self.resized(grid.size, layer), offsets).to(offsets[0].dtype)
+
+    def _table(self, grid: Grid, layer: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+        return self.resized(grid.size, layer).to(dtype)  # all offsets of a full grid, in order
 
     def set_input_grid(self, grid_size: Sequence[int]) -> None:
         resized = _resize(self.table.detach(), grid_size, self.policy or "bicubic").clone()
