@@ -75,7 +75,8 @@ def attend(
 
 def _is_tiny(q: Tensor, k: Tensor) -> bool:
     """True where the logits of all windows fit into a cache, so that the formula beats the fused kernel of a CPU."""
-    if q.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+    narrow = q.dtype in (torch.float16, torch.bfloat16)  # the fused kernel adds up in float32
+    if narrow or q.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return False
     return max(q.shape[-2], k.shape[-2]) <= TINY_TOKENS and kernels.matrix_bytes(q, k, (), None) * q.shape[0] <= 2**21
 

@@ -33,6 +33,10 @@ def test_who_sees_whom(size: tuple, window: tuple, shift: tuple, kind: dict) -> 
     tokens = windows.split(x)
     assert tokens.shape == (windows.number, windows.tokens, 1)
     assert torch.equal(windows.join(tokens), x)
+    order, back = windows.gather()
+    gathered = x.flatten(1, 2)[:, order].view_as(tokens)
+    assert torch.equal(gathered[tokens > 0], tokens[tokens > 0])  # elsewhere some token, hidden by the mask
+    assert torch.equal(gathered.view(1, -1, 1)[:, back].view_as(x), x)
     mask, places = windows.mask()[:, 0], tokens[..., 0] - 1
     assert mask.any(-1).all()  # no row without a key
     seen = set()
