@@ -44,6 +44,30 @@ def _unit(angles: Tensor) -> tuple[Tensor, Tensor]:
     return angles.cos(), angles.sin()
 
 
+def _dense_rotation(positions: list[Tensor], freqs: Tensor, grid: Grid) -> Tensor:
+    """Rotations of adjacent pairs on a full grid, in one product of complex numbers an axis: ``(heads, N, pairs, 2)``.
+
+    Without gradients alone: it is written in place, behind the ones of the prefix tokens.
+    """
+    angles = [p[:, None] * f[:, None] for p, f in zip(positions, freqs.flip(0))]  # (heads, n, pairs)
+    units = [torch.polar(torch.ones_like(angle), angle) for angle in angles]
+    table = units[0].new_empty(units[0].shape[0], grid.num_tokens, units[0].shape[-1])
+    table[:, : grid.prefix] = 1
+    spatial = table[:, grid.prefix :].unflatten(1, grid.size)  # (heads, *size, pairs)
+    views = []
+    for axis, unit in enumerate(units):
+        shape = [-1 if a == axis else 1 for a in range(grid.axes)]
+        views.append(unit.unflatten(1, shape))
+    product = views[0]
+    for view in views[1:-1]:
+        product = product * view
+    if len(views) > 1:
+        torch.mul(product, views[-1], out=spatial)
+    else:
+        spatial.copy_(product)
+    return torch.view_as_real(table)
+
+
 class WideParameters(nn.Module):
     """Keeps parameters in float32 where the model is cast to a 16-bit dtype, because angles need the digits."""
 
@@ -149,6 +173,8 @@ class RotaryEncoding(WideParameters, PositionEncoding):
         if len(freqs) != grid.axes:
             raise ValueError(f"{self.name} was built for {len(freqs)} axes, the tokens stand on {grid.axes}")
         scaled = self.coordinates(grid, device, dtype)
+        if grid.dense and self.layout == "adjacent" and not (torch.is_grad_enabled() or torch.compiler.is_compiling()):
+            return _dense_rotation(scaled, freqs, grid)
         which = -1 if self.layout == "adjacent" else -2  # where cosine and sine stand
         if not grid.dense:
             angles = sum(p[..., None, :, None] * f[:, None] for p, f in zip(scaled, freqs.flip(0)))
