@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal
 
 import torch
-from timm.layers import to_2tuple, trunc_normal_
+from timm.layers import to_2tuple
 from torch import nn
 
 from visionpe.backbones.block import Cut, WindowBlock
 from visionpe.backbones.cswin_layers import ConvEmbed, ConvMerge
 from visionpe.backbones.cswin_weights import convert
 from visionpe.backbones.loading import StateDict
-from visionpe.backbones.pyramid import Pyramid, Stage
+from visionpe.backbones.pyramid import Pyramid, Stage, init_linear
 from visionpe.backbones.stage_encoding import Inside, StageEncoding
-from visionpe.backbones.windows import Whole, Windows
+from visionpe.backbones.windows import Whole, Windows, grown
+from visionpe.choices import check_choice
 from visionpe.registry import Spec
 
 StripePolicy = Literal["keep", "grow"]
@@ -62,7 +63,7 @@ class CSWinStage(Stage):
             return length
         if self.stripe_policy == "keep" or 2 * width < min(self.grid_size):
             return width
-        return cast(int, torch.sym_max(1, (2 * width * length + trained) // (2 * trained)))  # rounded
+        return grown(width, length, trained)
 
     def windows(self, size: tuple[int, int]) -> dict[str, Windows]:
         """The ways to cut a map of this size, tokens, in the order of the heads."""
@@ -165,8 +166,8 @@ class CSWinTransformer(Pyramid):
         for name, values in (("embed_dim", dims), ("num_heads", num_heads), ("stripe_widths", stripe_widths)):
             if len(values) != stages or min(values) < 1:
                 raise ValueError(f"{name}={tuple(values)} must be {stages} positive numbers, as depths={tuple(depths)}")
-        _known("stripe_policy", stripe_policy, StripePolicy)
-        _known("padding", padding or "mask", StripePadding)
+        check_choice("stripe_policy", stripe_policy, StripePolicy)
+        check_choice("padding", padding or "mask", StripePadding)
 
         stem = ConvEmbed(in_chans, dims[0], patch_size, norm_layer, **factory)
         sizes = [stem.grid_size(image)]
@@ -217,11 +218,7 @@ class CSWinTransformer(Pyramid):
             **factory,
         )
         self.depths, self.padding_is_chosen = tuple(depths), padding is not None
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                trunc_normal_(module.weight, std=0.02)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        init_linear(self)
         # Last, so that from one seed all encodings start with the same weights around them.
         for stage, encoding in zip(self.stages, encodings):
             stage.pos_encoding = encoding()
@@ -234,7 +231,7 @@ class CSWinTransformer(Pyramid):
 
     def set_padding(self, padding: StripePadding) -> None:
         """Choose what the padding of stripes holds; see the constructor."""
-        _known("padding", padding, StripePadding)
+        check_choice("padding", padding, StripePadding)
         self._set_padding(padding)
         self.padding_is_chosen = True
 
@@ -247,7 +244,7 @@ class CSWinTransformer(Pyramid):
 
     def set_stripe_policy(self, stripe_policy: StripePolicy) -> None:
         """Choose the width of the stripes at sizes other than the trained one; see the constructor."""
-        _known("stripe_policy", stripe_policy, StripePolicy)
+        check_choice("stripe_policy", stripe_policy, StripePolicy)
         stages: Any = self.stages
         for stage in stages:
             stage.stripe_policy = stripe_policy
@@ -286,8 +283,3 @@ class CSWinTransformer(Pyramid):
 def _pixels(img_size: int | Sequence[int]) -> tuple[int, int]:
     height, width = to_2tuple(img_size)
     return height, width
-
-
-def _known(name: str, value: str, allowed: Any) -> None:
-    if value not in get_args(allowed):
-        raise ValueError(f"{name}={value!r} is unknown; allowed: {', '.join(get_args(allowed))}")

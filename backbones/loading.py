@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
+from timm.layers import resample_patch_embed
 from torch import Tensor, nn
 
 from visionpe.base import PositionEncoding
@@ -59,6 +61,12 @@ def check_fit(state: StateDict, model: Any) -> None:
         raise RuntimeError(f"the checkpoint does not fit a {model.described}; {'; '.join(problems)}")
 
 
+def fit_patches(weight: Tensor, patch_size: Sequence[int]) -> Tensor:
+    """The projection of the patches, ``(dim, channels, height, width)``, for patches of another size."""
+    size = list(patch_size)
+    return weight if list(weight.shape[-2:]) == size else resample_patch_embed(weight, size)
+
+
 def fit_pyramid(state: StateDict, model: Any) -> StateDict:
     """What a pyramid takes of a file in our layout that holds a classifier.
 
@@ -96,6 +104,9 @@ class LoadsPublished(nn.Module):
         """A published state dict, without wrappers, in our layout; ours stays as it is."""
         return state
 
+    def measure_from(self, img_size: tuple[int, int], patch_size: tuple[int, int]) -> None:
+        """Let policies measure from another size, pixels. Default: they stay."""
+
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
         """Load weights in our layout or a published one.
 
@@ -116,6 +127,8 @@ class LoadsPublished(nn.Module):
 def checkpoint_filter_fn(checkpoint: dict[str, Any], model: Any, strict: bool = True) -> StateDict:
     """Prepare a published checkpoint for ``model``; used by ``pretrained=True``.
 
+    Policies measure from the size that the weights were trained at, whatever size the model is built for.
+
     Args:
         checkpoint: The file's content, wrapped or not.
         model: The model that will load it.
@@ -127,7 +140,11 @@ def checkpoint_filter_fn(checkpoint: dict[str, Any], model: Any, strict: bool = 
     Raises:
         RuntimeError: If the file does not fit.
     """
-    state = model.convert_state(unwrapped(checkpoint))
+    source = unwrapped(checkpoint)
+    state = model.convert_state(source)
     if strict:
         check_fit(state, model)
+    weight, size = source.get("patch_embed.proj.weight"), model.pretrained_cfg.get("input_size")
+    if weight is not None and weight.ndim == 4 and size:
+        model.measure_from(tuple(size[-2:]), tuple(weight.shape[-2:]))
     return state

@@ -62,11 +62,10 @@ class Family:
         name: As in model names.
         model: The class.
         sizes: Size -> keywords of its constructor.
-        default: Specification of the published encoding.
+        default: Specification of the published encoding; None where no name goes without one.
         module: ``__name__`` of the module that holds the names.
         cfgs: ``cfgs(prefix, size)`` gives tag -> timm's default_cfg, the first being the default.
         out_indices: Features that ``features_only`` gives by default.
-        filter_fn: Prepares a published checkpoint.
         specs: Encoding -> its specification in this family, where options differ from those of the encoding.
     """
 
@@ -77,7 +76,6 @@ class Family:
     module: str
     cfgs: Callable[[str, str], dict[str, dict[str, Any]]] = lambda prefix, size: {"": base_cfg()}
     out_indices: Any = (0, 1, 2, 3)
-    filter_fn: Callable[..., Any] = field(default=checkpoint_filter_fn)
     specs: Mapping[str, Any] = field(default_factory=dict)
 
     def create(self, variant: str, pretrained: bool = False, *, pretrained_strict: bool = True, **kwargs: Any) -> Any:
@@ -94,7 +92,7 @@ class Family:
             variant,
             pretrained,
             pretrained_strict=pretrained_strict,
-            pretrained_filter_fn=partial(self.filter_fn, strict=pretrained_strict),
+            pretrained_filter_fn=partial(checkpoint_filter_fn, strict=pretrained_strict),
             feature_cfg={"out_indices": kwargs.pop("out_indices", self.out_indices), "feature_cls": FeatureGetter},
             **kwargs,
         )
@@ -122,6 +120,10 @@ class Family:
             setattr(holder, variant, register_model(entry))
 
     def register_all(self) -> None:
-        """Register the published names, and one for every encoding that is known now or later."""
+        """Register the published names, and those of :meth:`register_encodings`."""
         self.register("", self.default)
+        self.register_encodings()
+
+    def register_encodings(self) -> None:
+        """Register a name for every encoding that is known now or later."""
         on_register(lambda name: self.register(SHORT.get(name, name), self.specs.get(name, name)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from timm.layers import calculate_drop_path_rates, to_2tuple
@@ -17,6 +17,7 @@ from visionpe.backbones.stage_encoding import Inside, StageEncoding
 from visionpe.backbones.swin_stage import Patches, PatchMerging, SwinStage, WindowFit, WindowPolicy
 from visionpe.backbones.swin_weights import convert
 from visionpe.backbones.windows import Pair
+from visionpe.choices import check_choice
 from visionpe.registry import Spec
 
 WindowSize = int | tuple[int, int] | Sequence[int | tuple[int, int]]
@@ -95,8 +96,8 @@ class SwinTransformer(Pyramid):
         for i, heads in enumerate(num_heads):
             if heads < 1 or embed_dim * 2**i % heads:
                 raise ValueError(f"num_heads={heads} of stage {i} must divide its width, {embed_dim * 2**i}")
-        _known("window_policy", window_policy, WindowPolicy)
-        _known("window_fit", window_fit or "per_axis", WindowFit)
+        check_choice("window_policy", window_policy, WindowPolicy)
+        check_choice("window_fit", window_fit or "per_axis", WindowFit)
         windows = _per_stage(7 if window_size is None else window_size, stages)
         dims = [embed_dim * 2**i for i in range(stages)]
         stem = Patches(
@@ -164,7 +165,7 @@ class SwinTransformer(Pyramid):
         Raises:
             ValueError: If ``window_policy`` is unknown.
         """
-        _known("window_policy", window_policy, WindowPolicy)
+        check_choice("window_policy", window_policy, WindowPolicy)
         for stage in self.stages:
             stage.window_policy = window_policy
 
@@ -178,7 +179,7 @@ class SwinTransformer(Pyramid):
         Raises:
             ValueError: If ``window_fit`` is unknown.
         """
-        _known("window_fit", window_fit, WindowFit)
+        check_choice("window_fit", window_fit, WindowFit)
         for stage in self.stages:
             stage.window_fit = window_fit
         self.window_fit_is_chosen = self.window_fit_is_chosen or chosen
@@ -244,8 +245,3 @@ def _per_stage(window_size: WindowSize, stages: int) -> list[Pair]:
             f"{stages} stages"
         )
     return windows
-
-
-def _known(name: str, value: str, allowed: Any) -> None:
-    if value not in get_args(allowed):
-        raise ValueError(f"{name}={value!r} is unknown; allowed: {', '.join(get_args(allowed))}")

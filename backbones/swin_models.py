@@ -8,7 +8,6 @@ from timm.models import is_model_pretrained
 
 from visionpe.backbones.registering import Family, base_cfg, timm_cfg
 from visionpe.backbones.swin import SwinTransformer
-from visionpe.backbones.swin_weights import checkpoint_filter_fn
 
 __all__: list[str] = []
 
@@ -38,6 +37,4 @@ def _cfgs(prefix: str, size: str) -> dict[str, dict[str, Any]]:
     return {tag: timm_cfg(name, **fixed) for tag, name in names.items() if is_model_pretrained(name)}
 
 
-Family(
-    "swin", SwinTransformer, SIZES, "rpb", __name__, _cfgs, filter_fn=checkpoint_filter_fn, specs=SPECS
-).register_all()
+Family("swin", SwinTransformer, SIZES, "rpb", __name__, _cfgs, specs=SPECS).register_all()

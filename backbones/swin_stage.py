@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from visionpe.backbones.block import Cut, WindowBlock
 from visionpe.backbones.pyramid import Stage
-from visionpe.backbones.windows import Pair, Windows
+from visionpe.backbones.windows import Pair, Windows, grown
 
 WindowPolicy = Literal["keep", "grow"]
 WindowFit = Literal["per_axis", "shorter_side"]
@@ -85,10 +85,7 @@ class SwinStage(Stage):
         """Height and width of the windows on a map of this size, tokens, by the policy alone."""
         if self.window_policy == "keep":
             return self.window_size
-        height, width = (
-            torch.sym_max(1, (2 * w * n + trained) // (2 * trained))  # rounded
-            for w, n, trained in zip(self.window_size, size, self.grid_size)
-        )
+        height, width = (grown(*each) for each in zip(self.window_size, size, self.grid_size))
         return height, width
 
     def windows(self, size: Pair) -> tuple[Windows, Windows]:

@@ -8,11 +8,9 @@ from math import isqrt, prod
 from typing import Any
 
 import torch
-from timm.layers import resample_patch_embed
 from torch import Tensor
 
-from visionpe.backbones.loading import StateDict, fit_pyramid, unwrapped
-from visionpe.backbones.loading import checkpoint_filter_fn as check_and_convert
+from visionpe.backbones.loading import StateDict, fit_patches, fit_pyramid
 from visionpe.encodings.rope_axial import AxialRoPE
 
 # Computed anew at every size.
@@ -82,8 +80,7 @@ def convert(state: StateDict, model: Any) -> StateDict:
         elif match := re.fullmatch(r"head\.(weight|bias)", key):
             key = f"head.fc.{match[1]}"
         elif key == "patch_embed.proj.weight" and value.ndim == 4:
-            size = tuple(model.patch_embed.patch_size)
-            value = value if tuple(value.shape[-2:]) == size else resample_patch_embed(value, list(size))
+            value = fit_patches(value, model.patch_embed.patch_size)
         out[key] = value
     for (stage, name), values in blocks.items():
         out |= _joined(stage, name, values, model)
@@ -102,27 +99,3 @@ def _joined(stage: int, name: str, values: dict[int, Tensor], model: Any) -> Sta
         return {target: torch.stack([_as_map(t, model.stages[stage].window_size) for t in tensors])}
     freqs = torch.stack(tensors, dim=1)  # (axes, depth, heads, pairs)
     return {} if _is_axial(freqs, model.stages[stage].pos_encoding.inside["window"]) else {target: freqs}
-
-
-def checkpoint_filter_fn(checkpoint: dict[str, Any], model: Any, strict: bool = True) -> StateDict:
-    """Prepare a published checkpoint for ``model``; used by ``pretrained=True``.
-
-    Policies measure from the size that the weights were trained at, whatever size the model is built for.
-
-    Args:
-        checkpoint: The file's content, wrapped or not.
-        model: The model that will load it.
-        strict: Refuse a file that does not fit.
-
-    Returns:
-        A state dict in our layout.
-
-    Raises:
-        RuntimeError: If the file does not fit.
-    """
-    weight = unwrapped(checkpoint).get("patch_embed.proj.weight")
-    state = check_and_convert(checkpoint, model, strict)
-    size = model.pretrained_cfg.get("input_size")
-    if weight is not None and weight.ndim == 4 and size:
-        model.measure_from(tuple(size[-2:]), tuple(weight.shape[-2:]))
-    return state

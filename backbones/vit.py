@@ -15,7 +15,7 @@ from torch import Tensor
 from visionpe.backbones.block import EncodedBlock
 from visionpe.backbones.loading import LoadsPublished, StateDict
 from visionpe.backbones.vit_weights import convert
-from visionpe.base import Composition
+from visionpe.base import Composition, PositionEncoding
 from visionpe.grid import Grid
 from visionpe.registry import Spec, create_encodings
 
@@ -221,6 +221,11 @@ class VisionTransformer(LoadsPublished, TimmVisionTransformer):
         )
         reader.load_pretrained(checkpoint_path, prefix)
         self.load_state_dict(reader.state_dict())
+
+    def measure_from(self, img_size: tuple[int, int], patch_size: tuple[int, int]) -> None:
+        for part in self.pos_encoding.modules():  # an encoding may stand over another
+            if isinstance(part, PositionEncoding):
+                part.grid_size = tuple(s // p for s, p in zip(img_size, patch_size))
 
     def convert_state(self, state: StateDict) -> StateDict:
         return convert(state, self)

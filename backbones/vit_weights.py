@@ -7,10 +7,9 @@ from math import isqrt
 from typing import Any
 
 import torch
-from timm.layers import resample_patch_embed
 from torch import Tensor
 
-from visionpe.backbones.loading import StateDict, check_fit, unwrapped
+from visionpe.backbones.loading import StateDict, fit_patches
 from visionpe.base import PositionEncoding
 from visionpe.encodings.ape import AbsolutePositionEmbedding
 
@@ -61,8 +60,7 @@ def convert(state: StateDict, model: Any) -> StateDict:
         elif key.startswith(REBUILT):
             continue
         elif key == "patch_embed.proj.weight" and value.ndim == 4:
-            size = tuple(model.patch_embed.patch_size)
-            value = value if tuple(value.shape[-2:]) == size else resample_patch_embed(value, list(size))
+            value = fit_patches(value, model.patch_embed.patch_size)
         elif key == "pos_embed" and value.ndim == 3:
             continue
         out[key.replace(".gamma_1", ".ls1.gamma").replace(".gamma_2", ".ls2.gamma")] = value
@@ -92,30 +90,3 @@ def take_policy(parts: Iterable[PositionEncoding], policy: str) -> None:
         inner = getattr(part, "over", part)  # of a wrapper, the policy is that of what it wraps
         if isinstance(inner, AbsolutePositionEmbedding) and not part.policy_is_chosen:
             part.policy = policy
-
-
-def checkpoint_filter_fn(checkpoint: dict[str, Any], model: Any, strict: bool = True) -> StateDict:
-    """Prepare a published checkpoint for ``model``; used by ``pretrained=True``.
-
-    Args:
-        checkpoint: The file's content, wrapped or not.
-        model: The model that will load it.
-        strict: Refuse a file that does not fit.
-
-    Returns:
-        A state dict in our layout.
-
-    Raises:
-        RuntimeError: If the file does not fit.
-    """
-    source = unwrapped(checkpoint)
-    state = convert(source, model)
-    if strict:
-        check_fit(state, model)
-    # Policies measure from the size that the weights were trained at, whatever size the model is built for.
-    weight, size = source.get("patch_embed.proj.weight"), model.pretrained_cfg.get("input_size")
-    if weight is not None and weight.ndim == 4 and size:
-        for part in model.pos_encoding.modules():  # an encoding may stand over another
-            if isinstance(part, PositionEncoding):
-                part.grid_size = tuple(s // p for s, p in zip(size[-2:], weight.shape[-2:]))
-    return state

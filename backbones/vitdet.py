@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from timm.models import checkpoint
@@ -23,6 +23,7 @@ from visionpe.backbones.vitdet_blocks import ResidualWindowBlock, neck
 from visionpe.backbones.vitdet_weights import convert, read_pickle
 from visionpe.backbones.windows import Whole, Windows
 from visionpe.cache import TableCache
+from visionpe.choices import check_choice
 from visionpe.grid import Grid
 from visionpe.registry import Spec, parse_spec
 
@@ -106,8 +107,8 @@ class WindowedVisionTransformer(VisionTransformer):
                 )
         if patch_drop_rate:
             raise ValueError(f"patch_drop_rate={patch_drop_rate} would leave holes in the windows; allowed: 0")
-        if padding is not None and padding not in get_args(Padding):
-            raise ValueError(f"padding={padding!r} is unknown; allowed: {', '.join(get_args(Padding))}")
+        if padding is not None:
+            check_choice("padding", padding, Padding)
         window = _pair(window_size, "window_size")
         globals_ = tuple(range(depth)) if not any(window) else spread(depth) if global_blocks is None else global_blocks
         for name, indices in (("global_blocks", globals_), ("residual_blocks", residual_blocks)):
@@ -281,6 +282,9 @@ class WindowedVisionTransformer(VisionTransformer):
             self.load_state_dict(read_pickle(checkpoint_path))
         else:
             super().load_pretrained(checkpoint_path, prefix)
+
+    def measure_from(self, img_size: tuple[int, int], patch_size: tuple[int, int]) -> None:
+        """Nothing: policies measure from the size of the file's table, which :meth:`convert_state` takes over."""
 
     def convert_state(self, state: StateDict) -> StateDict:
         return convert(state, self)

@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timm.layers import resample_patch_embed
 from torch import Tensor
 
-from visionpe.backbones.loading import StateDict, unwrapped
+from visionpe.backbones.loading import StateDict, fit_patches, unwrapped
 from visionpe.backbones.vit_weights import split_table
 
 # Of what a file holds, only the backbone is read.
@@ -69,8 +68,7 @@ def convert(state: StateDict, model: Any) -> StateDict:
         if name in AXES:
             relative[name][int(key.split(".")[1])] = value
         elif key == "patch_embed.proj.weight" and value.ndim == 4:
-            size = tuple(model.patch_embed.patch_size)
-            out[key] = value if tuple(value.shape[-2:]) == size else resample_patch_embed(value, list(size))
+            out[key] = fit_patches(value, model.patch_embed.patch_size)
         elif key == "pos_embed":
             out[TABLE] = _table(value)
         elif key.startswith("pos_encoding."):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -158,6 +159,11 @@ class Whole(Windows):
 
     def join(self, x: Tensor) -> Tensor:
         return x.unflatten(1, self.size)
+
+
+def grown(window: int, length: int, trained: int) -> int:
+    """A side of a window that follows the map, from ``trained`` tokens to ``length``, rounded, at least 1."""
+    return cast(int, torch.sym_max(1, (2 * window * length + trained) // (2 * trained)))
 
 
 def _never_one(count: int) -> int:

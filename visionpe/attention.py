@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from torch import Tensor
 from visionpe import flex, kernels
 from visionpe.axial import axial_attention, axial_bias
 from visionpe.bias import AxesBias, Bias, LowRankBias
+from visionpe.choices import check_choice
 
 # Of a small window; longer sequences are left to the fused kernel.
 TINY_TOKENS = 64
@@ -50,8 +51,7 @@ def attend(
     Raises:
         ValueError: If ``kernel`` is unknown, or an axial bias comes with a mask or a second bias.
     """
-    if kernel not in get_args(Kernel):
-        raise ValueError(f"kernel={kernel!r} is unknown; allowed: {', '.join(get_args(Kernel))}")
+    check_choice("kernel", kernel, Kernel)
     if (axial := axial_bias(biases, mask)) is not None:  # another attention, with one kernel
         return axial_attention(q, k, v, axial, dropout_p=dropout_p, scale=scale)
     scale = q.shape[-1] ** -0.5 if scale is None else scale

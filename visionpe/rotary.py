@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from visionpe.base import PositionEncoding
+from visionpe.choices import check_choice
 from visionpe.grid import Grid
 from visionpe.precision import without_autocast
 from visionpe.resize import POSITION_POLICIES, rescale_positions
@@ -119,8 +120,7 @@ class RotaryEncoding(WideParameters, PositionEncoding):
             )
         if not 0 <= p <= 1:
             raise ValueError(f"p={p} is no fraction; allowed: 0 to 1")
-        if layout not in get_args(Layout):
-            raise ValueError(f"layout={layout!r} is unknown; allowed: {', '.join(get_args(Layout))}")
+        check_choice("layout", layout, Layout)
         self.p, self.layout, self.fractional = p, layout, fractional
         if fractional:
             if self.policy_is_chosen:
