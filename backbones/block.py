@@ -26,6 +26,8 @@ class Cut:
     Args:
         windows: How the map is cut.
         encoding: Its sites ``rotate``, ``bias`` and ``mix``; positions are those inside a window.
+        grid: Those positions. The blocks of one pass share the object, by which an encoding knows what it has kept
+            from the block before.
         mask: Of ``windows``, or None where all tokens of a window may see each other.
         layer: Index of the block among those that ``encoding`` serves.
         gather: Of ``windows``, where it may take the place of padding and rolling: with a mask, and unless the
@@ -34,6 +36,7 @@ class Cut:
 
     windows: Windows
     encoding: Composition
+    grid: Grid
     mask: Tensor | None = None
     layer: int = 0
     gather: tuple[Tensor, Tensor] | None = None
@@ -148,8 +151,7 @@ class WindowAttention(EncodedAttention):
     def _inside(self, qkv: Tensor, cut: Cut, batch: int) -> Tensor:
         """Windows ``(B * windows, tokens, 3, heads, head_dim)`` to the map of attended values."""
         mask = cut.mask if cut.mask is None or batch == 1 else cut.mask.repeat(batch, 1, 1, 1)
-        grid = Grid(size=cut.windows.window)
-        return cut.join(self.encoded(qkv, cut.encoding, grid, layer=cut.layer, mask=mask), batch)
+        return cut.join(self.encoded(qkv, cut.encoding, cut.grid, layer=cut.layer, mask=mask), batch)
 
 
 class EncodedBlock(Block):

@@ -18,6 +18,7 @@ from visionpe.backbones.pyramid import Pyramid, Stage, init_linear
 from visionpe.backbones.stage_encoding import Inside, StageEncoding
 from visionpe.backbones.windows import Whole, Windows, grown
 from visionpe.choices import check_choice
+from visionpe.grid import Grid
 from visionpe.registry import Spec
 
 StripePolicy = Literal["keep", "grow"]
@@ -75,12 +76,12 @@ class CSWinStage(Stage):
 
     def cuts(self, size: tuple[int, int], device: torch.device) -> list[list[Cut]]:
         masked = self.stripe_width is not None and self.padding == "mask"
-        ways = [
-            (windows, self.pos_encoding.inside[kind], self.mask(windows, device) if masked else None)
-            for kind, windows in self.windows(size).items()
-        ]
+        ways = []
+        for kind, windows in self.windows(size).items():
+            mask = self.mask(windows, device) if masked else None
+            ways.append((windows, self.pos_encoding.inside[kind], Grid(size=windows.window), mask))
         return [
-            [Cut(windows, encoding, mask, layer) for windows, encoding, mask in ways]
+            [Cut(windows, encoding, grid, mask, layer) for windows, encoding, grid, mask in ways]
             for layer in range(len(self.blocks))
         ]
 

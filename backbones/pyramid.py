@@ -39,10 +39,10 @@ class Stage(nn.Module):
         """For every block, how attention cuts a map of this size. Called once a pass."""
 
     def mask(self, windows: Any, device: torch.device) -> Tensor | None:
-        """The mask of windows, kept from call to call, or None where they need none."""
+        """The additive mask of windows, kept from call to call, or None where they need none."""
         if not windows.masks:
             return None
-        return self.cache.get((windows, device), lambda: windows.mask(device))
+        return self.cache.get((windows, device), lambda: windows.additive(device))
 
     def gather(self, windows: Any, device: torch.device) -> tuple[Tensor, Tensor] | None:
         """How to cut the map by one copy, kept likewise; None where a view does or the padding must be zero."""

@@ -80,6 +80,8 @@ class StageEncoding(nn.Module):
             context = {"dim": its.dim, "num_heads": its.num_heads, "depth": its.depth, "grid_size": its.grid_size}
             built = create_encodings(spec, **context, **factory)
             self.inside[kind] = Composition([part for part, own in zip(built, tokens) if not own])
+        # True where a part takes windows for pieces of the map, so that neighbours must be neighbours there.
+        self.reads_neighbours = any(part.reads_neighbours for part in self.parts)
 
     @property
     def parts(self) -> list[PositionEncoding]:
@@ -89,11 +91,6 @@ class StageEncoding(nn.Module):
     def at(self, site: str) -> list[PositionEncoding]:
         """The parts that act at ``site``."""
         return [part for part in self.parts if site in part.sites()]
-
-    @property
-    def reads_neighbours(self) -> bool:
-        """True where a part takes windows for pieces of the map, so that neighbours must be neighbours there."""
-        return any(part.reads_neighbours for part in self.parts)
 
     def set_input_grid(self, grid_size: Sequence[int], windows: Mapping[str, Sequence[int]]) -> None:
         """Adapt what is stored per position to another nominal map, and to other windows where they follow it."""

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from visionpe.backbones.block import Cut, WindowBlock
 from visionpe.backbones.pyramid import Stage
 from visionpe.backbones.windows import Pair, Windows, grown
+from visionpe.grid import Grid
 
 WindowPolicy = Literal["keep", "grow"]
 WindowFit = Literal["per_axis", "shorter_side"]
@@ -106,10 +107,10 @@ class SwinStage(Stage):
         inside: Any = self.pos_encoding.inside["window"]
         both = self.windows(size)[: len(self.blocks)]
         ways = [(windows, self.mask(windows, device), self.gather(windows, device)) for windows in both]
-        cuts = []
+        cuts, grid = [], Grid(size=both[0].window)  # the same for both
         for layer in range(len(self.blocks)):
             windows, mask, gather = ways[layer % 2]
-            cuts.append([Cut(windows, inside, mask, layer, gather)])
+            cuts.append([Cut(windows, inside, grid, mask, layer, gather)])
         return cuts
 
 

@@ -182,17 +182,17 @@ class WindowedVisionTransformer(VisionTransformer):
 
     def _cuts(self, size: tuple[int, int], device: torch.device) -> list[list[Cut]]:
         """How each block cuts a map of this size."""
-        ways: dict[str, tuple[Windows, Tensor | None]] = {"whole": (Whole(size, size), None)}
+        ways: dict[str, tuple[Windows, Grid, Tensor | None]] = {"whole": (Whole(size, size), Grid(size=size), None)}
         if "window" in self.pos_encoding.inside:
             windows, mask = self.windows(size), None
             if windows.masks and self.padding == "mask":
-                mask = self.cache.get((windows, device), lambda: windows.mask(device))
-            ways["window"] = (windows, mask)
+                mask = self.cache.get((windows, device), lambda: windows.additive(device))
+            ways["window"] = (windows, Grid(size=windows.window), mask)
         cuts = []
         for index in range(len(self.blocks)):
             kind, layer = self.places[index]
-            windows, mask = ways[kind]
-            cuts.append([Cut(windows, self.pos_encoding.inside[kind], mask, layer)])
+            windows, grid, mask = ways[kind]
+            cuts.append([Cut(windows, self.pos_encoding.inside[kind], grid, mask, layer)])
         return cuts
 
     def _embed(self, x: Tensor) -> tuple[Tensor, list[list[Cut]]]:

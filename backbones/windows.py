@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from math import prod
 from typing import cast
 
@@ -30,6 +31,12 @@ class Windows:
         rolled: How they move.
         centred: Split the padding into halves, the smaller one ahead, where the windows are not shifted.
         spare: Further windows of padding below and right, which must change nothing.
+
+    Attributes:
+        before: Rows and columns of padding ahead of the map.
+        counts: Windows along each axis.
+        padded: Height and width with the padding.
+        pads: True where there is padding, and wherever that cannot be known: an exported graph serves every size.
     """
 
     size: Pair
@@ -38,20 +45,24 @@ class Windows:
     rolled: bool = True
     centred: bool = False
     spare: Pair = (0, 0)
+    before: Pair = field(init=False, repr=False, compare=False)
+    counts: Pair = field(init=False, repr=False, compare=False)
+    padded: Pair = field(init=False, repr=False, compare=False)
+    pads: bool = field(init=False, repr=False, compare=False)
 
-    @property
-    def before(self) -> Pair:
-        """Rows and columns of padding ahead of the map."""
+    def __post_init__(self) -> None:
+        keep = partial(object.__setattr__, self)  # each is asked for several times a block
+        keep("before", self._before())
+        lengths = [n + b for n, b in zip(self.size, self.before)]
+        counts = [-(-n // w) + more for n, w, more in zip(lengths, self.window, self.spare)]
+        keep("counts", (_never_one(counts[0]), _never_one(counts[1])))
+        keep("padded", (self.counts[0] * self.window[0], self.counts[1] * self.window[1]))
+        keep("pads", torch.compiler.is_exporting() or self.padded != tuple(self.size))
+
+    def _before(self) -> Pair:
         if not self.rolled and _moves(self.shift):
             return _pair((w - s) % w for w, s in zip(self.window, self.shift))
         return _pair((-n % w) // 2 for n, w in zip(self.size, self.window)) if self.centred else (0, 0)
-
-    @property
-    def counts(self) -> Pair:
-        """Windows along each axis."""
-        lengths = (n + b for n, b in zip(self.size, self.before))
-        counts = (-(-n // w) + more for n, w, more in zip(lengths, self.window, self.spare))
-        return _pair(_never_one(n) for n in counts)
 
     @property
     def number(self) -> int:
@@ -63,18 +74,8 @@ class Windows:
         return prod(self.window)
 
     @property
-    def padded(self) -> Pair:
-        """Height and width with the padding."""
-        return _pair(n * w for n, w in zip(self.counts, self.window))
-
-    @property
     def roll(self) -> Pair:
         return self.shift if self.rolled else (0, 0)
-
-    @property
-    def pads(self) -> bool:
-        """True where there is padding, and wherever that cannot be known: an exported graph serves every size."""
-        return torch.compiler.is_exporting() or self.padded != tuple(self.size)
 
     @property
     def masks(self) -> bool:
@@ -146,13 +147,18 @@ class Windows:
         regions = self._cut(regions[None])  # (windows, tokens)
         return (regions[:, :, None] == regions[:, None, :])[:, None]
 
+    def additive(self, device: torch.device | str | None = None) -> Tensor:
+        """The same as 0 and minus infinity, float32: added to a bias, far faster than filling by a boolean mask."""
+        mask = self.mask(device)
+        return torch.zeros(mask.shape, device=device).masked_fill(~mask, float("-inf"))
+
 
 class Whole(Windows):
     """A map that is one window: nothing is cut, padded or masked."""
 
-    @property
-    def pads(self) -> bool:
-        return False
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "pads", False)
 
     def split(self, x: Tensor) -> Tensor:
         return x.flatten(1, 2)

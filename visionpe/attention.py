@@ -15,10 +15,10 @@ from visionpe.axial import axial_attention, axial_bias
 from visionpe.bias import AxesBias, Bias, LowRankBias
 from visionpe.choices import check_choice
 
-# Of a small window; longer sequences are left to the fused kernel.
-TINY_TOKENS = 64
+# Of a window; longer sequences are left to the fused kernel.
+SMALL_TOKENS = 64
 
-Kernel = Literal["auto", "sdpa", "low_rank", "flex", "chunked", "math"]
+Kernel = Literal["auto", "sdpa", "low_rank", "flex", "chunked", "small", "math"]
 
 
 def attend(
@@ -42,8 +42,8 @@ def attend(
         scale: Of the logits; default ``head_dim ** -0.5``.
         kernel: ``auto`` picks; ``sdpa`` is PyTorch's kernel with the bias as one matrix, ``low_rank`` the same with
             low-rank biases as extra channels of queries and keys, ``flex`` FlexAttention for biases on the offset,
-            ``chunked`` PyTorch's kernel over parts with linear memory, ``math`` the formula as written. All agree to
-            1e-5 in float32.
+            ``chunked`` PyTorch's kernel over parts with linear memory, ``small`` the formula over parts that stay in
+            a cache (without gradients), ``math`` the formula as written. All agree to 1e-5 in float32.
 
     Returns:
         ``(B, heads, N, head_dim)``.
@@ -55,8 +55,10 @@ def attend(
     if (axial := axial_bias(biases, mask)) is not None:  # another attention, with one kernel
         return axial_attention(q, k, v, axial, dropout_p=dropout_p, scale=scale)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    if kernel == "math" or (kernel == "auto" and _is_tiny(q, k)):
+    if kernel == "math":
         return kernels.math(q, k, v, biases, mask, dropout_p, scale)
+    if kernel == "small" or (kernel == "auto" and _is_small(q, k)):
+        return kernels.small(q, k, v, biases, mask, dropout_p, scale)
     if kernel == "flex" or (kernel == "auto" and _flex_is_best(q, k, biases, mask, dropout_p)):
         if mask is not None or dropout_p:
             raise ValueError(f"kernel='flex' takes no mask and no dropout, got dropout_p={dropout_p}; use another")
@@ -73,12 +75,12 @@ def attend(
     return attended[..., :width]
 
 
-def _is_tiny(q: Tensor, k: Tensor) -> bool:
-    """True where the logits of all windows fit into a cache, so that the formula beats the fused kernel of a CPU."""
+def _is_small(q: Tensor, k: Tensor) -> bool:
+    """True for short sequences on a CPU, where the formula beats the fused kernel."""
     narrow = q.dtype in (torch.float16, torch.bfloat16)  # the fused kernel adds up in float32
     if narrow or q.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
         return False
-    return max(q.shape[-2], k.shape[-2]) <= TINY_TOKENS and kernels.matrix_bytes(q, k, (), None) * q.shape[0] <= 2**21
+    return max(q.shape[-2], k.shape[-2]) <= SMALL_TOKENS
 
 
 def _is_large(q: Tensor, k: Tensor, biases: Sequence[Bias], mask: Tensor | None) -> bool:

@@ -158,7 +158,7 @@ class Composition(nn.ModuleDict):
 
     @property
     def parts(self) -> list[PositionEncoding]:
-        return list(self.values())  # type: ignore[arg-type]
+        return list(self._modules.values())  # type: ignore[arg-type]
 
     def at(self, site: str) -> list[PositionEncoding]:
         """The parts that act at ``site``."""

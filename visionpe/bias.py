@@ -105,6 +105,27 @@ def offset_rows(table: Tensor, size: Sequence[int], first: int, last: int) -> Te
     return rows[:, first - top * line : last - top * line]
 
 
+# Up to here one gather by a kept index beats copies of lines.
+GATHERED_TOKENS = 64
+_INDICES = TableCache(limit=2**22)
+
+
+def _all_rows(table: Tensor, size: Sequence[int]) -> Tensor:
+    """:func:`offset_rows` of all tokens."""
+    tokens = prod(size)
+    # Gradients of a gather would be added up one by one.
+    if torch.compiler.is_compiling() or torch.is_grad_enabled() or tokens > GATHERED_TOKENS:
+        return offset_rows(table, size, 0, tokens)
+
+    def build() -> Tensor:
+        entries = prod(table.shape[1:])
+        places = torch.arange(entries, device=table.device).view(1, *table.shape[1:])
+        return offset_rows(places, size, 0, tokens).flatten()
+
+    index = _INDICES.get((tuple(size), table.device), build)
+    return table.flatten(1).index_select(1, index).unflatten(1, (tokens, tokens))
+
+
 class OffsetBias(Bias):
     """A function of the offset between query and key: a table over the offsets of a dense grid.
 
@@ -132,7 +153,8 @@ class OffsetBias(Bias):
 
     def matrix(self, dtype: torch.dtype) -> Tensor:
         def build() -> Tensor:
-            return self.rows(0, self.grid.num_tokens, dtype)
+            rows = _all_rows(self.table.to(dtype), self.grid.size)
+            return _with_prefix(rows[None], self.grid.prefix, self.grid.prefix)
 
         if self.cache is None:
             return build()

@@ -16,6 +16,13 @@ MATRIX_BYTES = 256 * 2**20
 # Of a part: small enough for a cache, while PyTorch's kernel works best on 768 queries and more at a time.
 CHUNK_BYTES = 16 * 2**20
 CHUNK_ROWS = 1024
+# Of the logits of short sequences that are computed together.
+SMALL_BYTES = 2 * 2**20
+
+
+def alone(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    """A mask where there is no bias: PyTorch's kernels want an additive one in the dtype of the queries."""
+    return mask if mask is None or mask.dtype == torch.bool else mask.to(dtype)
 
 
 def joined(bias: Tensor, mask: Tensor | None) -> Tensor:
@@ -30,7 +37,7 @@ def joined(bias: Tensor, mask: Tensor | None) -> Tensor:
 def matrix(biases: Sequence[Bias], mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     """Biases and mask in one additive tensor, or the mask as it is where there is no bias."""
     if not biases:
-        return mask
+        return alone(mask, dtype)
     total = biases[0].matrix(dtype)
     for bias in biases[1:]:
         total = total + bias.matrix(dtype)
@@ -41,7 +48,7 @@ def rows(biases: Sequence[Bias], mask: Tensor | None, start: int, stop: int, dty
     """The same for queries ``start`` to ``stop``."""
     part = mask if mask is None or mask.shape[-2] == 1 else mask[..., start:stop, :]
     if not biases:
-        return part
+        return alone(part, dtype)
     total = biases[0].rows(start, stop, dtype)
     for bias in biases[1:]:
         total = total + bias.rows(start, stop, dtype)
@@ -134,12 +141,44 @@ def math(
     q: Tensor, k: Tensor, v: Tensor, biases: Sequence[Bias], mask: Tensor | None, dropout_p: float, scale: float
 ) -> Tensor:
     """The formula as written."""
+    logits = (q * scale) @ k.transpose(-2, -1)  # (B, heads, N, N)
     bias = matrix(biases, mask, q.dtype) if biases else None
-    if bias is None or torch.is_grad_enabled():
-        logits = (q * scale) @ k.transpose(-2, -1)  # (B, heads, N, N)
-        logits = joined(logits, mask) if bias is None else logits + bias
-    else:  # the product is added to the bias in place, which spares two passes
-        logits = bias.new_empty(*q.shape[:-1], k.shape[-2]).copy_(bias)
-        rows, columns = q.flatten(0, -3), k.flatten(0, -3).transpose(-2, -1)
-        logits.view(-1, *logits.shape[-2:]).baddbmm_(rows, columns, alpha=scale)
+    logits = joined(logits, mask) if bias is None else logits + bias
     return F.dropout(logits.softmax(dim=-1), dropout_p) @ v
+
+
+def small(
+    q: Tensor, k: Tensor, v: Tensor, biases: Sequence[Bias], mask: Tensor | None, dropout_p: float, scale: float
+) -> Tensor:
+    """The formula for many short sequences, over parts of them whose logits stay in the cache of a CPU.
+
+    The bias, the product added to it and the softmax share one piece of memory, which a gradient would not allow.
+    """
+    if torch.is_grad_enabled():
+        return math(q, k, v, biases, mask, dropout_p, scale)
+    shared = matrix(biases, None, q.dtype) if biases and all(bias.batch == 1 for bias in biases) else None
+
+    def part(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, mask: Tensor | None) -> Tensor:
+        rows, columns, values = q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2), v.flatten(0, 1)
+        logits = q.new_empty(*q.shape[:-1], k.shape[2])
+        flat = logits.flatten(0, 1)
+        if bias is None:
+            torch.baddbmm(flat, rows, columns, beta=0, alpha=scale, out=flat)
+            flat = joined(logits, mask).flatten(0, 1)
+        else:
+            logits.copy_(joined(bias, mask))
+            flat.baddbmm_(rows, columns, alpha=scale)
+        weights = torch.softmax(flat, dim=-1, out=flat)
+        return torch.bmm(F.dropout(weights, dropout_p) if dropout_p else weights, values).view(*q.shape[:-1], -1)
+
+    step = SMALL_BYTES // (q.shape[1] * q.shape[2] * k.shape[2] * q.element_size())
+    if step >= len(q) and (shared is not None or not biases):
+        return part(q, k, v, shared, mask)
+    done = []
+    for samples in (slice(*pair) for pair in ranges(len(q), step)):
+        bias = shared
+        if biases and bias is None:
+            bias = matrix([each.narrow(samples, slice(None)) for each in biases], None, q.dtype)
+        own = mask if mask is None or mask.ndim < 4 else narrowed(mask, samples, slice(None))
+        done.append(part(q[samples], k[samples], v[samples], bias, own))
+    return torch.cat(done)

@@ -51,7 +51,7 @@ def _dense_rotation(positions: list[Tensor], freqs: Tensor, grid: Grid) -> Tenso
     Without gradients alone: it is written in place, behind the ones of the prefix tokens.
     """
     angles = [p[:, None] * f[:, None] for p, f in zip(positions, freqs.flip(0))]  # (heads, n, pairs)
-    units = [torch.polar(torch.ones_like(angle), angle) for angle in angles]
+    units = [torch.complex(*_unit(angle)) for angle in angles]  # torch.polar takes one number at a time
     table = units[0].new_empty(units[0].shape[0], grid.num_tokens, units[0].shape[-1])
     table[:, : grid.prefix] = 1
     spatial = table[:, grid.prefix :].unflatten(1, grid.size)  # (heads, *size, pairs)
@@ -169,7 +169,11 @@ class RotaryEncoding(WideParameters, PositionEncoding):
         return freqs.masked_fill(place >= bands - round(self.p * bands), 0)
 
     def _compute(self, grid: Grid, layer: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-        freqs = self._turning(self.frequencies(layer, device).to(dtype))  # (axes, heads, pairs)
+        return self._rotation_at(self.frequencies(layer, device).to(dtype), grid)
+
+    def _rotation_at(self, freqs: Tensor, grid: Grid) -> Tensor:
+        """From frequencies ``(axes, heads, pairs)`` in the dtype to compute in."""
+        freqs, device, dtype = self._turning(freqs), freqs.device, freqs.dtype
         if len(freqs) != grid.axes:
             raise ValueError(f"{self.name} was built for {len(freqs)} axes, the tokens stand on {grid.axes}")
         scaled = self.coordinates(grid, device, dtype)

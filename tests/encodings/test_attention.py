@@ -33,16 +33,16 @@ def test_kernels_agree(prefix: int, masked: str, monkeypatch: pytest.MonkeyPatch
         logits = logits.masked_fill(~mask, float("-inf"))
     results = {"formula": [logits.softmax(-1) @ v]}
     results["formula"] += torch.autograd.grad(results["formula"][0].square().sum(), leaves)
-    for kernel in ("math", "sdpa", "chunked"):
+    for kernel in ("math", "small", "sdpa", "chunked"):
         out = attend(*leaves[:3], biases=biases, mask=given, kernel=kernel)
         grads = torch.autograd.grad(out.square().sum(), leaves)
         results[kernel] = [out, *grads]
-    for kernel in ("math", "sdpa", "chunked"):
+    for kernel in ("math", "small", "sdpa", "chunked"):
         for a, b in zip(results[kernel], results["formula"]):
             torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kernel", ["math", "sdpa", "chunked", "auto"])
+@pytest.mark.parametrize("kernel", ["math", "small", "sdpa", "chunked", "auto"])
 def test_without_bias(kernel: str) -> None:
     (q, k, v, *_), _, _ = case()
     logits = q @ k.transpose(-2, -1) * 8**-0.5
@@ -83,7 +83,7 @@ def structured() -> tuple[list[torch.Tensor], list]:
     return [*leaves, wanted], biases
 
 
-@pytest.mark.parametrize("kernel", ["auto", "sdpa", "low_rank", "chunked", "math"])
+@pytest.mark.parametrize("kernel", ["auto", "sdpa", "low_rank", "chunked", "small", "math"])
 @pytest.mark.parametrize("large", [False, True])
 def test_every_structure_in_every_kernel(kernel: str, large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if large:
@@ -121,21 +121,21 @@ def test_weights_by_rows() -> None:
 def test_large_bias_goes_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     leaves, biases, _ = case()
     seen = []
-    original = OffsetBias.rows
-    monkeypatch.setattr(OffsetBias, "rows", lambda self, a, b, d: seen.append(b - a) or original(self, a, b, d))
+    original = visionpe.bias.offset_rows
+    monkeypatch.setattr(visionpe.bias, "offset_rows", lambda t, n, a, b: seen.append(b - a) or original(t, n, a, b))
     wanted = attend(*leaves[:3], biases=biases)
-    assert seen == [25]
-    monkeypatch.setattr(visionpe.attention, "TINY_TOKENS", 0)
+    assert seen == [24]  # one token is a prefix
+    monkeypatch.setattr(visionpe.attention, "SMALL_TOKENS", 0)
     monkeypatch.setattr(visionpe.kernels, "MATRIX_BYTES", 1000)
     monkeypatch.setattr(visionpe.kernels, "CHUNK_BYTES", 25 * 4 * 10)
     with torch.no_grad():
         torch.testing.assert_close(attend(*leaves[:3], biases=biases), wanted, atol=1e-6, rtol=1e-6)
-    assert seen[1:] == [10] * 3 + [10] * 3 + [5] * 3  # three heads one by one
+    assert seen[1:] == [9] * 3 + [10] * 3 + [5] * 3  # three heads one by one
     seen.clear()
     monkeypatch.setattr(visionpe.kernels, "CHUNK_BYTES", 25 * 4 * 10 * 3)
     out = attend(*leaves[:3], biases=biases)
     out.sum().backward()  # computed again there, not kept
-    assert seen == [25] * 6  # three heads, and once more for the gradient
+    assert seen == [24] * 6  # three heads, and once more for the gradient
 
 
 def test_linear_memory_of_alibi() -> None:
@@ -160,11 +160,11 @@ def test_linear_memory_of_alibi() -> None:
 
 def test_dropout_and_unknown_kernel() -> None:
     (q, k, v, *_), biases, _ = case()
-    for kernel in ("math", "sdpa", "chunked"):
+    for kernel in ("math", "small", "sdpa", "chunked"):
         dropped = attend(q, k, v, biases=biases, dropout_p=0.9, kernel=kernel)
         assert (dropped - attend(q, k, v, biases=biases)).abs().max() > 0.1
     with pytest.raises(
-        ValueError, match="kernel='flash' is unknown; allowed: auto, sdpa, low_rank, flex, chunked, math"
+        ValueError, match="kernel='flash' is unknown; allowed: auto, sdpa, low_rank, flex, chunked, small, math"
     ):
         attend(q, k, v, kernel="flash")
 

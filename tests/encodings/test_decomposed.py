@@ -19,7 +19,7 @@ from visionpe.bias import LowRankBias
 from visionpe.encodings.decomposed import resize_offsets
 
 REFERENCE = Path(__file__).parents[1] / "reference"
-KERNELS = ["auto", "low_rank", "sdpa", "chunked", "math"]
+KERNELS = ["auto", "low_rank", "sdpa", "chunked", "small", "math"]
 
 
 def make(size: tuple[int, ...], dim: int = 32, heads: int = 2, depth: int = 2) -> torch.nn.Module:

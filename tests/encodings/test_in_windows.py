@@ -10,6 +10,7 @@ from torch import Tensor
 from visionpe.backbones.block import Cut, WindowBlock
 from visionpe.backbones.stage_encoding import Inside, StageEncoding
 from visionpe.backbones.windows import Windows
+from visionpe.grid import Grid
 
 DIM, HEADS, WINDOW = 32, 2, (4, 4)
 SPECS = [
@@ -43,7 +44,7 @@ class Windowed(torch.nn.Module):
         size = (x.shape[1], x.shape[2])
         windows = Windows(size, self.window, shift, **{"rolled": not self.encoding.reads_neighbours, **kind})
         mask = windows.mask() if windows.masks and self.block.attn.padding == "mask" else None
-        cut = Cut(windows, self.encoding.inside["window"], mask, layer=1)
+        cut = Cut(windows, self.encoding.inside["window"], Grid(size=windows.window), mask, layer=1)
         return self.block(x, self.encoding.map, [cut])
 
 

@@ -72,7 +72,7 @@ def test_kernels_agree(spec: object, place: str, monkeypatch: pytest.MonkeyPatch
     inputs = [torch.randn(samples, HEADS, grid.num_tokens, HEAD_DIM, requires_grad=True) for _ in range(3)]
     leaves = [*inputs, *encoding.parameters()]
     results = {}
-    for kernel in ("math", "sdpa", "low_rank", "chunked", "auto"):
+    for kernel in ("math", "small", "sdpa", "low_rank", "chunked", "auto"):
         with monkeypatch.context() as patch:
             if kernel == "chunked":
                 patch.setattr(visionpe.kernels, "CHUNK_BYTES", 4 * grid.num_tokens * 4)  # four rows at a time
@@ -96,7 +96,7 @@ def test_kernels_agree_in_bfloat16(spec: object) -> None:
     inputs = [t.bfloat16().float() for t in inputs]
     with torch.no_grad():
         wanted = run(rounded, inputs, grid, None, "math")
-        for kernel in ("math", "sdpa", "low_rank", "chunked", "auto"):
+        for kernel in ("math", "small", "sdpa", "low_rank", "chunked", "auto"):
             out = run(narrow, [t.bfloat16() for t in inputs], grid, None, kernel)
             assert out.dtype == torch.bfloat16
             # Its logits lie around 8, where bfloat16 has steps of 1/32.

@@ -89,7 +89,7 @@ def test_everything_sees_itself_and_the_prefix(prefix: int) -> None:
     assert got[8:].isfinite().all()
 
 
-@pytest.mark.parametrize("kernel", ["auto", "sdpa", "chunked", "math"])
+@pytest.mark.parametrize("kernel", ["auto", "sdpa", "chunked", "small", "math"])
 def test_kernels_and_gradients(kernel: str) -> None:
     grid = Grid((3, 5), 1)
     q, k, v = torch.randn(3, 1, 12, 16, 4, dtype=torch.float64).unbind()

@@ -8,8 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from visionpe.grid import Grid
+from visionpe.memo import LayerMemo
 from visionpe.registry import register_encoding
 from visionpe.rotary import RotaryEncoding
+
+# Of the tables of all layers, float32.
+TOGETHER_BYTES = 8 * 2**20
 
 
 @register_encoding("rope_mixed")
@@ -20,7 +25,8 @@ class MixedRoPE(RotaryEncoding):
     direction and those at right angles to it, with the frequencies of the axial form.
 
     ``freqs`` is ``(axes, depth, heads, head_dim / 2)``, axes fastest first (x, y, time). The table of a layer is
-    built when the layer runs: tables of all layers at once would take 3 GiB for ViT-L at 2048 pixels.
+    built when the layer runs: tables of all layers at once would take 3 GiB for ViT-L at 2048 pixels. Where they are
+    small, and no gradient is recorded, the first layer builds those of all.
 
     Args:
         theta: Base of the initial frequencies.
@@ -35,7 +41,7 @@ class MixedRoPE(RotaryEncoding):
 
     def __init__(self, *, theta: float = 10.0, **context: Any) -> None:
         super().__init__(**context)
-        self.theta = theta
+        self.theta, self.memo = theta, LayerMemo()
         shape = (len(self.grid_size), self.depth, self.num_heads, self.head_dim // 2)
         self.freqs = nn.Parameter(torch.empty(shape, **self.factory))
         self.reset_parameters()
@@ -59,6 +65,22 @@ class MixedRoPE(RotaryEncoding):
 
     def frequencies(self, layer: int, device: torch.device) -> Tensor:
         return self.freqs[:, layer]
+
+    def rotation(self, grid: Grid, *, layer: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+        tables = self.memo.get(grid, layer, (device, dtype))
+        if tables is None and layer == 0 and self._together(grid):
+            freqs = self.freqs.to(torch.promote_types(dtype, torch.float32))
+            tables = self._rotation_at(freqs.flatten(1, 2), grid).unflatten(0, (self.depth, self.num_heads))
+        if tables is None:
+            return super().rotation(grid, layer=layer, device=device, dtype=dtype)
+        self.memo.put(grid, layer, tables, (device, dtype), last=layer == self.depth - 1)
+        return tables[layer]
+
+    def _together(self, grid: Grid) -> bool:
+        """True where one call for all layers saves more than it costs to hold their tables."""
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or not grid.dense:
+            return False
+        return 4 * self.depth * self.dim * grid.num_tokens <= TOGETHER_BYTES
 
     def extra_repr(self) -> str:
         return f"theta={self.theta}, {super().extra_repr()}"

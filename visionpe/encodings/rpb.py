@@ -52,7 +52,7 @@ class RelativePositionBias(OffsetEncoding):
 
     def resized(self, size: Sequence[int], layer: int) -> Tensor:
         """The table of a layer for a grid of ``size``: ``(heads, 2 height - 1, 2 width - 1)``."""
-        table = _resize(self.table[layer : layer + 1], size, self.policy or "bicubic")[0]
+        table = _resize(self.table[layer], size, self.policy or "bicubic")
         return table if self.gain == 1 else table * self.gain
 
     def function(self, offsets: Sequence[Tensor], grid: Grid, layer: int) -> Tensor:
@@ -78,4 +78,4 @@ def _resize(table: Tensor, size: Sequence[int], policy: str) -> Tensor:
     # An exported graph serves every size, so it cannot branch on one.
     if not torch.compiler.is_exporting() and tuple(table.shape[-2:]) == shape:
         return table
-    return resize_map(table, shape, policy)
+    return resize_map(table, shape, policy) if table.ndim == 4 else resize_map(table[None], shape, policy)[0]
