@@ -1,0 +1,21 @@
+"""Clouds of voxels in plain PyTorch: cells, neighbours, windows, pooling and convolution."""
+
+from visionpe.sparse.cells import CellIndex, check_cells, grouped
+from visionpe.sparse.convolution import Neighbourhood, SparseConv
+from visionpe.sparse.neighbours import nearest
+from visionpe.sparse.pooling import coarsen
+from visionpe.sparse.voxels import voxelize
+from visionpe.sparse.windows import Bucket, SparseWindows
+
+__all__ = [
+    "Bucket",
+    "CellIndex",
+    "Neighbourhood",
+    "SparseConv",
+    "SparseWindows",
+    "check_cells",
+    "coarsen",
+    "grouped",
+    "nearest",
+    "voxelize",
+]

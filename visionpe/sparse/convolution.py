@@ -1,0 +1,69 @@
+"""Convolution over the voxels around each voxel."""
+
+from __future__ import annotations
+
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from visionpe.sparse.cells import CellIndex
+
+
+def offsets(axes: int, width: int = 3) -> list[tuple[int, ...]]:
+    """Steps to the cells of a cube, the first axis fastest."""
+    reach = width // 2
+    return [step[::-1] for step in product(range(-reach, reach + 1), repeat=axes)]
+
+
+class Neighbourhood:
+    """Which voxels stand in the cube around each voxel; built once, for every convolution at that resolution.
+
+    Args:
+        coords: ``(N, 1 + axes)`` int64, batch index first.
+        stride: Side of a cell, in the unit of ``coords``.
+        width: Of the cube, cells; odd.
+    """
+
+    def __init__(self, coords: Tensor, stride: int = 1, width: int = 3) -> None:
+        cells = coords.clone()
+        cells[:, 1:] = coords[:, 1:].div(stride, rounding_mode="floor")
+        index = CellIndex(cells, margin=width // 2)
+        self.steps = offsets(coords.shape[1] - 1, width)
+        self.pairs: list[tuple[Tensor, Tensor]] = []  # of each step: voxels, and their neighbours there
+        for step in self.steps:
+            found = index.find(cells + cells.new_tensor((0, *step)))
+            here = (found >= 0).nonzero()[:, 0]
+            self.pairs.append((here, found[here]))
+
+
+class SparseConv(nn.Module):
+    """A convolution whose output stands where its input does.
+
+    Args:
+        dim, dim_out: Channels.
+        axes: Of the coordinates.
+        width: Of the kernel, cells; odd.
+        factory: ``device`` and ``dtype``.
+
+    ``kernel`` is ``(width ** axes, dim, dim_out)``, the first axis fastest, a correlation: entry k is what the
+    neighbour at ``offsets(axes, width)[k]`` is multiplied by. MinkowskiEngine stores it so.
+    """
+
+    def __init__(self, dim: int, dim_out: int, *, axes: int = 3, width: int = 3, **factory: Any) -> None:
+        super().__init__()
+        self.kernel = nn.Parameter(torch.empty(width**axes, dim, dim_out, **factory))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        bound = (self.kernel.shape[0] * self.kernel.shape[1]) ** -0.5
+        nn.init.uniform_(self.kernel, -bound, bound)
+
+    def forward(self, x: Tensor, around: Neighbourhood) -> Tensor:
+        """``(N, dim)`` to ``(N, dim_out)``."""
+        out = x @ self.kernel[len(self.kernel) // 2]  # every voxel is its own neighbour
+        for k, (here, there) in enumerate(around.pairs):
+            if k != len(self.kernel) // 2 and len(here):
+                out = out.index_add(0, here, x[there] @ self.kernel[k])
+        return out
