@@ -3,16 +3,23 @@
 ``custom_imports = dict(imports=["visionpe.detection"])`` in a config makes everything here usable by name:
 
 - ``TimmImageClassifier``: any timm model as an mmpretrain classifier;
+- ``TimmFeatures``: any timm model as a backbone of mmdet and mmseg;
+- ``SimpleFeaturePyramid``: ViTDet's neck, and ``LayerNorm2d`` for the norms of heads;
 - ``DigitsDataset``: real handwritten digits, in memory;
 - ``TimmOptimWrapperConstructor``: timm's parameter groups (no decay for norms, biases, positions; layer decay);
 - ``AutocastOptimWrapper``: bfloat16 autocast on any device;
 - ``ExportHook``: writes ``model.safetensors`` and ``model.json`` for ``timm.create_model`` after training;
+- ``mmcv.ops`` without a compiled mmcv (``ops.install()`` runs at import);
 - ``.safetensors`` files wherever mmengine takes a checkpoint, and ``mmseg::`` in ``_base_``.
 """
 
 from mmengine.config.utils import MODULE2PACKAGE
 
+from . import ops
 from .quiet import quiet_imports
+
+# Before anything imports mmcv.ops: mmdet and mmseg settle for placeholders when that fails.
+ops.install()
 
 # The maintained fork of mmsegmentation is found by its module name, not by the old distribution's.
 MODULE2PACKAGE["mmseg"] = "mmseg"
@@ -26,10 +33,13 @@ with quiet_imports():
     import visionpe  # noqa: F401  registers the backbones with timm
 
     from . import checkpoint
+    from .backbone import TimmFeatures
     from .classifier import TimmImageClassifier
     from .digits import DigitsDataset
     from .export import ExportHook
+    from .neck_check import check_neck
     from .optim import AutocastOptimWrapper, TimmOptimWrapperConstructor
+    from .pyramid import SimpleFeaturePyramid
     from .runner import QuietRunner
 
 __all__ = [
@@ -37,7 +47,11 @@ __all__ = [
     "DigitsDataset",
     "ExportHook",
     "QuietRunner",
+    "SimpleFeaturePyramid",
+    "TimmFeatures",
     "TimmImageClassifier",
     "TimmOptimWrapperConstructor",
+    "check_neck",
     "checkpoint",
+    "ops",
 ]

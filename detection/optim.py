@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from fnmatch import fnmatchcase as fnmatch
+from typing import Any
 
 import torch
 from mmengine.device import get_device
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS, OPTIM_WRAPPERS, OPTIMIZERS
-from timm.optim import param_groups_layer_decay, param_groups_weight_decay
+from timm.models import group_parameters
 from torch import nn
 
-ALLOWED = ("layer_decay", "no_weight_decay")
+ALLOWED = ("layer_decay", "no_weight_decay", "lr_mult")
 
 
 def undecayed(model: nn.Module) -> set[str]:
@@ -25,20 +27,68 @@ def undecayed(model: nn.Module) -> set[str]:
     return names
 
 
+def _networks(model: nn.Module) -> dict[str, Any]:
+    """The topmost modules that tell their layers (timm's models), by the prefix of their parameters."""
+    found: dict[str, Any] = {}
+    for name, module in model.named_modules():
+        prefix = f"{name}." if name else ""
+        if hasattr(module, "group_matcher") and not prefix.startswith(tuple(found)):
+            found[prefix] = module
+    return found
+
+
+def layer_scales(model: nn.Module, layer_decay: float) -> dict[str, float]:
+    """Factors on the learning rate that shrink with the distance from the head.
+
+    Layers are counted in the timm network inside ``model``, by its ``group_matcher``. What is around it, such as neck
+    and heads of a detector, is one more layer on top and has factor 1.
+
+    Args:
+        model: A timm model, or a classifier, detector or segmentor around one.
+        layer_decay: Factor for each layer further from the head, in (0, 1].
+
+    Returns:
+        Factors by parameter name; names outside the network are absent.
+
+    Raises:
+        ValueError: If ``layer_decay`` is out of range, or ``model`` holds no timm network.
+    """
+    if not 0 < layer_decay <= 1:
+        raise ValueError(f"layer_decay={layer_decay} is out of range; allowed: above 0, up to 1")
+    networks = _networks(model)
+    if not networks:
+        raise ValueError(f"layer_decay={layer_decay} needs a timm model; {type(model).__name__} holds none")
+    around = any(not name.startswith(tuple(networks)) for name, _ in model.named_parameters())
+    scales: dict[str, float] = {}
+    for prefix, network in networks.items():
+        layers = group_parameters(network, network.group_matcher(coarse=False), reverse=True)
+        top = max(layers.values(), default=0) + around
+        scales |= {prefix + name: layer_decay ** (top - layer) for name, layer in layers.items()}
+    return scales
+
+
+def _multiplier(name: str, multipliers: Mapping[str, float]) -> float:
+    """The factor of the longest prefix that fits."""
+    fitting = [prefix for prefix in multipliers if f"{name}.".startswith(f"{prefix}.")]
+    return multipliers[max(fitting, key=len)] if fitting else 1.0
+
+
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class TimmOptimWrapperConstructor(DefaultOptimWrapperConstructor):
-    """Build the optimizer on timm's parameter groups.
+    """Build the optimizer on few parameter groups, as timm makes them, for classifiers, detectors and segmentors.
 
     No weight decay for biases, for parameters of one dimension and for what the model lists in
     ``no_weight_decay()``, position parameters above all. Few groups keep fused and foreach optimizers fast.
 
     Args:
         optim_wrapper_cfg: Config of the wrapper, with ``optimizer``.
-        paramwise_cfg: ``no_weight_decay``, a list of further names or patterns; ``layer_decay``, a factor in (0, 1]
-            on the learning rate for each layer further from the head (timm's ``group_matcher`` tells the layers).
+        paramwise_cfg: ``no_weight_decay``, a list of further names or patterns (``"*.query_embed.*"``);
+            ``layer_decay``, see :func:`layer_scales`; ``lr_mult``, factors on the learning rate by part,
+            ``dict(backbone=0.1)``, of which the longest name counts.
 
     Raises:
-        ValueError: If ``paramwise_cfg`` has another key, or ``layer_decay`` meets a model without ``group_matcher``.
+        ValueError: If ``paramwise_cfg`` has another key, ``layer_decay`` is out of range or meets a model without
+            ``group_matcher``, or ``lr_mult`` names a part that the model does not have.
     """
 
     def _validate_cfg(self) -> None:
@@ -47,22 +97,24 @@ class TimmOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             raise ValueError(f"paramwise_cfg has {sorted(unknown)}; allowed: {', '.join(ALLOWED)}")
 
     def _groups(self, model: nn.Module) -> list[dict]:
-        layer_decay = self.paramwise_cfg.get("layer_decay")
-        extra = tuple(self.paramwise_cfg.get("no_weight_decay", ()))
-        weight_decay = self.base_wd or 0.0
-        if layer_decay is None:
-            return param_groups_weight_decay(model, weight_decay, no_weight_decay_list={*undecayed(model), *extra})
-        network = getattr(model, "model", model)
-        if not hasattr(network, "group_matcher"):
-            raise ValueError(f"layer_decay={layer_decay} needs a timm model; {type(network).__name__} is none")
-        groups = param_groups_layer_decay(
-            network, weight_decay, no_weight_decay_list={*undecayed(network), *extra}, layer_decay=layer_decay
-        )
+        layer_decay, multipliers = self.paramwise_cfg.get("layer_decay"), self.paramwise_cfg.get("lr_mult", {})
+        patterns = tuple(self.paramwise_cfg.get("no_weight_decay", ()))
+        parts = {name for name, _ in model.named_modules()}
+        for part in multipliers:
+            if part not in parts:
+                raise ValueError(f"lr_mult={dict(multipliers)}: {type(model).__name__} has no part {part!r}")
+        scales = {} if layer_decay is None else layer_scales(model, layer_decay)
+        spared = undecayed(model)
+
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for name, parameter in model.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            decays = parameter.ndim > 1 and name not in spared and not any(fnmatch(name, p) for p in patterns)
+            rate = self.base_lr * scales.get(name, 1.0) * _multiplier(name, multipliers)
+            groups.setdefault((rate, (self.base_wd or 0.0) if decays else 0.0), []).append(parameter)
         # mmengine's schedulers know each group's own "lr", not timm's "lr_scale".
-        return [
-            {"params": g["params"], "weight_decay": g["weight_decay"], "lr": self.base_lr * g["lr_scale"]}
-            for g in groups
-        ]
+        return [{"params": members, "lr": lr, "weight_decay": decay} for (lr, decay), members in groups.items()]
 
     def __call__(self, model: nn.Module) -> OptimWrapper:
         """Build the optimizer of ``model`` and its wrapper."""

@@ -133,4 +133,4 @@ def signal_attention(
         bias = torch.zeros(mask.shape, device=mask.device, dtype=wide).masked_fill(~mask, -torch.inf)[:, None, None]
     inputs = [t.to(wide) for t in (q, k, v)]
     tables = [t.to(wide) for t in (*tables_q, *tables_k, *tables_v)]
-    return _SignalAttention.apply(*inputs, bias, tuple(rows), *tables).to(v.dtype)  # type: ignore[no-untyped-call]
+    return _SignalAttention.apply(*inputs, bias, tuple(rows), *tables).to(v.dtype)

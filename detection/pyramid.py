@@ -1,0 +1,84 @@
+"""A feature pyramid from the one map of a plain vision transformer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from timm.layers import LayerNorm2d
+from torch import Tensor, nn
+
+# Norm over the channels of a map, for the norm_cfg of heads: dict(type="LayerNorm2d", eps=1e-6).
+MODELS.register_module(module=LayerNorm2d, force=True)
+
+
+@MODELS.register_module()
+class SimpleFeaturePyramid(BaseModule):
+    """ViTDet's neck: every level is made from the last map of the backbone alone, without a top-down path.
+
+    A level at twice the resolution is a transposed convolution that halves the channels; at four times, two of them
+    with norm and GELU between; below one, max pooling. A 1 x 1 and a 3 x 3 convolution follow, each with a norm over
+    the channels. Levels beyond ``scales`` are every second cell of the level before.
+
+    Source: "Exploring Plain Vision Transformer Backbones for Object Detection", arXiv 2203.16527, section 3 and
+    appendix A.2.
+
+    Args:
+        in_channels: Of the backbone's last map; a list counts by its last.
+        out_channels: Of every level.
+        scales: Resolution of the levels relative to the map, powers of two: 4, 2, 1, 0.5 make strides 4, 8, 16, 32 of
+            stride 16.
+        num_outs: Number of levels; default one for each scale.
+        init_cfg: mmengine's initialisation.
+
+    Raises:
+        ValueError: If a scale is no power of two or needs more halvings than ``in_channels`` allows, or ``num_outs``
+            is smaller than the number of scales.
+    """
+
+    def __init__(
+        self,
+        in_channels: int | Sequence[int],
+        out_channels: int = 256,
+        scales: Sequence[float] = (4, 2, 1, 0.5),
+        num_outs: int | None = None,
+        init_cfg: dict | list[dict] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        width = in_channels if isinstance(in_channels, int) else in_channels[-1]
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.num_outs = len(scales) if num_outs is None else num_outs
+        if not scales or self.num_outs < len(scales):
+            raise ValueError(f"num_outs={num_outs} must be at least the number of scales={tuple(scales)}, at least 1")
+        self.levels = nn.ModuleList(_level(width, out_channels, scale) for scale in scales)
+
+    def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Maps, of which the last ``(B, in_channels, height, width)`` counts, to ``num_outs`` levels, finest first.
+
+        Returns:
+            Levels ``(B, out_channels, scale * height, scale * width)``, rounded down below scale 1.
+        """
+        levels = [level(features[-1]) for level in self.levels]
+        while len(levels) < self.num_outs:
+            levels.append(F.max_pool2d(levels[-1], kernel_size=1, stride=2))  # (B, out, ceil(h / 2), ceil(w / 2))
+        return tuple(levels)
+
+
+def _level(width: int, out_channels: int, scale: float) -> nn.Sequential:
+    """From the map of ``width`` channels to one level."""
+    steps = math.log2(scale) if scale > 0 else 0.5
+    if steps != round(steps) or (steps > 0 and width % 2 ** round(steps)):
+        raise ValueError(f"scales: {scale} must be a power of two by which in_channels={width} can be divided")
+    layers: list[nn.Module] = []
+    for step in range(round(steps)):
+        if step:
+            layers += [LayerNorm2d(width), nn.GELU()]
+        layers.append(nn.ConvTranspose2d(width, width // 2, kernel_size=2, stride=2))
+        width //= 2
+    layers += [nn.MaxPool2d(kernel_size=2, stride=2) for _ in range(-round(steps))]
+    layers += [nn.Conv2d(width, out_channels, kernel_size=1, bias=False), LayerNorm2d(out_channels)]
+    layers += [nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False), LayerNorm2d(out_channels)]
+    return nn.Sequential(*layers)

@@ -1,0 +1,326 @@
+"""TimmFeatures: the maps that necks expect, from any timm model, with weights that fit and parts that stay frozen."""
+
+import mmdet.registry
+import mmseg.registry
+import pytest
+import timm
+import torch
+from mmengine.registry import MODELS
+from safetensors.torch import save_file
+from torch.nn import functional
+
+from visionpe.detection import TimmFeatures, TimmImageClassifier, check_neck
+from visionpe.policy import policies
+
+TINY = {
+    "resnet18": {},
+    "convnext_atto": {},
+    "pvt_v2_b0": {},
+    "swin_tiny_patch4_window7_224": {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8)},
+    "vit_tiny_patch16_224": {"embed_dim": 24, "depth": 2, "num_heads": 2, "out_indices": (0, 1)},
+    "rope_ape_vit_s": {"embed_dim": 24, "depth": 2, "num_heads": 2, "out_indices": (1,), "img_size": 64},
+    "vitdet_b": {"embed_dim": 24, "depth": 4, "num_heads": 2, "out_indices": (3,), "img_size": 64, "window_size": 2},
+    "swin_t": {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8), "feature_norms": True},
+    "cswin_t": {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (2, 4, 8, 8)},
+}
+OURS = ("rope_ape_vit_s", "vitdet_b", "swin_t", "cswin_t")
+
+
+def build(name, **kwargs):
+    return TimmFeatures(name, **{**TINY[name], **kwargs}).eval()
+
+
+def drawn(module):
+    """Random weights, those too that start at zero or one."""
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return module
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("size", [(64, 96), (75, 53)])
+def test_maps_of_any_size(name, size):
+    backbone = build(name)
+    with torch.no_grad():
+        maps = backbone(torch.randn(1, 3, *size))
+    assert len(maps) == len(backbone.channels) == len(backbone.strides) == len(backbone.out_indices)
+    for features, channels, stride in zip(maps, backbone.channels, backbone.strides):
+        assert features.shape == (1, channels, -(-size[0] // stride), -(-size[1] // stride))
+        assert features.dtype == torch.float32
+        assert features.isfinite().all()
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_maps_are_those_of_timm(name):
+    options = {"out_indices": (0, 1, 2, 3), **TINY[name]}
+    if name in ("vit_tiny_patch16_224",):
+        options["dynamic_img_size"] = True
+    if name.startswith("swin_tiny"):
+        options["strict_img_size"] = False
+    theirs = timm.create_model(name, features_only=True, feature_cls="getter", **options).eval()
+    backbone = build(name)
+    backbone.model.load_state_dict(theirs.model.state_dict())
+    image = torch.randn(2, 3, 64, 96)
+    with torch.no_grad():
+        for ours, expected in zip(backbone(image), theirs(image), strict=True):
+            assert torch.allclose(ours, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", OURS)
+def test_images_are_padded_to_whole_patches_alone(name):
+    backbone = drawn(build(name))
+    patch = backbone.pad_to
+    assert patch == (16 if "vit" in name else 4)
+    image = torch.randn(1, 3, 75, 53)
+    padded = functional.pad(image, (0, -53 % patch, 0, -75 % patch))
+    with torch.no_grad():
+        expected = backbone.model.forward_intermediates(padded, indices=backbone.out_indices, intermediates_only=True)
+        for ours, theirs in zip(backbone(image), expected, strict=True):
+            assert torch.equal(ours, theirs[..., : ours.shape[-2], : ours.shape[-1]])
+
+
+def test_too_little_padding_is_named():
+    backbone = build("convnext_atto", pad_to=1)
+    with pytest.raises(ValueError, match="give pad_to=32, it is 1"), torch.no_grad():
+        backbone(torch.randn(1, 3, 75, 53))
+
+
+def test_every_registry_knows_it():
+    config = {"type": "TimmFeatures", "model_name": "swin_t", **TINY["swin_t"]}
+    for registry in (MODELS, mmdet.registry.MODELS, mmseg.registry.MODELS):
+        assert type(registry.build(dict(config))) is TimmFeatures
+
+
+def test_init_weights_leaves_weights_alone():
+    backbone = drawn(build("swin_tiny_patch4_window7_224"))
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    backbone.init_weights()
+    assert all(value.equal(before[key]) for key, value in backbone.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["resnet18", "swin_tiny_patch4_window7_224", "rope_ape_vit_s", "vitdet_b", "cswin_t"])
+@pytest.mark.parametrize("way", ["model.safetensors", "classifier.pth", "detector.pth", "checkpoint_path"])
+def test_weights_of_other_models(name, way, tmp_path):
+    options = {key: value for key, value in TINY[name].items() if key != "out_indices"}
+    if name == "cswin_t":
+        options["feature_norms"] = True
+    classifier = drawn(TimmImageClassifier(name, num_classes=3, **options))
+    weights = classifier.model.state_dict()
+    kwargs = {"out_indices": (0,)} if len(TINY[name].get("out_indices", range(4))) == 4 else {}
+    file = tmp_path / way.replace("checkpoint_path", "model.safetensors")
+    if file.suffix == ".safetensors":
+        save_file(weights, file)
+    elif way == "classifier.pth":
+        torch.save({"state_dict": classifier.state_dict(), "meta": {"seed": 1}}, file)
+    else:
+        whole = build(name)
+        own = whole.model.state_dict()
+        whole.model.load_state_dict({key: value for key, value in weights.items() if key in own})
+        state = {f"backbone.{key}": value for key, value in whole.state_dict().items()}
+        torch.save({"state_dict": {**state, "neck.weight": torch.zeros(1)}}, file)
+
+    if way == "checkpoint_path":
+        backbone = build(name, checkpoint_path=str(file), **kwargs)
+    else:
+        backbone = build(name, init_cfg={"type": "Pretrained", "checkpoint": str(file)}, **kwargs)
+        key, value = next(iter(backbone.model.state_dict().items()))
+        assert not value.equal(weights[key])
+        backbone.init_weights()
+    own = backbone.model.state_dict()
+    assert len(own) < len(weights)
+    assert all(value.equal(weights[key]) for key, value in own.items())
+    assert any(key.split(".")[0] in ("norm", "head", "fc", "fc_norm") for key in weights.keys() - own.keys())
+
+
+@pytest.mark.parametrize("name", ["swin_t", "cswin_t"])
+def test_a_classifier_has_one_norm_and_features_have_four(name, tmp_path):
+    options = {key: value for key, value in TINY[name].items() if key != "feature_norms"}
+    weights = drawn(timm.create_model(name, **options)).state_dict()
+    save_file(weights, tmp_path / "model.safetensors")
+    own = build(name, checkpoint_path=str(tmp_path / "model.safetensors")).model.state_dict()
+    assert all(value.equal(weights[key]) for key, value in own.items() if not key.startswith("norms."))
+    assert own["norms.3.weight"].equal(weights["norm.weight"])
+    assert own["norms.0.weight"].eq(1).all()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "cswin_t"])
+def test_prefix_names_the_part_of_a_file(name, tmp_path):
+    whole = drawn(build(name))
+    file = tmp_path / "segmentor.pth"
+    torch.save({"state_dict": {f"student.backbone.{key}": value for key, value in whole.state_dict().items()}}, file)
+    config = {"type": "Pretrained", "checkpoint": str(file), "prefix": "student.backbone."}
+    backbone = build(name, init_cfg=config)
+    backbone.init_weights()
+    assert all(value.equal(whole.state_dict()[key]) for key, value in backbone.state_dict().items())
+    with pytest.raises(ValueError, match=r"nothing below prefix='teacher\.'"):
+        build(name, init_cfg={**config, "prefix": "teacher."}).init_weights()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "rope_ape_vit_s", "cswin_t"])
+@pytest.mark.parametrize("fault", ["missing", "left over", "shape", "other model"])
+def test_weights_that_do_not_fit_are_refused(name, fault, tmp_path):
+    whole = build(name).model
+    state = dict(whole.state_dict())
+    key = next(key for key, value in state.items() if (key.endswith("weight") and value.ndim == 2) or "conv2" in key)
+    if fault == "missing":
+        del state[key]
+    elif fault == "left over":
+        state["blocks.99.weight"] = torch.zeros(1)
+    elif fault == "shape":
+        state[key] = torch.zeros(3, 3)
+    else:
+        state = {f"other.{key}": value for key, value in state.items()}
+    save_file(state, tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match=r"x\.safetensors"):
+        build(name, checkpoint_path=str(tmp_path / "x.safetensors"))
+
+
+def test_missing_file():
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        build("resnet18", checkpoint_path="nowhere.safetensors")
+
+
+@pytest.mark.parametrize("name", ["resnet18", "cswin_t", "rope_ape_vit_s", "swin_tiny_patch4_window7_224"])
+@pytest.mark.parametrize("stages", [-1, 0, 1])
+def test_frozen_stages(name, stages):
+    backbone = build(name, frozen_stages=stages, drop_path_rate=0.1).train()
+    before = {key: value.clone() for key, value in backbone.state_dict().items()}
+    torch.cat([f.flatten() for f in backbone(torch.randn(2, 3, 64, 64))]).sum().backward()
+    first = {"resnet18": ("conv1", "bn1"), "rope_ape_vit_s": ("patch_embed", "pos_encoding", "cls_token")}
+    frozen = [] if stages < 0 else [f"model.{part}" for part in first.get(name, ("patch_embed",))]
+    if stages == 1:
+        block = {"resnet18": "layer1", "cswin_t": "stages.0", "rope_ape_vit_s": "blocks.0"}
+        frozen.append(f"model.{block.get(name, 'layers.0')}")
+    for key, parameter in backbone.named_parameters():
+        assert (parameter.grad is None) == key.startswith(tuple(frozen)), key
+    for key, module in backbone.named_modules():
+        if key.startswith(tuple(f"{part}." for part in frozen)):
+            assert not module.training, key
+    assert backbone.model.training
+    moved = {key.split(".")[1] for key, value in backbone.state_dict().items() if not value.equal(before[key])}
+    if name == "resnet18":  # running statistics
+        assert moved == {"bn1", "layer1", "layer2", "layer3"} - {part.split(".")[1] for part in frozen}
+
+
+def test_too_many_frozen_stages():
+    with pytest.raises(ValueError, match=r"frozen_stages=9 is too much for 'cswin_t'; allowed: -1 to 4"):
+        build("cswin_t", frozen_stages=9)
+
+
+@pytest.mark.parametrize("name", ["cswin_t", "swin_t"])
+def test_every_trained_parameter_gets_a_gradient(name):
+    backbone = build(name, out_indices=(1, 3)).train()
+    torch.cat([f.flatten() for f in backbone(torch.randn(1, 3, 64, 64))]).sum().backward()
+    assert [key for key, p in backbone.named_parameters() if p.requires_grad and p.grad is None] == []
+    unused = {key for key, p in backbone.named_parameters() if not p.requires_grad}
+    assert unused == {f"model.norms.{i}.{key}" for i in (0, 2) for key in ("weight", "bias")}
+
+
+@pytest.mark.parametrize("name", ["resnet18", "cswin_t", "vitdet_b"])
+def test_checkpointing_changes_nothing_but_memory(name):
+    image, gradients, calls = torch.randn(2, 3, 64, 64), [], []
+    for with_cp in (False, True):
+        torch.manual_seed(0)
+        backbone = build(name, with_cp=with_cp).eval()
+        block = {"resnet18": "layer2", "cswin_t": "stages", "vitdet_b": "blocks"}[name]
+        counted = getattr(backbone.model, block)[-1]
+        inner = counted.blocks[0] if name == "cswin_t" else counted
+        runs = []
+        inner.register_forward_pre_hook(lambda *_, runs=runs: runs.append(1))
+        sum(f.square().mean() for f in backbone(image)).backward()
+        gradients.append([p.grad for p in backbone.parameters() if p.requires_grad])
+        calls.append(len(runs))
+    assert calls == [1, 2]
+    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(*gradients, strict=True))
+
+
+def test_autocast_is_of_the_backbone_alone():
+    backbone, seen = build("resnet18", autocast="bfloat16"), []
+    backbone.model.layer1.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        half = backbone(image)
+        backbone.autocast = None
+        full = backbone(image)
+    assert seen == [torch.bfloat16, torch.float32]
+    for a, b in zip(half, full, strict=True):
+        assert a.dtype == torch.float32
+        assert 0 < (a - b).abs().max() < 0.1 * b.abs().max()
+    with pytest.raises(ValueError, match="autocast='float8'"):
+        build("resnet18", autocast="float8")
+
+
+def test_an_outer_autocast_gives_whole_features_too():
+    backbone = build("resnet18")
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert {features.dtype for features in backbone(torch.randn(1, 3, 64, 64))} == {torch.float32}
+
+
+def test_policy_reaches_every_encoding_that_knows_it():
+    default = build("rope_ape_vit_s")
+    chosen = policies(default.model)[-1]
+    backbone = build("rope_ape_vit_s", policy=chosen)
+    assert chosen in [part.policy for part in backbone.model.pos_encoding.parts]
+    with pytest.raises(ValueError, match=r"policy='ntk'.*allowed: none"):
+        build("resnet18", policy="ntk")
+
+
+def test_drop_path_rate():
+    def largest(rate):
+        return max(getattr(m, "drop_prob", 0) or 0 for m in build("rope_ape_vit_s", drop_path_rate=rate).modules())
+
+    assert largest(0.25) == pytest.approx(0.25)
+    assert largest(None) == 0
+
+
+def test_mistakes_are_named():
+    with pytest.raises(ValueError, match=r"model_name='resnet19' is unknown to timm; did you mean"):
+        TimmFeatures("resnet19")
+    with pytest.raises(ValueError, match=r"out_indices=\(0, 7\) of 'resnet18'"):
+        build("resnet18", out_indices=(0, 7))
+    with pytest.raises(
+        ValueError, match=r"channels=\[1, 2\].*'resnet18', which has \[64, 128\] at out_indices=\(1, 2\)"
+    ):
+        build("resnet18", out_indices=(1, 2), channels=[1, 2])
+    with pytest.raises(ValueError, match=r"strides=\[4\].*\[16\]"):
+        build("rope_ape_vit_s", strides=[4])
+    with pytest.raises(TypeError, match="no_such_option"):
+        build("resnet18", no_such_option=1)
+
+
+@pytest.mark.parametrize("built", [False, True])
+def test_neck_that_does_not_fit(built):
+    backbone = {
+        "type": "TimmFeatures",
+        "model_name": "cswin_t",
+        **TINY["cswin_t"],
+        "init_cfg": {"type": "Pretrained", "checkpoint": "x"},
+    }
+    neck = {"type": "mmdet.FPN", "in_channels": [16, 32, 64, 128], "out_channels": 8, "num_outs": 4}
+
+    class Model(torch.nn.Module):
+        def __init__(self, config):
+            super().__init__()
+            self.backbone, self.neck = MODELS.build(config["backbone"]), MODELS.build(config["neck"])
+
+    def model(**changes):
+        config = {"backbone": dict(backbone), "neck": {**neck, **changes}}
+        return Model(config) if built else config
+
+    check_neck(model())
+    with pytest.raises(
+        ValueError, match=r"neck.in_channels=\[96, 192\].*'cswin_t'.*\(0, 1, 2, 3\).*\[16, 32, 64, 128\]"
+    ):
+        check_neck(model(in_channels=[96, 192], num_outs=2))
+
+
+def test_head_that_does_not_fit():
+    backbone = {"type": "TimmFeatures", "model_name": "cswin_t", **TINY["cswin_t"]}
+    head = {"in_channels": [16, 32, 64, 128], "in_index": [0, 1, 2, 3]}
+    check_neck({"backbone": backbone, "decode_head": head, "auxiliary_head": [{"in_channels": 64, "in_index": 2}]})
+    check_neck({"backbone": {"type": "ResNet"}, "neck": {"in_channels": [1]}})
+    with pytest.raises(ValueError, match=r"auxiliary_head\[0\].in_channels=32 does not fit"):
+        check_neck({"backbone": backbone, "decode_head": head, "auxiliary_head": [{"in_channels": 32, "in_index": 2}]})
+    with pytest.raises(ValueError, match=r"decode_head.in_channels=\[32, 16\].*allowed here: \[16, 32\]"):
+        check_neck({"backbone": backbone, "decode_head": {"in_channels": [32, 16], "in_index": [0, 1]}})
