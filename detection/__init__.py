@@ -13,13 +13,14 @@
 - ``.safetensors`` files wherever mmengine takes a checkpoint, and ``mmseg::`` in ``_base_``.
 """
 
-from mmengine.config.utils import MODULE2PACKAGE
-
 from . import ops
-from .quiet import quiet_imports
 
 # Before anything imports mmcv.ops: mmdet and mmseg settle for placeholders when that fails.
 ops.install()
+
+from mmengine.config.utils import MODULE2PACKAGE  # noqa: E402
+
+from .quiet import quiet_imports  # noqa: E402
 
 # The maintained fork of mmsegmentation is found by its module name, not by the old distribution's.
 MODULE2PACKAGE["mmseg"] = "mmseg"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import timm
@@ -12,16 +12,13 @@ import torch.nn.functional as F
 from mmengine.logging import print_log
 from mmengine.model import BaseModule, initialize
 from mmengine.registry import MODELS
-from timm.models import group_parameters
-from torch import Tensor, nn
+from torch import Tensor
 
 from visionpe import set_policy
 
 from .backbone_weights import load_backbone
 from .classifier import check_model_name
-
-# timm's keywords for models that otherwise insist on one size; the first that a model takes is given to it.
-ANY_SIZE = ("dynamic_img_size", "strict_img_size")
+from .extractor import create_extractor, freeze, granularity
 
 
 @MODELS.register_module()
@@ -92,7 +89,7 @@ class TimmFeatures(BaseModule):
         if drop_path_rate is not None:
             kwargs["drop_path_rate"] = drop_path_rate
         self.model_name, self.model_kwargs, self.autocast = model_name, kwargs, autocast
-        getter = _create(model_name, tuple(out_indices), bool(pretrained), kwargs)
+        getter = create_extractor(model_name, tuple(out_indices), bool(pretrained), kwargs)
         self.model: Any = getter.model
         self.out_indices = tuple(getter.feature_info.out_indices)
         self.channels: list[int] = list(getter.feature_info.channels())
@@ -103,7 +100,7 @@ class TimmFeatures(BaseModule):
                     f"{name}={list(wanted)} is expected of {model_name!r}, which has {found} "
                     f"at out_indices={tuple(out_indices)}"
                 )
-        self.pad_to = pad_to or _granularity(self.model, self.strides)
+        self.pad_to = pad_to or granularity(self.model, self.strides)
         if policy is not None:
             set_policy(self.model, policy)
         if checkpoint_path:
@@ -111,7 +108,7 @@ class TimmFeatures(BaseModule):
         if with_cp:
             self.model.set_grad_checkpointing(True)
         self.frozen_stages = frozen_stages
-        self._frozen = self._freeze(frozen_stages)
+        self._frozen = freeze(self.model, model_name, frozen_stages, self.out_indices)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Images ``(B, C, H, W)`` to features ``(B, channels, ceil(H / stride), ceil(W / stride))``, of their dtype.
@@ -179,59 +176,3 @@ class TimmFeatures(BaseModule):
         for module in getattr(self, "_frozen", ()):
             module.eval()
         return self
-
-    def _freeze(self, stages: int) -> list[nn.Module]:
-        """Take the gradients of the first stages; return the modules to keep in evaluation mode."""
-        norms = getattr(self.model, "norms", None)
-        if isinstance(norms, nn.ModuleList):  # of features that nobody asked for: DDP would wait for their gradients
-            for index in set(range(len(norms))) - set(self.out_indices):
-                norms[index].requires_grad_(False)
-        if stages < 0:
-            return []
-        if not hasattr(self.model, "group_matcher"):
-            raise ValueError(f"frozen_stages={stages} needs a model with group_matcher; {self.model_name!r} has none")
-        layers = group_parameters(self.model, self.model.group_matcher(coarse=True), reverse=True)
-        last = max(layers.values(), default=0)
-        if stages > last:
-            raise ValueError(f"frozen_stages={stages} is too much for {self.model_name!r}; allowed: -1 to {last}")
-        for name, parameter in self.model.named_parameters():
-            if layers[name] <= stages:
-                parameter.requires_grad_(False)
-        return list(_without_gradients(self.model))
-
-
-def _granularity(network: Any, strides: Sequence[int]) -> int:
-    """Pixels along each axis that images must be a multiple of."""
-    patch = getattr(getattr(network, "patch_embed", None), "patch_size", None)
-    sides = {patch} if isinstance(patch, int) else set(patch or ())
-    # Patches that overlap (PVT) are larger than the steps between them.
-    return max(sides) if sides and not any(min(strides) % side for side in sides) else max(strides)
-
-
-def _without_gradients(module: nn.Module) -> Iterator[nn.Module]:
-    """The topmost modules of which all parameters are frozen."""
-    flags = [parameter.requires_grad for parameter in module.parameters()]
-    if flags and not any(flags):
-        yield module
-    elif flags:
-        for child in module.children():
-            yield from _without_gradients(child)
-
-
-def _create(model_name: str, out_indices: tuple[int, ...], pretrained: bool, kwargs: Mapping[str, Any]) -> Any:
-    """Build timm's feature extractor, for any size of images where the model knows how."""
-    options: dict[str, Any] = {"features_only": True, "feature_cls": "getter", "out_indices": out_indices}
-    attempts = [{name: name == "dynamic_img_size"} for name in ANY_SIZE if name not in kwargs]
-    for attempt in [*attempts, {}]:
-        try:
-            getter = timm.create_model(model_name, pretrained=pretrained, **{**options, **attempt, **kwargs})
-        except TypeError as error:
-            if not any(name in str(error) for name in attempt):
-                raise
-        except AssertionError as error:
-            raise ValueError(f"out_indices={out_indices} of {model_name!r}: {error}") from None
-        else:
-            break
-    if not hasattr(getattr(getter, "model", None), "forward_intermediates"):
-        raise ValueError(f"model_name={model_name!r} has no forward_intermediates, which gives the features")
-    return getter

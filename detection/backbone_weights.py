@@ -43,26 +43,31 @@ def load_backbone(network: Any, checkpoint: str, *, prefix: str = "", names: Cal
         FileNotFoundError: If there is no such file.
     """
     source = f"checkpoint {checkpoint!r}"
-    if checkpoint.endswith(OWN_READERS) and hasattr(network, "load_pretrained"):
-        network.load_pretrained(checkpoint)
-        return len(network.state_dict())
-    state = _read(checkpoint)
-    holder = prefix or next((h for h in HOLDERS[::-1] if any(name.startswith(h) for name in state)), "")
-    state = {name.removeprefix(holder): value for name, value in state.items() if name.startswith(holder)}
-    if prefix and state and all(name.startswith("model.") for name in state):
-        state = {name.removeprefix("model."): value for name, value in state.items()}
-    if not state:
-        raise ValueError(f"{source} has nothing below prefix={prefix!r}")
     ours = hasattr(network, "convert_state")  # ours know the published layouts, and say what does not fit
-    state = network.convert_state(state) if ours else state
-    extra = state.keys() - network.state_dict().keys()
-    spare = extra & names() if extra else set()
-    state = {name: value for name, value in state.items() if name not in spare}
-    if not ours:
-        load_weights(network, state, source=source)
-        return len(state)
     try:
-        network.load_state_dict(state)
+        if checkpoint.endswith(OWN_READERS) and hasattr(network, "load_pretrained"):
+            network.load_pretrained(checkpoint)
+            return len(network.state_dict())
+        state = _below(_read(checkpoint), prefix, source)
+        state = network.convert_state(state) if ours else state
+        extra = state.keys() - network.state_dict().keys()
+        spare = extra & names() if extra else set()
+        state = {name: value for name, value in state.items() if name not in spare}
+        if ours:
+            network.load_state_dict(state)
+        else:
+            load_weights(network, state, source=source)
     except RuntimeError as error:
         raise ValueError(f"{source}: {error}") from None
     return len(state)
+
+
+def _below(state: dict[str, Tensor], prefix: str, source: str) -> dict[str, Tensor]:
+    """The part of a file that holds the network, under the network's own names."""
+    holder = prefix or next((h for h in HOLDERS[::-1] if any(name.startswith(h) for name in state)), "")
+    state = {name.removeprefix(holder): value for name, value in state.items() if name.startswith(holder)}
+    if not state:
+        raise ValueError(f"{source} has nothing below prefix={prefix!r}")
+    if prefix and all(name.startswith("model.") for name in state):
+        state = {name.removeprefix("model."): value for name, value in state.items()}
+    return state

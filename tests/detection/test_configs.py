@@ -22,8 +22,11 @@ from visionpe.detection.runner import load_config
 CONFIGS = Path(__file__).parents[2] / "configs"
 SETS = ("digits", "mnist", "imagenet/deit3_400e", "imagenet/deit3_finetune", "imagenet/adamw_300e")
 FILES = [str(path.relative_to(CONFIGS)) for name in SETS for path in sorted((CONFIGS / name).glob("*_vit*.py"))]
+# In digits/ there are detectors and segmentors as well.
+FILES = [file for file in FILES if not Path(file).name.startswith(("mask_rcnn_", "fcn_", "upernet_"))]
+PYRAMIDS = [f"imagenet/{family}_300e/{prefix}{family}_t.py" for family in ("swin", "cswin") for prefix in ("", "rope_")]
 RECIPES = [f"imagenet/{name}" for name in ("deit3_400e/ape_vit_s", "deit3_400e/ape_vit_b", "adamw_300e/ape_vit_s")]
-RECIPES.append("imagenet/deit3_finetune/ape_vit_b")
+RECIPES += ["imagenet/deit3_finetune/ape_vit_b", "imagenet/cswin_300e/cswin_t"]
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +81,33 @@ def test_one_training_step(file):
     assert torch.isfinite(losses["loss"])
     changed = [name for name, parameter in model.named_parameters() if not torch.equal(before[name], parameter)]
     assert len(changed) > 0.7 * len(before)
+
+
+@pytest.mark.parametrize("file", PYRAMIDS)
+def test_one_training_step_of_a_pyramid(file):
+    config = Config.fromfile(CONFIGS / file)
+    assert config.model.model_name == Path(file).stem
+    assert config.model.drop_path_rate == 0.2
+    config.model.update(img_size=32, embed_dim=16, depths=(1, 1, 1, 1), num_heads=(2, 2, 2, 4))
+    model = MODELS.build(config.model)
+    wrapper = build_optim_wrapper(model, config.optim_wrapper)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    samples = [DataSample().set_gt_label(label) for label in range(4)]
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
+    losses = model.train_step({"inputs": images, "data_samples": samples}, wrapper)
+    assert torch.isfinite(losses["loss"])
+    changed = [name for name, parameter in model.named_parameters() if not torch.equal(before[name], parameter)]
+    assert len(changed) > 0.7 * len(before)
+
+
+@pytest.mark.parametrize(("family", "batch", "rate", "norm"), [("swin", 1024, 1e-3, 5.0), ("cswin", 2048, 2e-3, None)])
+def test_recipes_of_pyramids(family, batch, rate, norm):
+    config = Config.fromfile(CONFIGS / f"imagenet/{family}_300e/{family}_t.py")
+    assert config.train_dataloader.batch_size * 8 == config.auto_scale_lr.base_batch_size == batch
+    optimizer = config.optim_wrapper.optimizer
+    assert (optimizer.type, optimizer.lr, optimizer.weight_decay) == ("AdamW", rate, 0.05)
+    assert config.optim_wrapper.clip_grad == (norm and {"max_norm": norm})
+    assert config.train_cfg.max_epochs == 300
 
 
 @pytest.mark.parametrize("file", ["digits/ape_vit.py", "imagenet/deit3_400e/rope_ape_vit_s.py"])

@@ -1,0 +1,19 @@
+# UPerNet on a plain ViT, with mmseg's settings for DeiT-B: levels from four blocks, AdamW 6e-5, decay 0.01, 160,000
+# iterations at 512 pixels, batch 8 x 2.
+_base_ = "mmseg::vit/vit_deit-b16_mln_upernet_8xb2-160k_ade20k-512x512.py"
+custom_imports = dict(imports=["visionpe.detection"], allow_failed_imports=False)
+
+model = dict(
+    pretrained=None,
+    backbone=dict(
+        _delete_=True,
+        type="TimmFeatures",
+        model_name="rope_vit_b",
+        pretrained=True,
+        img_size=224,
+        out_indices=(2, 5, 8, 11),
+        drop_path_rate=0.1,
+    ),
+)
+optim_wrapper = dict(constructor="TimmOptimWrapperConstructor", paramwise_cfg=dict(_delete_=True))
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=2))

@@ -1,0 +1,3 @@
+_base_ = "dino_rope_vit_b_1x.py"
+
+model = dict(backbone=dict(model_name="ape_vit_b"))

@@ -1,0 +1,3 @@
+_base_ = "../_base_/cswin_300e.py"
+
+model = dict(model_name="cswin_t")

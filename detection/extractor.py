@@ -1,0 +1,96 @@
+"""Building and freezing the timm model inside a backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import timm
+from timm.models import group_parameters
+from torch import nn
+
+# timm's keywords for models that otherwise insist on one size; the first that a model takes is given to it.
+ANY_SIZE = ("dynamic_img_size", "strict_img_size")
+
+
+def create_extractor(model_name: str, out_indices: tuple[int, ...], pretrained: bool, kwargs: Mapping[str, Any]) -> Any:
+    """Build timm's feature extractor, for any size of images where the model knows how.
+
+    Args:
+        model_name: Name for ``timm.create_model``.
+        out_indices: Stages or blocks whose features are wanted.
+        pretrained: Load the weights that timm knows.
+        kwargs: Further keywords for ``timm.create_model``.
+
+    Returns:
+        timm's extractor: its ``model`` is cut down to what the features need, its ``feature_info`` describes them.
+
+    Raises:
+        ValueError: If an index is out of range, or the model has no ``forward_intermediates``.
+    """
+    options: dict[str, Any] = {"features_only": True, "feature_cls": "getter", "out_indices": out_indices}
+    attempts = [{name: name == "dynamic_img_size"} for name in ANY_SIZE if name not in kwargs]
+    for attempt in [*attempts, {}]:
+        try:
+            getter = timm.create_model(model_name, pretrained=pretrained, **{**options, **attempt, **kwargs})
+        except TypeError as error:
+            if not any(name in str(error) for name in attempt):
+                raise
+        except AssertionError as error:
+            raise ValueError(f"{model_name!r} with out_indices={out_indices}: {error}") from None
+        else:
+            break
+    if not hasattr(getattr(getter, "model", None), "forward_intermediates"):
+        raise ValueError(f"model_name={model_name!r} has no forward_intermediates, which gives the features")
+    return getter
+
+
+def granularity(network: Any, strides: Sequence[int]) -> int:
+    """Return the pixels that the sides of images must be a multiple of, for features at ``strides``."""
+    patch = getattr(getattr(network, "patch_embed", None), "patch_size", None)
+    sides = {patch} if isinstance(patch, int) else set(patch or ())
+    # Patches that overlap (PVT) are larger than the steps between them.
+    return max(sides) if sides and not any(min(strides) % side for side in sides) else max(strides)
+
+
+def freeze(network: Any, model_name: str, stages: int, out_indices: Sequence[int]) -> list[nn.Module]:
+    """Take the gradients of the first stages, and of norms whose features nobody asked for.
+
+    Args:
+        network: A timm model.
+        model_name: Its name, for messages.
+        stages: -1 for none, 0 for the stem, n for the stem and the first n stages, by ``group_matcher``.
+        out_indices: Stages whose features are used.
+
+    Returns:
+        The modules to keep in evaluation mode.
+
+    Raises:
+        ValueError: If there are fewer stages, or the model does not tell them.
+    """
+    norms = getattr(network, "norms", None)
+    if isinstance(norms, nn.ModuleList):  # DDP would wait for their gradients
+        for index in set(range(len(norms))) - set(out_indices):
+            norms[index].requires_grad_(False)
+    if stages < 0:
+        return []
+    if not hasattr(network, "group_matcher"):
+        raise ValueError(f"frozen_stages={stages} needs a model with group_matcher; {model_name!r} has none")
+    layers = group_parameters(network, network.group_matcher(coarse=True), reverse=True)
+    last = max(layers.values(), default=0)
+    if stages > last:
+        raise ValueError(f"frozen_stages={stages} is too much for {model_name!r}; allowed: -1 to {last}")
+    for name, parameter in network.named_parameters():
+        if layers[name] <= stages:
+            parameter.requires_grad_(False)
+    return list(_without_gradients(network))
+
+
+def _without_gradients(module: nn.Module) -> Iterator[nn.Module]:
+    """The topmost modules of which all parameters are frozen."""
+    flags = [parameter.requires_grad for parameter in module.parameters()]
+    if flags and not any(flags):
+        yield module
+    elif flags:
+        for child in module.children():
+            yield from _without_gradients(child)

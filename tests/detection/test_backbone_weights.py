@@ -1,0 +1,113 @@
+"""Weights of a TimmFeatures: from classifiers, detectors and published files, all that it needs or an error."""
+
+import pickle
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from tiny_features import TINY, build, drawn
+
+from visionpe.detection import TimmImageClassifier
+
+
+@pytest.mark.parametrize("name", ["resnet18", "swin_tiny_patch4_window7_224", "rope_ape_vit_s", "vitdet_b", "cswin_t"])
+@pytest.mark.parametrize("way", ["model.safetensors", "classifier.pth", "detector.pth", "checkpoint_path"])
+def test_weights_of_other_models(name, way, tmp_path):
+    options = {key: value for key, value in TINY[name].items() if key != "out_indices"}
+    if name == "cswin_t":
+        options["feature_norms"] = True
+    classifier = drawn(TimmImageClassifier(name, num_classes=3, **options))
+    weights = classifier.model.state_dict()
+    kwargs = {"out_indices": (0,)} if len(TINY[name].get("out_indices", range(4))) == 4 else {}
+    file = tmp_path / way.replace("checkpoint_path", "model.safetensors")
+    if file.suffix == ".safetensors":
+        save_file(weights, file)
+    elif way == "classifier.pth":
+        torch.save({"state_dict": classifier.state_dict(), "meta": {"seed": 1}}, file)
+    else:
+        whole = build(name)
+        own = whole.model.state_dict()
+        whole.model.load_state_dict({key: value for key, value in weights.items() if key in own})
+        state = {f"backbone.{key}": value for key, value in whole.state_dict().items()}
+        torch.save({"state_dict": {**state, "neck.weight": torch.zeros(1)}}, file)
+
+    if way == "checkpoint_path":
+        backbone = build(name, checkpoint_path=str(file), **kwargs)
+    else:
+        backbone = build(name, init_cfg={"type": "Pretrained", "checkpoint": str(file)}, **kwargs)
+        key, value = next(iter(backbone.model.state_dict().items()))
+        assert not value.equal(weights[key])
+        backbone.init_weights()
+    own = backbone.model.state_dict()
+    assert len(own) < len(weights)
+    assert all(value.equal(weights[key]) for key, value in own.items())
+    assert any(key.split(".")[0] in ("norm", "head", "fc", "fc_norm") for key in weights.keys() - own.keys())
+
+
+@pytest.mark.parametrize("name", ["swin_t", "cswin_t"])
+def test_a_classifier_has_one_norm_and_features_have_four(name, tmp_path):
+    options = {key: value for key, value in TINY[name].items() if key != "feature_norms"}
+    weights = drawn(timm.create_model(name, **options)).state_dict()
+    save_file(weights, tmp_path / "model.safetensors")
+    own = build(name, checkpoint_path=str(tmp_path / "model.safetensors")).model.state_dict()
+    assert all(value.equal(weights[key]) for key, value in own.items() if not key.startswith("norms."))
+    assert own["norms.3.weight"].equal(weights["norm.weight"])
+    assert own["norms.0.weight"].eq(1).all()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "cswin_t"])
+def test_prefix_names_the_part_of_a_file(name, tmp_path):
+    whole = drawn(build(name))
+    file = tmp_path / "segmentor.pth"
+    torch.save({"state_dict": {f"student.backbone.{key}": value for key, value in whole.state_dict().items()}}, file)
+    config = {"type": "Pretrained", "checkpoint": str(file), "prefix": "student.backbone."}
+    backbone = build(name, init_cfg=config)
+    backbone.init_weights()
+    assert all(value.equal(whole.state_dict()[key]) for key, value in backbone.state_dict().items())
+    with pytest.raises(ValueError, match=r"nothing below prefix='teacher\.'"):
+        build(name, init_cfg={**config, "prefix": "teacher."}).init_weights()
+
+
+@pytest.mark.parametrize("name", ["resnet18", "rope_ape_vit_s", "cswin_t"])
+@pytest.mark.parametrize("fault", ["missing", "left over", "shape", "other model"])
+def test_weights_that_do_not_fit_are_refused(name, fault, tmp_path):
+    whole = build(name).model
+    state = dict(whole.state_dict())
+    key = next(key for key, value in state.items() if (key.endswith("weight") and value.ndim == 2) or "conv2" in key)
+    if fault == "missing":
+        del state[key]
+    elif fault == "left over":
+        state["blocks.99.weight"] = torch.zeros(1)
+    elif fault == "shape":
+        state[key] = torch.zeros(3, 3)
+    else:
+        state = {f"other.{key}": value for key, value in state.items()}
+    save_file(state, tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match=r"x\.safetensors"):
+        build(name, checkpoint_path=str(tmp_path / "x.safetensors"))
+
+
+def test_a_file_of_detectron2(tmp_path):
+    whole = drawn(build("vitdet_b")).model.state_dict()
+    arrays = {f"backbone.net.{key}": value.numpy() for key, value in whole.items() if "pos_encoding" not in key}
+    file = tmp_path / "model.pkl"
+    file.write_bytes(pickle.dumps({"model": arrays}))
+    own = build("vitdet_b", checkpoint_path=str(file)).model.state_dict()
+    assert all(value.equal(whole[key]) for key, value in own.items() if "pos_encoding" not in key)
+    del arrays["backbone.net.blocks.1.norm1.weight"]
+    file.write_bytes(pickle.dumps({"model": arrays}))
+    with pytest.raises(ValueError, match=r"model\.pkl.*missing from the file: blocks\.1\.norm1\.weight"):
+        build("vitdet_b", checkpoint_path=str(file))
+
+
+def test_published_wrappers(tmp_path):
+    weights = build("cswin_t").model.state_dict()
+    torch.save({"state_dict_ema": weights, "epoch": 3}, tmp_path / "x.pth")
+    own = build("cswin_t", checkpoint_path=str(tmp_path / "x.pth")).model.state_dict()
+    assert all(value.equal(weights[key]) for key, value in own.items())
+
+
+def test_missing_file():
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        build("resnet18", checkpoint_path="nowhere.safetensors")
