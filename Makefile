@@ -1,6 +1,8 @@
 # make            create .venv with everything installed
 # make test       install what is missing, then run every test
 # make quickstart train small ViTs on real digits and see accuracy against resolution
+# make quickstart-detection     train a Mask R-CNN on scenes of digits: box and mask AP, drawn predictions
+# make quickstart-segmentation  the same with a segmentation model: mIoU, drawn predictions
 # make lint       ruff and the type checker
 
 PYTHON ?= python3
@@ -8,7 +10,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: all test quickstart lint format clean
+.PHONY: all test quickstart quickstart-detection quickstart-segmentation lint format clean
 
 all: $(STAMP)
 
@@ -28,6 +30,12 @@ test: $(STAMP)
 
 quickstart: $(STAMP)
 	$(BIN)/python tools/quickstart.py
+
+quickstart-detection: $(STAMP)
+	$(BIN)/python tools/quickstart_detection.py
+
+quickstart-segmentation: $(STAMP)
+	$(BIN)/python tools/quickstart_segmentation.py
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

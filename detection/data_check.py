@@ -22,6 +22,9 @@ TREES = {
         images/       training/ADE_train_00000001.jpg ...   validation/ADE_val_00000001.jpg ...
         annotations/  training/ADE_train_00000001.png ...   validation/ADE_val_00000001.png ...""",
 }
+# Digit scenes are laid out as ADE20K is, under a dataset class that takes other classes.
+TREES["BaseSegDataset"] = TREES["ADE20KDataset"]
+SCENES = "digit_scenes"  # in a path: data that a tool of ours writes
 
 
 def _datasets(config: Any) -> Iterator[Mapping]:
@@ -36,27 +39,58 @@ def _datasets(config: Any) -> Iterator[Mapping]:
             yield from _datasets(item)
 
 
+def _needed(dataset: Mapping, kind: str) -> Iterator[Path]:
+    """The files and folders that ``dataset`` reads."""
+    root = Path(str(dataset["data_root"])).expanduser()
+    if kind == "ImageNet":
+        yield root / str(dataset.get("split", ""))
+        return
+    yield root
+    if dataset.get("ann_file"):
+        yield root / str(dataset["ann_file"])
+    yield from (root / str(folder) for folder in (dataset.get("data_prefix") or {}).values() if folder)
+
+
+def _how_to_get(root: str, option: str) -> str:
+    """What to do about a missing folder or file."""
+    folder, found, _ = root.partition(SCENES)
+    if found:
+        return f"Write the scenes with: python tools/make_digit_scenes.py --out {folder}{SCENES}"
+    return f"Link the data there, or give --cfg-options {option}"
+
+
+def _check_evaluators(config: Mapping, stage: str) -> None:
+    evaluators = config.get(f"{stage}_evaluator") or []
+    single = isinstance(evaluators, Mapping)
+    for index, evaluator in enumerate([evaluators] if single else evaluators):
+        file = str((evaluator or {}).get("ann_file") or "")
+        if file and "://" not in file and not Path(file).expanduser().is_file():
+            option = f"{stage}_evaluator.{'' if single else f'{index}.'}ann_file=FILE"
+            raise FileNotFoundError(f"{stage} annotations: {file!r} does not exist. {_how_to_get(file, option)}")
+
+
 def check_data(config: Mapping, stages: tuple[str, ...]) -> None:
-    """Make sure that the folders of the data sets exist.
+    """Make sure that the folders and annotation files of the data sets exist.
 
     Args:
-        config: A config with ``<stage>_dataloader`` entries.
+        config: A config with ``<stage>_dataloader`` and ``<stage>_evaluator`` entries.
         stages: Stages to check: of ``train``, ``val``, ``test``.
 
     Raises:
-        FileNotFoundError: If a folder is missing; shows the expected tree.
+        FileNotFoundError: If one is missing; shows the expected tree.
     """
     for stage in stages:
         for dataset in _datasets(config.get(f"{stage}_dataloader")):
             kind = str(dataset.get("type", "")).split(".")[-1]
             root = str(dataset["data_root"])
-            split = str(dataset.get("split", "")) if kind == "ImageNet" else ""
-            missing = Path(root, split)
-            if "://" in root or missing.expanduser().is_dir():
+            missing = next((path for path in _needed(dataset, kind) if not path.exists()), None)
+            if "://" in root or missing is None:
                 continue
             tree = TREES.get(kind)
+            what = "file" if missing.suffix == ".json" else "folder"
             raise FileNotFoundError(
-                f"{stage} data: folder {str(missing)!r} does not exist"
+                f"{stage} data: {what} {str(missing)!r} does not exist"
                 + (f"; expected\n\n    {root.rstrip('/')}/{tree}\n\n" if tree else "; ")
-                + f"Link the data there, or give --cfg-options {stage}_dataloader.dataset.data_root=FOLDER"
+                + _how_to_get(root, f"{stage}_dataloader.dataset.data_root=FOLDER")
             )
+        _check_evaluators(config, stage)

@@ -1,23 +1,28 @@
-"""From a config file to a Runner: what ``tools/train.py`` and ``tools/test.py`` share."""
+"""From a config file to a Runner: what ``tools/train.py``, ``test.py`` and ``predict.py`` share."""
 
 from __future__ import annotations
 
 import difflib
 import logging
 import os
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.dist import master_only
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+from torch import nn
 
 from .checkpoint import load_weights, read_state
 from .data_check import check_data
+from .neck_check import check_neck
 from .quiet import ConsoleFilter
+from .resume import newest_checkpoint
 
 
 class UsageError(Exception):
@@ -26,7 +31,10 @@ class UsageError(Exception):
 
 @RUNNERS.register_module()
 class QuietRunner(Runner):
-    """mmengine's Runner with a console that shows warnings and progress; the log file still holds everything."""
+    """mmengine's Runner with a console that shows warnings and progress, and with checkpoints that are always whole.
+
+    The log file still holds everything. A checkpoint is written under another name and renamed.
+    """
 
     def build_logger(self, log_level: int | str = "INFO", log_file: str | None = None, **kwargs: Any) -> MMLogger:
         """Build the logger, with :class:`~visionpe.detection.quiet.ConsoleFilter` on its console."""
@@ -35,6 +43,16 @@ class QuietRunner(Runner):
             if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
                 handler.addFilter(ConsoleFilter())
         return logger
+
+    @master_only
+    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Save as mmengine does, but so that a kill leaves no half a file."""
+        if "://" in str(out_dir):
+            super().save_checkpoint(out_dir, filename, *args, **kwargs)
+            return
+        partial = f".{filename}.partial"
+        super().save_checkpoint(out_dir, partial, *args, **kwargs)
+        os.replace(Path(out_dir, partial), Path(out_dir, filename))
 
 
 def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
@@ -70,6 +88,28 @@ def set_seed(config: Config, seed: int | None) -> None:
         config.randomness = {**config.get("randomness", {}), "seed": seed}
 
 
+def set_resume(config: Config, checkpoint: str) -> None:
+    """Go on from a checkpoint.
+
+    Args:
+        config: The config, with its ``work_dir``; changed in place.
+        checkpoint: A path, or ``auto`` for the newest in the work directory; without any there, training starts from
+            the config's own weights.
+
+    Raises:
+        UsageError: If there is no such file.
+    """
+    found = newest_checkpoint(config.work_dir) if checkpoint == "auto" else existing(checkpoint)
+    config.resume = found is not None
+    config.load_from = found or config.get("load_from")
+
+
+def forget_weights(model: dict[str, Any]) -> None:
+    """Name no weights to start from, neither in the model nor in its backbone: they come from elsewhere."""
+    for part in (model, model.get("backbone") or {}):
+        part.update({key: None for key in ("pretrained", "checkpoint_path", "init_cfg") if key in part})
+
+
 def set_launcher(config: Config, launcher: str) -> None:
     """Prepare distribution; under ``torchrun`` without a GPU, gloo takes the place of NCCL.
 
@@ -100,12 +140,26 @@ def set_launcher(config: Config, launcher: str) -> None:
 def set_amp(config: Config) -> None:
     """Turn on mixed precision: bfloat16 where the device has it, float16 with loss scaling otherwise.
 
+    In a detector the backbone alone runs in bfloat16: mmdet casts boxes to the dtype of the features, and bfloat16
+    rounds 1001 to 1000.
+
     Args:
         config: The config, changed in place.
 
     Raises:
-        UsageError: If the optimizer wrapper is of a kind of its own.
+        UsageError: If the optimizer wrapper is of a kind of its own, or a detector's backbone is no ``TimmFeatures``
+            or the GPU has no bfloat16.
     """
+    bfloat16 = not torch.cuda.is_available() or torch.cuda.is_bf16_supported()
+    if config.get("default_scope") == "mmdet":
+        backbone: Any = config.model.get("backbone") or {}
+        if backbone.get("type") != "TimmFeatures" or not bfloat16:
+            raise UsageError(
+                f"--amp for a detector needs a GPU with bfloat16 and model.backbone.type='TimmFeatures', "
+                f"which runs alone in it; here it is {backbone.get('type')!r}"
+            )
+        backbone.autocast = "bfloat16"
+        return
     kind = config.optim_wrapper.get("type", "OptimWrapper")
     if kind not in ("OptimWrapper", "AmpOptimWrapper", "AutocastOptimWrapper"):
         raise UsageError(f"--amp replaces OptimWrapper; the config has optim_wrapper.type={kind!r}")
@@ -113,7 +167,26 @@ def set_amp(config: Config) -> None:
         config.optim_wrapper.type = "AutocastOptimWrapper"
         return
     config.optim_wrapper.type = "AmpOptimWrapper"
-    config.optim_wrapper.dtype = "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+    config.optim_wrapper.dtype = "bfloat16" if bfloat16 else "float16"
+
+
+def set_fsdp(config: Config) -> None:
+    """Shard parameters, gradients and optimizer over the processes: mmengine's ``FSDPStrategy``.
+
+    Args:
+        config: The config, changed in place after :func:`set_launcher`; ``strategy`` in it is kept.
+
+    Raises:
+        UsageError: If there is no GPU or no launcher.
+    """
+    if config.launcher == "none" or not torch.cuda.is_available():
+        raise UsageError(
+            "--fsdp needs GPUs and a launcher: torchrun --nproc-per-node N tools/train.py ... --launcher pytorch"
+        )
+    config.runner_type = "FlexibleRunner"
+    # Parts below a million parameters cost more to gather than they save.
+    wrap = {"type": "torch.distributed.fsdp.wrap.size_based_auto_wrap_policy", "min_num_params": 1_000_000}
+    config.setdefault("strategy", {"type": "FSDPStrategy", "model_wrapper": {"auto_wrap_policy": wrap}})
 
 
 def build_runner(config: Config, *, stages: tuple[str, ...]) -> Runner:
@@ -127,14 +200,28 @@ def build_runner(config: Config, *, stages: tuple[str, ...]) -> Runner:
         The Runner; ``runner_type`` in the config names another class.
 
     Raises:
-        UsageError: If a data set is missing.
+        UsageError: If a data set is missing, or the neck does not fit the backbone.
     """
     try:
         check_data(config, stages)
     except FileNotFoundError as error:
         raise UsageError(str(error)) from None
+    # mmseg and pycocotools speak of what is not in the user's hands.
+    warnings.filterwarnings("ignore", module=r"mmseg\.|mmdet\.")
     config.setdefault("runner_type", "QuietRunner")
-    return RUNNERS.build(config)
+    runner = RUNNERS.build(config)
+    try:
+        check_neck(inner(runner.model))
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    return runner
+
+
+def inner(model: Any) -> Any:
+    """The model inside wrappers such as DDP."""
+    while is_model_wrapper(model):
+        model = model.module
+    return model
 
 
 def existing(checkpoint: str) -> str:
@@ -148,18 +235,17 @@ def existing(checkpoint: str) -> str:
     return checkpoint
 
 
-def load_strictly(runner: Runner, checkpoint: str) -> None:
-    """Load weights into the model of ``runner``: all of them, or none.
+def load_strictly(model: nn.Module, checkpoint: str) -> None:
+    """Load weights into ``model``: all of them, or none.
 
     Args:
-        runner: A Runner that has not started.
+        model: A whole model, wrapped or not.
         checkpoint: A ``.pth`` or ``.safetensors`` file.
 
     Raises:
         UsageError: If the weights do not fit the model.
     """
-    model = runner.model.module if is_model_wrapper(runner.model) else runner.model
     try:
-        load_weights(model, read_state(checkpoint), source=f"checkpoint {checkpoint!r}")
+        load_weights(inner(model), read_state(checkpoint), source=f"checkpoint {checkpoint!r}")
     except ValueError as error:
         raise UsageError(str(error)) from None

@@ -1,6 +1,7 @@
-"""Evaluate weights on the test split of a config, over mmengine's Runner.
+"""Evaluate weights on the test split of a config of mmpretrain, mmdet or mmseg, over mmengine's Runner.
 
     python tools/test.py configs/digits/rope_mixed_vit.py work_dirs/digits/rope_mixed_vit/model.safetensors
+    python tools/test.py configs/digits/mask_rcnn_rope_vit.py work_dirs/digits/mask_rcnn_rope_vit/iter_350.pth
 
 CHECKPOINT is a .pth of tools/train.py or an exported model.safetensors. Weights that do not fit are refused.
 """
@@ -20,7 +21,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("config", help="config file the weights were trained with")
-    parser.add_argument("checkpoint", help="weights: epoch_N.pth or model.safetensors")
+    parser.add_argument("checkpoint", help="weights: epoch_N.pth, iter_N.pth or model.safetensors")
     parser.add_argument("--work-dir", metavar="DIR", help="where the log goes (default: work_dirs/<config>)")
     parser.add_argument("--out", metavar="FILE", help="write the metrics into this JSON file")
     parser.add_argument(
@@ -58,18 +59,22 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
         # The Runner would load what fits and go on with a warning.
         config.load_from, config.resume = None, False
         # All weights come from CHECKPOINT: those a fine-tuning started from need not be there.
-        config.model.update({key: None for key in ("pretrained", "checkpoint_path", "init_cfg") if key in config.model})
+        setup.forget_weights(config.model)
         checkpoint = setup.existing(args.checkpoint)
         setup.set_seed(config, args.seed)
         setup.set_launcher(config, args.launcher)
         runner = setup.build_runner(config, stages=("test",))
-        setup.load_strictly(runner, checkpoint)
+        setup.load_strictly(runner.model, checkpoint)
     except setup.UsageError as error:
         sys.exit(f"test.py: error: {error}")
     metrics = runner.test()
     if args.out and runner.rank == 0:
-        Path(args.out).parent.mkdir(parents=True, exist_ok=True)
-        Path(args.out).write_text(json.dumps(metrics, indent=2) + "\n")
+        out = Path(args.out)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = out.with_name(f".{out.name}.{os.getpid()}")
+        # mmdet and mmseg give numpy's numbers.
+        temporary.write_text(json.dumps(metrics, indent=2, default=float) + "\n")
+        os.replace(temporary, out)
     return metrics
 
 

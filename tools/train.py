@@ -1,9 +1,11 @@
-"""Train a model from a config file, over mmengine's Runner.
+"""Train a model from a config file of mmpretrain, mmdet or mmseg, over mmengine's Runner.
 
     python tools/train.py configs/digits/rope_mixed_vit.py
+    python tools/train.py configs/digits/mask_rcnn_rope_vit.py --resume
     torchrun --nproc-per-node 8 tools/train.py configs/imagenet/deit3_400e/rope_mixed_vit_s.py --launcher pytorch --amp
 
-The work directory (work_dirs/<config> by default) receives the log, checkpoints, model.safetensors and model.json.
+The work directory (work_dirs/<config> by default) receives the log and checkpoints; a classifier's also
+model.safetensors and model.json. After a kill at any point the same command with --resume goes on.
 """
 
 from __future__ import annotations
@@ -27,7 +29,12 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
         metavar="CHECKPOINT",
         help="go on from CHECKPOINT, or without one from the newest in the work directory",
     )
-    parser.add_argument("--amp", action="store_true", help="mixed precision: bfloat16, on old GPUs float16; CPU too")
+    parser.add_argument(
+        "--amp",
+        action="store_true",
+        help="mixed precision: bfloat16, on old GPUs float16; in detectors the backbone only",
+    )
+    parser.add_argument("--fsdp", action="store_true", help="shard the model over the GPUs, instead of a copy on each")
     parser.add_argument(
         "--launcher",
         choices=["none", "pytorch", "slurm", "mpi"],
@@ -61,12 +68,13 @@ def main(argv: list[str] | None = None) -> None:
         if args.work_dir is not None:
             config.work_dir = args.work_dir
         if args.resume is not None:
-            config.resume = True
-            config.load_from = None if args.resume == "auto" else setup.existing(args.resume)
+            setup.set_resume(config, args.resume)
         if args.amp:
             setup.set_amp(config)
         setup.set_seed(config, args.seed)
         setup.set_launcher(config, args.launcher)
+        if args.fsdp:
+            setup.set_fsdp(config)
         runner = setup.build_runner(config, stages=("train", "val"))
     except setup.UsageError as error:
         sys.exit(f"train.py: error: {error}")

@@ -28,6 +28,7 @@ class Training:
         seed: Random seed.
         epochs: Of the whole training.
         options: Passed on as ``--cfg-options``, each ``key=value``.
+        unit: What ``epochs`` counts, as the log calls it: ``epoch`` or ``iter``.
     """
 
     name: str
@@ -36,11 +37,17 @@ class Training:
     seed: int
     epochs: int
     options: tuple[str, ...] = ()
+    unit: str = "epoch"
+
+    @property
+    def product(self) -> Path:
+        """The file that a finished run leaves, written last."""
+        return self.directory / ("model.json" if self.unit == "epoch" else f"{self.unit}_{self.epochs}.pth")
 
     @property
     def finished(self) -> bool:
         """Whether the run left its model."""
-        return (self.directory / "model.json").is_file() and (self.directory / "model.safetensors").is_file()
+        return self.product.is_file() and (self.unit != "epoch" or (self.directory / "model.safetensors").is_file())
 
     @property
     def log(self) -> Path:
@@ -68,7 +75,7 @@ class Training:
             )
 
     def done(self) -> tuple[int, float | None]:
-        """Epochs done and the latest training loss, read from the newest ``scalars.json``."""
+        """Epochs (or iterations) done and the latest training loss, read from the newest ``scalars.json``."""
         files = sorted(self.directory.glob("*/vis_data/scalars.json"))
         epoch, loss = 0, None
         for line in files[-1].read_text().splitlines() if files else []:
@@ -76,7 +83,7 @@ class Training:
                 scalars = json.loads(line)
             except ValueError:  # the last line is being written
                 continue
-            epoch, loss = scalars.get("epoch", epoch), scalars.get("loss", loss)
+            epoch, loss = scalars.get(self.unit, epoch), scalars.get("loss", loss)
         return int(epoch), loss
 
     def tail(self, lines: int = 12) -> str:
@@ -116,7 +123,7 @@ def train(trainings: Sequence[Training], console: Console, *, at_once: int, inte
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn("epoch {task.completed:.0f}/{task.total:.0f}"),
+        TextColumn("{task.fields[unit]} {task.completed:.0f}/{task.total:.0f}"),
         TextColumn("{task.fields[loss]}"),
         TimeElapsedColumn(),
         TextColumn("left"),
@@ -125,9 +132,10 @@ def train(trainings: Sequence[Training], console: Console, *, at_once: int, inte
     running: dict[TaskID, tuple[Training, subprocess.Popen]] = {}
     with Progress(*columns, console=console, speed_estimate_period=3600) as progress:
         total = sum(training.epochs for training in waiting)
-        overall = progress.add_task("all trainings", total=total, loss="")
+        unit = waiting[0].unit
+        overall = progress.add_task("all trainings", total=total, loss="", unit=unit, visible=len(waiting) > 1)
         bars = {
-            progress.add_task(training.name, total=training.epochs, start=False, loss=""): training
+            progress.add_task(training.name, total=training.epochs, start=False, loss="", unit=unit): training
             for training in waiting
         }
         queue = list(bars)
@@ -149,7 +157,7 @@ def train(trainings: Sequence[Training], console: Console, *, at_once: int, inte
                     if code or not training.finished:
                         progress.stop()
                         console.print(training.tail(), style="dim", highlight=False, markup=False)
-                        how = f"ended with exit code {code}" if code else "left no model.json"
+                        how = f"ended with exit code {code}" if code else f"left no {training.product.name}"
                         raise InputError(
                             f"the training of {training.name} {how}; the whole log: {training.log}. The same command "
                             "resumes it and the others"

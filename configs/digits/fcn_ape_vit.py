@@ -1,0 +1,3 @@
+_base_ = "_base_/fcn.py"
+
+model = dict(backbone=dict(model_name="ape_vit_ti"))

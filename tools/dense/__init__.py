@@ -1,0 +1,1 @@
+"""What the quickstarts of detection and segmentation share."""
