@@ -13,7 +13,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import master_only
 from mmengine.logging import MMLogger
-from mmengine.model import is_model_wrapper
+from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import nn
@@ -43,6 +43,11 @@ class QuietRunner(Runner):
             if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
                 handler.addFilter(ConsoleFilter())
         return logger
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        """Wrap the model for several processes; without a GPU its batch norms do not wait for each other."""
+        model = model if torch.cuda.is_available() else revert_sync_batchnorm(model)
+        return super().wrap_model(model_wrapper_cfg, model)
 
     @master_only
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
@@ -200,8 +205,13 @@ def build_runner(config: Config, *, stages: tuple[str, ...]) -> Runner:
         The Runner; ``runner_type`` in the config names another class.
 
     Raises:
-        UsageError: If a data set is missing, or the neck does not fit the backbone.
+        UsageError: If a data set or the weights to start from are missing, or the neck does not fit the backbone.
     """
+    for part in (config.model, config.model.get("backbone") or {}):
+        start = part.get("init_cfg") or {}
+        for each in start if isinstance(start, (list, tuple)) else [start]:
+            if each.get("type") == "Pretrained":
+                existing(each["checkpoint"])
     try:
         check_data(config, stages)
     except FileNotFoundError as error:
@@ -231,7 +241,9 @@ def existing(checkpoint: str) -> str:
         UsageError: If it is a local path and no such file exists.
     """
     if "://" not in checkpoint and not Path(checkpoint).expanduser().is_file():
-        raise UsageError(f"checkpoint {checkpoint!r} does not exist")
+        config = Path("configs", *Path(checkpoint).parts[1:-1]).with_suffix(".py")
+        made = f"; tools/train.py {config} makes it" if config.is_file() else ""
+        raise UsageError(f"checkpoint {checkpoint!r} does not exist{made}")
     return checkpoint
 
 

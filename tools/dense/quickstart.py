@@ -109,13 +109,13 @@ def run(args: argparse.Namespace, task: Task) -> list[dict[str, Any]]:
         scaling.errors.InputError: If an argument cannot be used or a training fails.
     """
     # After parsing: these imports take seconds, --help should not.
-    from mmengine.config import Config
     from rich.console import Console
 
     from dense import report
     from dense.evaluation import draw
     from scaling.errors import InputError
     from scaling.trainings import Training, train
+    from visionpe.detection.runner import load_config
 
     start = time.monotonic()
     width = None if sys.stdout.isatty() else 120
@@ -131,7 +131,7 @@ def run(args: argparse.Namespace, task: Task) -> list[dict[str, Any]]:
         if encoding not in task.known():
             raise InputError(f"--encodings {encoding}: no {task.config(encoding)}; allowed: {', '.join(task.known())}")
         config = task.config(encoding)
-        iters = args.iters or Config.fromfile(config, import_custom_modules=False).train_cfg.max_iters
+        iters = args.iters or load_config(str(config)).train_cfg.max_iters
         directory = args.out.resolve() / f"{encoding}_seed{args.seed}_{iters}iters"
         given = [f"{key}={value}" for key, value in options.items()]
         given += [f"train_cfg.max_iters={iters}"] if args.iters else []
