@@ -72,6 +72,7 @@ def run(args: argparse.Namespace) -> None:
     import resolution_scaling
     from mmengine.config import Config
 
+    import visionpe
     from scaling.arguments import parser as scaling_parser
     from scaling.errors import InputError
     from scaling.models import from_runs
@@ -86,7 +87,8 @@ def run(args: argparse.Namespace) -> None:
         if value is not None and value < 1:
             raise InputError(f"--{name} {value}: must be at least 1")
     folder = ROOT / "configs" / args.data
-    known = sorted(path.name.removesuffix("_vit.py") for path in folder.glob("*_vit.py"))
+    # Configs of detectors and segmentors stand beside them.
+    known = [name for name in visionpe.list_encodings() if (folder / f"{name}_vit.py").is_file()]
     trainings = []
     for encoding in dict.fromkeys(args.encodings):
         if encoding not in known:

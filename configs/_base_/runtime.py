@@ -3,5 +3,5 @@ _base_ = "mmpretrain::_base_/default_runtime.py"
 custom_imports = dict(imports=["visionpe.detection"], allow_failed_imports=False)
 # Weights and description for timm.create_model, written after training.
 custom_hooks = [dict(type="ExportHook")]
-default_hooks = dict(checkpoint=dict(max_keep_ckpts=1))
+default_hooks = dict(checkpoint=dict(max_keep_ckpts=2))
 randomness = dict(seed=0)

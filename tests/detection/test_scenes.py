@@ -11,7 +11,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from pycocotools.coco import COCO
 
 import visionpe.detection  # noqa: F401
-from visionpe.detection import scenes as maker
+from visionpe.detection.scene_drawing import _glyphs
 from visionpe.detection.scenes import SceneSettings, scenes, write_scenes, written
 
 ROOT = Path(__file__).parents[2]
@@ -134,7 +134,7 @@ def test_same_seed_same_bytes_and_a_scene_does_not_depend_on_their_number(folder
 
 
 def test_training_and_validation_use_different_digits():
-    train, val = ({glyph.tobytes() for glyph in maker._glyphs(split)[0]} for split in ("train", "val"))
+    train, val = ({glyph.tobytes() for glyph in _glyphs(split)[0]} for split in ("train", "val"))
     assert len(train) > 3000
     assert len(val) > 900
     assert not train & val

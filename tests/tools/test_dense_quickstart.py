@@ -5,12 +5,12 @@ import json
 from pathlib import Path
 
 import pytest
+from mmengine.config import ConfigDict
+
 from dense import report
 from dense.evaluation import set_scale
 from dense.quickstart import main, parser
 from dense.tasks import DETECTION, SEGMENTATION
-from mmengine.config import ConfigDict
-
 from scaling.errors import InputError
 from scaling.trainings import Training
 

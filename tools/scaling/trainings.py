@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -72,6 +74,7 @@ class Training:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
                 cwd=Path(__file__).parents[2],
+                start_new_session=True,  # so that its data workers can be stopped with it
             )
 
     def done(self) -> tuple[int, float | None]:
@@ -93,7 +96,9 @@ class Training:
 
 def _stop(processes: Sequence[subprocess.Popen]) -> None:
     for process in processes:
-        process.terminate()
+        # Data workers outlive a process that is terminated alone.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
     for process in processes:
         try:
             process.wait(10)
