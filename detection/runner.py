@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib
 import logging
 import os
 import warnings
@@ -22,7 +23,7 @@ from .checkpoint import load_weights, read_state
 from .data_check import check_data
 from .errors import UsageError
 from .neck_check import check_neck
-from .quiet import ConsoleFilter
+from .quiet import ConsoleFilter, quiet_imports
 from .resume import newest_checkpoint
 from .run_modes import set_amp, set_fsdp, set_launcher
 
@@ -94,6 +95,9 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
         raise UsageError(f"config {path!r} does not exist" + (f"; did you mean {', '.join(near)}?" if near else ""))
     config = Config.fromfile(str(file))
     config.merge_from_dict(options or {})
+    if config.get("default_scope") == "mmdet":  # it prints that an optional part is missing, once for each of two
+        with quiet_imports():
+            importlib.import_module("mmdet.datasets")
     if config.get("work_dir") is None:
         parts = file.resolve().with_suffix("").parts
         below = parts[len(parts) - parts[::-1].index("configs") :] if "configs" in parts else parts[-1:]
