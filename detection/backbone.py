@@ -10,7 +10,6 @@ import timm
 import torch
 import torch.nn.functional as F
 from mmengine.logging import print_log
-from mmengine.model import BaseModule, initialize
 from mmengine.registry import MODELS
 from torch import Tensor
 
@@ -19,10 +18,11 @@ from visionpe import set_policy
 from .backbone_weights import load_backbone
 from .classifier import check_model_name
 from .extractor import create_extractor, freeze, granularity
+from .initialising import KeepsWeights
 
 
 @MODELS.register_module()
-class TimmFeatures(BaseModule):
+class TimmFeatures(KeepsWeights):
     """The features of a timm model: maps ``(B, C, height, width)`` at ``out_indices``, for a neck or a head.
 
     Any input size runs that the model is able to take. Images that it cannot cut evenly are padded with zeros below and
@@ -61,8 +61,6 @@ class TimmFeatures(BaseModule):
         ValueError: If the model is unknown or gives no features, an index or ``frozen_stages`` is out of range,
             ``channels`` or ``strides`` differ from what is there, or weights or ``policy`` do not fit.
     """
-
-    _is_init: bool  # mmengine's mark that init_weights has run
 
     def __init__(
         self,
@@ -152,23 +150,6 @@ class TimmFeatures(BaseModule):
         """Names of the weights of the whole model, with the parts that features do not need."""
         with torch.device("meta"):
             return set(timm.create_model(self.model_name, **{"num_classes": 1, **self.model_kwargs}).state_dict())
-
-    def init_weights(self) -> None:
-        """Apply ``init_cfg`` once; without one leave the weights as they were built or loaded.
-
-        Raises:
-            ValueError: If a ``Pretrained`` checkpoint does not fit.
-        """
-        if self._is_init:
-            return
-        configs = [self.init_cfg] if isinstance(self.init_cfg, dict) else list(self.init_cfg or [])
-        # Pretrained weights go last, so that nothing overwrites them.
-        for config in sorted(configs, key=lambda c: c["type"] == "Pretrained"):
-            if config["type"] == "Pretrained":
-                self.load_weights(config["checkpoint"], prefix=config.get("prefix") or "")
-            else:
-                initialize(self, config)
-        self._is_init = True
 
     def train(self, mode: bool = True) -> TimmFeatures:
         """Training mode, but for the frozen parts."""

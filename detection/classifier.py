@@ -7,11 +7,11 @@ from typing import Any
 
 import timm
 from mmengine.logging import print_log
-from mmengine.model import initialize
 from mmengine.registry import MODELS
 from mmpretrain.models.classifiers.timm import TimmClassifier
 
 from .checkpoint import load_weights, read_state
+from .initialising import KeepsWeights
 
 
 def check_model_name(model_name: str) -> None:
@@ -32,7 +32,7 @@ def check_model_name(model_name: str) -> None:
 
 
 @MODELS.register_module()
-class TimmImageClassifier(TimmClassifier):
+class TimmImageClassifier(KeepsWeights, TimmClassifier):
     """A timm model with a loss: mmpretrain's ``TimmClassifier`` that keeps the weights it was given.
 
     timm initialises (or loads) a model when it builds it. mmengine's ``Runner.train`` would initialise it again and
@@ -52,8 +52,6 @@ class TimmImageClassifier(TimmClassifier):
     Raises:
         ValueError: If ``model_name`` is unknown.
     """
-
-    _is_init: bool  # mmengine's mark that init_weights has run
 
     def __init__(
         self,
@@ -79,24 +77,16 @@ class TimmImageClassifier(TimmClassifier):
         self.model_name = model_name
         self.model_kwargs = kwargs
 
-    def init_weights(self) -> None:
-        """Apply ``init_cfg`` once; without one leave the weights as timm built or loaded them.
+    def load_weights(self, checkpoint: str, *, prefix: str = "") -> None:
+        """Load weights into the classifier: all but its head must be there.
+
+        Args:
+            checkpoint: A file or URL that mmengine knows.
+            prefix: Only what is below this name in the file.
 
         Raises:
-            ValueError: If a ``Pretrained`` checkpoint does not fit.
+            ValueError: If they do not fit.
         """
-        if self._is_init:
-            return
-        configs = [self.init_cfg] if isinstance(self.init_cfg, dict) else list(self.init_cfg or [])
-        # Pretrained weights go last, so that nothing overwrites them.
-        for config in sorted(configs, key=lambda c: c["type"] == "Pretrained"):
-            if config["type"] == "Pretrained":
-                self._load_pretrained(config["checkpoint"], prefix=config.get("prefix") or "")
-            else:
-                initialize(self, config)
-        self._is_init = True
-
-    def _load_pretrained(self, checkpoint: str, *, prefix: str) -> None:
         state = {
             name.removeprefix(prefix): value
             for name, value in read_state(checkpoint).items()
