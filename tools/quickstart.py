@@ -8,22 +8,18 @@ running it again resumes.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+
+from scaling.program import cores, exit_code
 
 ROOT = Path(__file__).resolve().parents[1]
 ENCODINGS = ("none", "ape", "rope_mixed", "cpe")
 FACTORS = ("0.5x", "1x", "1.5x", "2x", "2.5x", "3x")
 # A model runs under those of them that apply to it; `none` has nothing to adapt and runs as built.
 POLICIES = ("bicubic", "extrapolate", "interpolate")
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def parser() -> argparse.ArgumentParser:
@@ -126,20 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code: 0, 2 for input that cannot be used or a failed training, 130 when interrupted.
     """
     args = parser().parse_args(argv)
-    try:
-        from scaling.errors import InputError
-    except ImportError as error:
-        print(f"error: {error}; `make` installs what is missing", file=sys.stderr)
-        return 2
-    try:
-        run(args)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on from there", file=sys.stderr)
-        return 130
-    return 0
+    return exit_code(lambda: run(args))
 
 
 if __name__ == "__main__":

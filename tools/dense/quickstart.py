@@ -11,11 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dense.tasks import Task
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+from scaling.program import cores, exit_code
 
 
 def parser(task: Task, description: str | None) -> argparse.ArgumentParser:
@@ -172,17 +168,4 @@ def main(task: Task, description: str | None, argv: Sequence[str] | None = None)
     args = parser(task, description).parse_args(argv)
     # More threads than cores that are free make a training ten times slower.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    try:
-        from scaling.errors import InputError
-    except ImportError as error:
-        print(f"error: {error}; `make` installs what is missing", file=sys.stderr)
-        return 2
-    try:
-        run(args, task)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on from there", file=sys.stderr)
-        return 130
-    return 0
+    return exit_code(lambda: run(args, task))
