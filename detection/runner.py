@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import itertools
 import logging
 import os
 import warnings
@@ -42,6 +43,9 @@ __all__ = [
     "set_resume",
     "set_seed",
 ]
+
+
+_RUNS = itertools.count()
 
 
 @RUNNERS.register_module()
@@ -158,12 +162,21 @@ def build_runner(config: Config, *, stages: tuple[str, ...]) -> Runner:
     # mmseg and pycocotools speak of what is not in the user's hands.
     warnings.filterwarnings("ignore", module=r"mmseg\.|mmdet\.")
     config.setdefault("runner_type", "QuietRunner")
+    _name_apart(config)
     runner = RUNNERS.build(config)
     try:
         check_neck(inner(runner.model))
     except ValueError as error:
         raise UsageError(str(error)) from None
     return runner
+
+
+def _name_apart(config: Config) -> None:
+    """Give every run of a process its own logger and visualizer: mmengine keeps them by name and second of the start."""
+    if config.get("visualizer"):
+        config.visualizer.pop("name", None)
+    if run := next(_RUNS):
+        config.experiment_name = f"{config.get('experiment_name') or Path(config.filename or 'run').stem}_{run}"
 
 
 def inner(model: Any) -> Any:

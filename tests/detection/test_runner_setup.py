@@ -1,6 +1,7 @@
 """What a Runner is spared: weights that are not there, and batch norms that wait for GPUs."""
 
 import logging
+import time
 
 import pytest
 import torch
@@ -27,3 +28,14 @@ def test_no_synchronised_norms_without_a_gpu():
     model = runner.wrap_model(None, nn.Sequential(nn.SyncBatchNorm(4)))
     assert not any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
     model(torch.randn(2, 4, 3, 3))
+
+
+@pytest.mark.parametrize("config", ["rope_mixed_vit", "fcn_cpe_vit"])
+def test_two_runs_of_one_second_write_apart(config, tmp_path, monkeypatch):
+    # mmengine keeps loggers and visualizers by the name of the run, which ends with the second it started in.
+    strftime = time.strftime
+    monkeypatch.setattr(time, "strftime", lambda format, *at: strftime(format, time.gmtime(0)))
+    for name in ("a", "b"):
+        config_of_run = load_config(f"configs/digits/{config}.py", {"work_dir": str(tmp_path / name)})
+        runner = build_runner(config_of_run, stages=())
+        assert next(iter(runner.visualizer._vis_backends.values()))._save_dir.startswith(str(tmp_path / name))
