@@ -104,6 +104,10 @@ class LoadsPublished(nn.Module):
         """A published state dict, without wrappers, in our layout; ours stays as it is."""
         return state
 
+    def to_modules(self, state: StateDict) -> StateDict:
+        """Our layout under the names of the modules, where these differ."""
+        return state
+
     def measure_from(self, img_size: tuple[int, int], patch_size: tuple[int, int]) -> None:
         """Let policies measure from another size, pixels. Default: they stay."""
 
@@ -119,7 +123,7 @@ class LoadsPublished(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         own = {k: state_dict.pop(k) for k in list(state_dict) if k.startswith(prefix)}
-        converted = self.convert_state({k[len(prefix) :]: v for k, v in own.items()})
+        converted = self.to_modules(self.convert_state({k[len(prefix) :]: v for k, v in own.items()}))
         state_dict.update({prefix + k: v for k, v in converted.items()})
         super()._load_from_state_dict(state_dict, prefix, *args)
 

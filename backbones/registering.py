@@ -13,7 +13,8 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models._features import FeatureGetterNet
 
 from visionpe.backbones.loading import checkpoint_filter_fn
-from visionpe.registry import on_register
+from visionpe.base import PositionEncoding
+from visionpe.registry import get_encoding, on_register
 
 # Model names shorter than their specification; of two rotary forms the paper's best has the plain name.
 SHORT = {"rope_mixed": "rope"}
@@ -67,6 +68,7 @@ class Family:
         cfgs: ``cfgs(prefix, size)`` gives tag -> timm's default_cfg, the first being the default.
         out_indices: Features that ``features_only`` gives by default.
         specs: Encoding -> its specification in this family, where options differ from those of the encoding.
+        takes: Whether an encoding can work in this family at all; no name is registered where not.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Family:
     cfgs: Callable[[str, str], dict[str, dict[str, Any]]] = lambda prefix, size: {"": base_cfg()}
     out_indices: Any = (0, 1, 2, 3)
     specs: Mapping[str, Any] = field(default_factory=dict)
+    takes: Callable[[type[PositionEncoding]], bool] = lambda encoding: True
 
     def create(self, variant: str, pretrained: bool = False, *, pretrained_strict: bool = True, **kwargs: Any) -> Any:
         """Build a model, as timm's entry points do.
@@ -126,4 +129,9 @@ class Family:
 
     def register_encodings(self) -> None:
         """Register a name for every encoding that is known now or later."""
-        on_register(lambda name: self.register(SHORT.get(name, name), self.specs.get(name, name)))
+
+        def register(name: str) -> None:
+            if self.takes(get_encoding(name)):
+                self.register(SHORT.get(name, name), self.specs.get(name, name))
+
+        on_register(register)

@@ -20,13 +20,13 @@ class Inside:
         dim: Width of its heads together.
         num_heads: Its heads.
         depth: Blocks that have it.
-        grid_size: Height and width of the window at the trained size, tokens.
+        grid_size: Tokens along each axis of the window at the trained size.
     """
 
     dim: int
     num_heads: int
     depth: int
-    grid_size: tuple[int, int]
+    grid_size: tuple[int, ...]
 
 
 def _injects(part: PositionEncoding) -> bool:
@@ -46,10 +46,10 @@ class StageEncoding(nn.Module):
         dim: Width of the tokens.
         num_heads: Attention heads.
         depth: Blocks of the stage.
-        grid_size: Height and width of the map at the trained size, tokens.
+        grid_size: Tokens along each axis of the map at the trained size.
         kinds: Name -> what attention in that kind of window is built for.
         first: The tokens of this stage come from the patch embedding.
-        device, dtype: Of the parameters.
+        factory: ``device`` and ``dtype`` of the parameters, and what the backbone knows besides.
 
     Raises:
         ValueError: If a part is unknown or cannot work here.
@@ -62,7 +62,7 @@ class StageEncoding(nn.Module):
         dim: int,
         num_heads: int,
         depth: int,
-        grid_size: tuple[int, int],
+        grid_size: tuple[int, ...],
         kinds: Mapping[str, Inside],
         first: bool = True,
         **factory: Any,

@@ -14,6 +14,7 @@ from visionpe import flex, kernels
 from visionpe.axial import axial_attention, axial_bias
 from visionpe.bias import AxesBias, Bias, LowRankBias
 from visionpe.choices import check_choice
+from visionpe.signal_bias import signal_bias
 
 # Of a window; longer sequences are left to the fused kernel.
 SMALL_TOKENS = 64
@@ -54,6 +55,8 @@ def attend(
     check_choice("kernel", kernel, Kernel)
     if (axial := axial_bias(biases, mask)) is not None:  # another attention, with one kernel
         return axial_attention(q, k, v, axial, dropout_p=dropout_p, scale=scale)
+    if scale is None and kernel == "auto" and (signal := signal_bias(biases, k, mask, dropout_p)) is not None:
+        return signal.attend(k, v, mask)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     if kernel == "math":
         return kernels.math(q, k, v, biases, mask, dropout_p, scale)

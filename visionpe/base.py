@@ -45,6 +45,8 @@ class PositionEncoding(nn.Module):
     takes_coords: bool = True
     # True where explicit coordinates are read as whole numbers.
     whole_coords: ClassVar[bool] = False
+    # True where tokens may stand at any real coordinates on three axes: sparse voxels.
+    irregular: bool = False
     # True where attended tokens are taken for a piece of the map, in which neighbours stand side by side.
     reads_neighbours: bool = False
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,12 +22,17 @@ class Grid:
         window: Window per axis if attention is windowed, else None.
         coords: Explicit coordinates ``(N, axes)`` or ``(B, N, axes)`` in token units, in the order of ``size``,
             where the tokens are not a full grid (dropped patches, sparse voxels). ``size`` is then their extent.
+        signals: What else is known of the spatial tokens, colour and normal, ``(N, 3 k)`` or ``(B, N, 3 k)``.
+        cloud: Which cloud each token belongs to, ``(N,)``, where several share a sequence; else None.
     """
 
     size: tuple[int, ...]
     prefix: int = 0
     window: tuple[int, ...] | None = None
     coords: Tensor | None = None
+    signals: Tensor | None = None
+    cloud: Tensor | None = None
+    _kept: dict[Hashable, Any] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def axes(self) -> int:
@@ -57,3 +64,14 @@ class Grid:
             return self.coords.to(device=device, dtype=dtype)
         axes = torch.meshgrid(*self.axis_positions(device=device, dtype=dtype), indexing="ij")
         return torch.stack(axes, dim=-1).flatten(0, -2)  # (N, axes)
+
+    def keep(self, key: Hashable, build: Callable[[], Any]) -> Any:
+        """What follows from these positions and no parameter: built once, and gone with this object.
+
+        For irregular tokens, whose positions are those of one pass; of a full grid the encodings keep their own.
+        """
+        if torch.compiler.is_compiling():
+            return build()
+        if key not in self._kept:
+            self._kept[key] = build()
+        return self._kept[key]

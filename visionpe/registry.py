@@ -149,7 +149,7 @@ def parse_spec(spec: Spec) -> list[tuple[str, dict[str, Any]]]:
 
 
 # What a backbone may say of itself, for the encodings that ask.
-HINTS = ("prefix_slots",)
+HINTS = ("prefix_slots", "signals", "quant_size")
 
 
 def _keywords(cls: type[PositionEncoding]) -> set[str]:
@@ -165,11 +165,19 @@ def _keywords(cls: type[PositionEncoding]) -> set[str]:
     return allowed
 
 
+def encoding_classes(spec: Spec) -> list[type[PositionEncoding]]:
+    """The class of every part of a specification, before anything is built.
+
+    Raises:
+        ValueError: If a name is unknown, with near matches.
+    """
+    return [_WRAPPERS[name] if name in _WRAPPERS else get_encoding(name) for name, _ in parse_spec(spec)]
+
+
 def create_encodings(spec: Spec, **context: Any) -> list[PositionEncoding]:
     """Build every part of a specification. See :func:`create_encoding`."""
     parts = []
-    for name, options in parse_spec(spec):
-        cls = _WRAPPERS[name] if name in _WRAPPERS else get_encoding(name)
+    for cls, (name, options) in zip(encoding_classes(spec), parse_spec(spec)):
         allowed = _keywords(cls)
         for key in options:
             if key == "over" and key not in allowed:
@@ -192,8 +200,8 @@ def create_encoding(spec: Spec, **context: Any) -> PositionEncoding | Compositio
     Args:
         spec: A name, ``"a+b"``, ``"a(b)"``, a dict with ``name`` and options, or a list of those.
         context: What the backbone knows: ``dim``, ``num_heads``, and where they matter ``depth``, ``grid_size``,
-            ``device``, ``dtype``; ``prefix_slots=0`` where there are no prefix tokens. Options of the specification
-            go first.
+            ``device``, ``dtype``; ``prefix_slots=0`` where there are no prefix tokens, ``signals`` and ``quant_size``
+            where tokens have colours or normals. Options of the specification go first.
 
     Returns:
         The encoding, or a composition where there are several.

@@ -36,6 +36,7 @@ class Alibi2D(OffsetEncoding):
     """
 
     source = "CROMA, arXiv 2311.00566"
+    irregular = True
     fixed = True
 
     def function(self, offsets: Sequence[Tensor], grid: Grid, layer: int) -> Tensor:

@@ -44,6 +44,7 @@ class CommutingRoPE(WideParameters, PositionEncoding):
     """
 
     source = "ComRoPE, arXiv 2506.03737"
+    irregular = True
     policies = ("interpolate", "extrapolate")
 
     def __init__(

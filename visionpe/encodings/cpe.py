@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -13,6 +13,12 @@ from visionpe.base import PositionEncoding
 from visionpe.grid import Grid
 from visionpe.registry import register_encoding
 from visionpe.resize import POSITION_POLICIES
+from visionpe.sparse import Neighbourhood
+
+CONVS: dict[int, tuple[type[nn.Module], Callable[..., Tensor]]] = {
+    2: (nn.Conv2d, F.conv2d),
+    3: (nn.Conv3d, F.conv3d),
+}
 
 
 @register_encoding("cpe")
@@ -20,7 +26,8 @@ class ConditionalPositionEncoding(PositionEncoding):
     """A depthwise convolution over the map of tokens, plus the identity, after the first block.
 
     Source: "Conditional Positional Encodings for Vision Transformers", section 3.3 (the generator, PEG); zero padding
-    at the border is what tells the tokens where they are. Prefix tokens pass by.
+    at the border is what tells the tokens where they are. Prefix tokens pass by. On three axes it is a convolution of
+    volumes, or of sparse voxels (a grid with ``coords`` in whole cells and ``cloud``), where empty cells are zero.
 
     Args:
         kernel_size: Side of the kernel in tokens, odd.
@@ -30,10 +37,11 @@ class ConditionalPositionEncoding(PositionEncoding):
             where the ratio is whole).
 
     Raises:
-        ValueError: If ``kernel_size`` is even or a layer does not exist.
+        ValueError: If ``kernel_size`` is even, a layer does not exist, or there are neither two nor three axes.
     """
 
     source = "CPVT, arXiv 2102.10882"
+    irregular = True
     policies = POSITION_POLICIES
     takes_coords = False
 
@@ -44,8 +52,11 @@ class ConditionalPositionEncoding(PositionEncoding):
         if not layers or not all(0 <= layer < self.depth for layer in layers):
             raise ValueError(f"layers={tuple(layers)} must lie in 0..{self.depth - 1}")
         self.kernel_size, self.layers = kernel_size, tuple(layers)
+        if len(self.grid_size) not in CONVS:
+            raise ValueError(f"grid_size={self.grid_size}: cpe stands on two or three axes")
+        conv, _ = CONVS[len(self.grid_size)]
         self.proj = nn.ModuleList(
-            nn.Conv2d(self.dim, self.dim, kernel_size, padding=kernel_size // 2, groups=self.dim, **self.factory)
+            conv(self.dim, self.dim, kernel_size, padding=kernel_size // 2, groups=self.dim, **self.factory)
             for _ in self.layers
         )
 
@@ -55,11 +66,14 @@ class ConditionalPositionEncoding(PositionEncoding):
     def refine(self, x: Tensor, grid: Grid, *, layer: int = 0) -> Tensor:
         if layer not in self.layers:
             return x
+        conv: Any = self.proj[self.layers.index(layer)]
+        if grid.cloud is not None:
+            return x + self._sparse(x, conv, grid)
         if not grid.dense:
             raise ValueError("cpe needs the full map of tokens: its convolution is undefined where patches are dropped")
         prefix, tokens = x[:, : grid.prefix], x[:, grid.prefix :]
-        tokens = tokens.transpose(1, 2).unflatten(2, grid.size)  # (B, dim, height, width)
-        tokens = tokens + self._convolve(tokens, self.proj[self.layers.index(layer)], grid)
+        tokens = tokens.transpose(1, 2).unflatten(2, grid.size)  # (B, dim, [time,] height, width)
+        tokens = tokens + self._convolve(tokens, conv, grid)
         tokens = tokens.flatten(2).transpose(1, 2)
         return torch.cat((prefix, tokens), dim=1) if grid.prefix else tokens
 
@@ -69,9 +83,25 @@ class ConditionalPositionEncoding(PositionEncoding):
         spread = [
             stretch(self.kernel_size, size, trained, conv.weight) for size, trained in zip(grid.size, self.grid_size)
         ]
-        weight = spread[0] @ conv.weight @ spread[1].T  # (dim, 1, 2 reach + 1, 2 reach + 1)
+        weight = conv.weight  # (dim, 1, kernel_size, kernel_size)
+        for axis, taps in enumerate(spread, start=2):
+            weight = torch.tensordot(weight, taps, dims=([axis], [1])).movedim(-1, axis)  # 2 reach + 1 along it
         padding = [s.shape[0] // 2 for s in spread]
-        return F.conv2d(tokens, weight, conv.bias, padding=padding, groups=self.dim)
+        return CONVS[len(spread)][1](tokens, weight, conv.bias, padding=padding, groups=self.dim)
+
+    def _sparse(self, x: Tensor, conv: Any, grid: Grid) -> Tensor:
+        """The same among sparse voxels: cells that hold none count as zero, like the border of a map."""
+        assert grid.coords is not None
+        assert grid.cloud is not None
+        cells = torch.cat((grid.cloud[:, None], grid.coords), dim=1)
+        width = self.kernel_size
+        around = grid.keep(("cells around", width), lambda: Neighbourhood(cells, width=width))
+        tokens, weight = x[0], conv.weight[:, 0].to(x.dtype)  # (N, dim), (dim, width, width, width)
+        out = conv.bias.to(x.dtype).expand_as(tokens)
+        for step, (here, there) in zip(around.steps, around.pairs):
+            tap = weight[(slice(None), *(n + width // 2 for n in step))]
+            out = out.index_add(0, here, tokens[there] * tap)
+        return out[None]
 
 
 def stretch(kernel_size: int, size: int, trained: int, like: Tensor) -> Tensor:

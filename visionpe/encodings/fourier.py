@@ -39,6 +39,7 @@ class LearnableFourierFeatures(PositionEncoding):
     """
 
     source = "Learnable Fourier Features, arXiv 2106.02795"
+    irregular = True
     policies = ("interpolate", "extrapolate")
 
     def __init__(

@@ -43,6 +43,7 @@ class ManhattanDecay(OffsetEncoding):
     """
 
     source = "RMT, arXiv 2309.11523"
+    irregular = True
     fixed = True
 
     def __init__(

@@ -9,3 +9,4 @@ class NoEncoding(PositionEncoding):
     """Tokens are a set: shuffle the patches and the outputs are shuffled alike."""
 
     source = "control"
+    irregular = True

@@ -28,6 +28,7 @@ class AxialRoPE(RotaryEncoding):
     """
 
     source = "RoPE-ViT, arXiv 2403.13298"
+    irregular = True
 
     def __init__(self, *, theta: float = 100.0, **context: Any) -> None:
         super().__init__(**context)

@@ -45,6 +45,7 @@ class NormalizedRoPE(RotaryEncoding):
     """
 
     source = "DINOv3, arXiv 2508.10104"
+    irregular = True
     policies = ("interpolate", "extrapolate")
     in_tokens = False
 

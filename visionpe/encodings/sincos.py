@@ -30,6 +30,7 @@ class SinCosEncoding(PositionEncoding):
     """
 
     source = "Transformer, arXiv 1706.03762; MoCo v3, arXiv 2104.02057"
+    irregular = True
     policies = ("interpolate", "extrapolate")
 
     def __init__(self, *, temperature: float = 10000.0, **context: Any) -> None:

@@ -1,6 +1,7 @@
 """Clouds of voxels in plain PyTorch: cells, neighbours, windows, pooling and convolution."""
 
 from visionpe.sparse.cells import CellIndex, check_cells, grouped
+from visionpe.sparse.cloud import Voxels
 from visionpe.sparse.convolution import Neighbourhood, SparseConv
 from visionpe.sparse.neighbours import nearest
 from visionpe.sparse.pooling import coarsen
@@ -13,6 +14,7 @@ __all__ = [
     "Neighbourhood",
     "SparseConv",
     "SparseWindows",
+    "Voxels",
     "check_cells",
     "coarsen",
     "grouped",

@@ -1,0 +1,144 @@
+"""One resolution of a batch of clouds: its voxels, and what is worked out about them once for all blocks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from visionpe.grid import Grid
+from visionpe.sparse import Neighbourhood, SparseWindows, Voxels, nearest
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Windows of similar occupancy, padded to one length.
+
+    Args:
+        windows, length: How many, and of how many voxels, padding included.
+        grid: Where they stand, and colour and normal.
+        mask: True where a voxel stands, ``(windows, 1, 1, length)``; None where there is no padding.
+    """
+
+    windows: int
+    length: int
+    grid: Grid
+    mask: Tensor | None
+
+
+class SparseCut:
+    """One partition of a level into windows, and the way of the voxels into them and back.
+
+    Args:
+        level: The level.
+        window: Side, cells.
+        shifted: Whether the windows are moved by half of it.
+    """
+
+    def __init__(self, level: Level, window: int, shifted: bool) -> None:
+        voxels = level.voxels
+        plan = SparseWindows(voxels.coords, voxels.positions, window=window, stride=voxels.stride, shifted=shifted)
+        others = voxels.signals[:, voxels.axes :]
+        self.packs = [
+            Packed(
+                bucket.rows.shape[0],
+                bucket.rows.shape[1],
+                Grid((window,) * voxels.axes, coords=bucket.places, signals=others[bucket.rows]),
+                None if bucket.mask.all() else bucket.mask[:, None, None],
+            )
+            for bucket in plan.buckets
+        ]
+        self.rows = torch.cat([bucket.rows.flatten() for bucket in plan.buckets])  # of every place
+        self.filled = torch.cat([bucket.mask.flatten() for bucket in plan.buckets])
+        places = self.filled.nonzero()[:, 0]
+        self.place = torch.empty_like(places)  # of every row
+        self.place[self.rows[places]] = places
+
+    def split(self, x: Tensor) -> list[Tensor]:
+        """``(N, ...)`` to windows, ``(windows, length, ...)`` for each pack."""
+        spread = _Spread.apply(x, self)
+        counts = [pack.windows * pack.length for pack in self.packs]
+        return [part.unflatten(0, (p.windows, p.length)) for part, p in zip(spread.split(counts), self.packs)]
+
+    def join(self, parts: list[Tensor]) -> Tensor:
+        """Windows back to ``(N, ...)``."""
+        return _Collect.apply(torch.cat([part.flatten(0, 1) for part in parts]), self)
+
+
+class _Spread(torch.autograd.Function):
+    """Rows to places. What the padding holds reaches no output, so gradients come from filled places alone."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cut: SparseCut) -> Tensor:
+        ctx.cut = cut
+        return x.index_select(0, cut.rows)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return _Collect.apply(grad, ctx.cut), None
+
+
+class _Collect(torch.autograd.Function):
+    """Places to rows: the inverse."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cut: SparseCut) -> Tensor:
+        ctx.cut = cut
+        return x.index_select(0, cut.place)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        spread = _Spread.apply(grad, ctx.cut)
+        return spread * ctx.cut.filled.view(-1, *[1] * (grad.ndim - 1)), None
+
+
+class Level:
+    """Voxels of one resolution; partitions and neighbours are worked out when they are first asked for.
+
+    Args:
+        voxels: The voxels; their features are not looked at.
+        cloud_size: Side of the clouds at training in cells of this level, from which absolute encodings measure.
+    """
+
+    def __init__(self, voxels: Voxels, cloud_size: int) -> None:
+        self.voxels, self.cloud_size = voxels, cloud_size
+        self._cuts: dict[tuple[int, bool], SparseCut] = {}
+        self._around: Neighbourhood | None = None
+        cloud, stride = voxels.cloud, voxels.stride
+        clouds = int(cloud[-1]) + 1
+        index = cloud[:, None].expand(-1, voxels.axes)
+        low = voxels.coords.new_zeros(clouds, voxels.axes).scatter_reduce(
+            0, index, voxels.coords[:, 1:], "amin", include_self=False
+        )
+        # From the lowest corner of each cloud, so that moving a cloud changes nothing.
+        size, corner = (cloud_size,) * voxels.axes, low[cloud]
+        inside = (voxels.coords[:, 1:] - corner).to(voxels.positions.dtype)
+        within = voxels.positions - voxels.coords[:, 1:].to(voxels.positions.dtype)
+        self.places = Grid(size, coords=(inside + within) / stride, cloud=cloud)
+        self.cells = Grid(size, coords=voxels.coords[:, 1:].div(stride, rounding_mode="floor"), cloud=cloud)
+
+    def cut(self, window: int, shifted: bool) -> SparseCut:
+        """The partition into windows of that many cells."""
+        key = (window, shifted)
+        if key not in self._cuts:
+            self._cuts[key] = SparseCut(self, window, shifted)
+        return self._cuts[key]
+
+    @property
+    def around(self) -> Neighbourhood:
+        """The 27 cells around each voxel."""
+        if self._around is None:
+            self._around = Neighbourhood(self.voxels.coords, self.voxels.stride)
+        return self._around
+
+    def holding(self, features: Tensor) -> Voxels:
+        """The voxels with other features."""
+        return replace(self.voxels, features=features)
+
+    def nearest(self, other: Level, k: int) -> tuple[Tensor, Tensor]:
+        """For every voxel of ``other`` the k nearest voxels here: rows and distances ``(M, k)``."""
+        side = max(self.voxels.stride, other.voxels.stride)
+        own, its = self.voxels, other.voxels
+        return nearest(own.positions, own.cloud, its.positions, its.cloud, k, cell=float(side))

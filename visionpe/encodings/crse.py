@@ -1,0 +1,164 @@
+"""cRSE: contextual relative signal encoding, on queries, keys and values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from visionpe.attention import AttentionWeights
+from visionpe.base import PositionEncoding
+from visionpe.grid import Grid
+from visionpe.precision import without_autocast
+from visionpe.registry import register_encoding
+from visionpe.resize import POSITION_POLICIES, rescale_positions
+from visionpe.signal_bias import SignalBias, SignalTables, pair_rows
+
+# Where colour and normal stand among the signals of a grid.
+COLUMNS = {"RGB": slice(0, 3), "NORM": slice(3, 6)}
+# Colours and normals span two units each way, and are told apart twice as finely as positions.
+SPAN, FINER = 2, 2
+
+
+@register_encoding("crse")
+class ContextualRelativeSignalEncoding(PositionEncoding):
+    """Every difference of two tokens in a signal (position, colour, normal) picks a vector, axis by axis.
+
+    Source: Swin3D, arXiv 2304.06906, section 3.2, eq. 5 to 7: ``logit = q k + q sum Tq[row] + k sum Tk[row]`` with q
+    scaled and the last term not, ``out = sum of weight (v + sum Tv[row])``. The row of a pair on one axis is
+    ``floor(m s_i - m s_j + L / 2)``; a difference beyond the table takes its first or last row. Positions are in
+    tokens (cells), with ``m = quant_size`` rows each; colours and normals in -1..1 have ``2 quant_size``.
+    Pairs that touch a prefix token have no signals.
+
+    ``query_xyz_table``, ``key_xyz_table`` and ``value_xyz_table`` are ``(depth, axes, L, heads, head_dim)`` with
+    ``L = 2 window quant_size``; those of ``rgb`` and ``norm`` have three axes and ``L = 8 quant_size``.
+
+    Args:
+        signals: Any of XYZ, RGB and NORM, joined by ``_``. The last two read the signals of the grid, colour in columns
+            0 to 2, normal in 3 to 5.
+        quant_size: Rows for a step of one token.
+        init_std: Standard deviation of the initial tables.
+        context: See :class:`~visionpe.base.PositionEncoding`; the longest side of ``grid_size`` is the window. Policy
+            ``extrapolate`` takes positions in tokens, as in the paper; ``interpolate`` in tokens of the trained grid.
+
+    Raises:
+        ValueError: If ``signals`` is unknown or ``quant_size`` no positive whole number; in use, if the grid lacks a
+            signal.
+    """
+
+    source = "Swin3D, arXiv 2304.06906"
+    irregular = True
+    structure = "signals"
+    policies = POSITION_POLICIES
+
+    def __init__(self, *, signals: str = "XYZ", quant_size: int = 4, init_std: float = 0.02, **context: Any) -> None:
+        super().__init__(**context)
+        self.signals = parse_signals(signals)
+        if quant_size != int(quant_size) or quant_size < 1:
+            raise ValueError(f"quant_size={quant_size} must be a positive whole number: rows for a step of one token")
+        self.quant_size, self.init_std = int(quant_size), init_std
+        for signal in self.signals:
+            axes, length = len(self.grid_size), 2 * max(self.grid_size) * self.quant_size
+            if signal != "XYZ":
+                axes, length = 3, 2 * SPAN * FINER * self.quant_size
+            for of in ("query", "key", "value"):
+                table = torch.empty(self.depth, axes, length, self.num_heads, self.head_dim, **self.factory)
+                self.register_parameter(f"{of}_{signal.lower()}_table", nn.Parameter(table))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        for table in self.parameters():
+            nn.init.trunc_normal_(table, std=self.init_std)
+
+    def tables(self, layer: int) -> SignalTables:
+        """The tables of one layer, heads ahead of rows."""
+        names = [[f"{of}_{signal.lower()}_table" for signal in self.signals] for of in ("query", "key", "value")]
+        return SignalTables(*([getattr(self, name)[layer].transpose(1, 2) for name in group] for group in names))
+
+    def _values(self, grid: Grid, device: torch.device) -> Iterator[tuple[Tensor, float, int]]:
+        """For each signal: its values ``(1 or B, N, axes)``, the rows of one unit, the rows of its table."""
+        for signal in self.signals:
+            table = getattr(self, f"query_{signal.lower()}_table")
+            if signal == "XYZ":
+                wide = torch.float32 if grid.coords is None else torch.promote_types(grid.coords.dtype, torch.float32)
+                policy = self.policy or "extrapolate"
+                values = torch.stack(
+                    [
+                        rescale_positions(p, n, trained, policy)
+                        for p, n, trained in zip(
+                            grid.positions(device=device, dtype=wide).unbind(-1), grid.size, self.grid_size
+                        )
+                    ],
+                    dim=-1,
+                )
+            else:
+                columns = COLUMNS[signal]
+                given = 0 if grid.signals is None else grid.signals.shape[-1]
+                if grid.signals is None or given < columns.stop:
+                    raise ValueError(
+                        f"signals={'_'.join(self.signals)!r} reads columns {columns.start} to {columns.stop - 1} of "
+                        f"the grid's signals (colour, then normal); it has {given}"
+                    )
+                values = grid.signals[..., columns]
+            multiplier = self.quant_size * (1 if signal == "XYZ" else FINER)
+            yield (values if values.ndim == 3 else values[None]), multiplier, table.shape[2]
+
+    def _index(self, grid: Grid, device: torch.device) -> Callable[[int, int], list[Tensor]]:
+        signals = list(self._values(grid, device))
+
+        def index(start: int, stop: int) -> list[Tensor]:
+            first, last = (max(t - grid.prefix, 0) for t in (start, stop))
+            blank = (stop - start) - (last - first)
+            rows = [(pair_rows(s[:, first:last], s, multiplier=m, length=n), n) for s, m, n in signals]
+            # (axes, B or 1, rows, N)
+            return [F.pad(r, (grid.prefix, 0, blank, 0), value=n) if grid.prefix else r for r, n in rows]
+
+        if grid.dense:
+            return index
+        # Irregular tokens are those of one window or picture: the same rows serve all layers.
+        key = ("crse", self.signals, self.quant_size, self.policy, self.grid_size)
+        return lambda start, stop: (
+            grid.keep(key, lambda: index(0, grid.num_tokens))
+            if (start, stop) == (0, grid.num_tokens)
+            else index(start, stop)
+        )
+
+    def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> SignalBias:
+        with without_autocast(q):
+            index = self._index(grid, q.device)
+        return SignalBias(
+            q * self.head_dim**-0.5, k, self.tables(layer), index, windows=not grid.dense and not grid.prefix
+        )
+
+    def mix(
+        self, attended: Tensor, v: Tensor, grid: Grid, *, layer: int = 0, weights: AttentionWeights | None = None
+    ) -> Tensor:
+        own = [bias for bias in (weights.biases if weights else ()) if isinstance(bias, SignalBias)]
+        if weights is None or not own:
+            raise ValueError("weights=None: crse has tables for the values and needs the weights of attention")
+        (bias,) = own
+        if bias.values_are_in:
+            return attended
+        whole = torch.compiler.is_exporting()  # an exported graph cannot be cut into a number of chunks
+        chunks = [(0, grid.num_tokens)] if whole else weights.chunks()
+        terms = [bias.of_values(weights.rows(*chunk), *chunk) for chunk in chunks]
+        return attended + torch.cat(terms, dim=-2).to(attended.dtype)
+
+    def extra_repr(self) -> str:
+        return f"signals={'_'.join(self.signals)!r}, quant_size={self.quant_size}, {super().extra_repr()}"
+
+
+def parse_signals(signals: str) -> tuple[str, ...]:
+    """``"XYZ_RGB"`` to ``("XYZ", "RGB")``, always in this order.
+
+    Raises:
+        ValueError: If a name is unknown, given twice, or there is none.
+    """
+    known = ("XYZ", *COLUMNS)
+    given = signals.upper().split("_")
+    if len(set(given)) < len(given) or not set(given) <= set(known):
+        raise ValueError(f"signals={signals!r}; allowed: any of {', '.join(known)}, each once, joined by '_'")
+    return tuple(name for name in known if name in given)

@@ -1,0 +1,116 @@
+"""Clouds of voxels as a model takes them and as its levels give them back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from visionpe.sparse.cells import check_cells
+
+# Colours and normals lie in -1..1; what is far outside was never scaled.
+FAR = 8.0
+
+
+@dataclass(frozen=True)
+class Voxels:
+    """The occupied voxels of a batch of clouds, one row each, the rows of a cloud together.
+
+    Args:
+        features: ``(N, channels)``.
+        coords: ``(N, 1 + axes)``: the cloud, in ascending order, then the lower corner of the cell in finest voxels,
+            whole numbers that may be negative.
+        signals: ``(N, axes + 3 k)``: where in its cell the voxel stands, in finest voxels, then colour and normal
+            where there are any, in -1..1. A column with the cloud may stand ahead of them, as in Swin3D's own code.
+        stride: Side of a cell, finest voxels.
+
+    Raises:
+        ValueError: If the numbers of rows differ or the columns of ``signals`` are not of this form.
+    """
+
+    features: Tensor
+    coords: Tensor
+    signals: Tensor
+    stride: int = 1
+
+    def __post_init__(self) -> None:
+        rows = {"features": self.features, "coords": self.coords, "signals": self.signals}
+        for name, t in rows.items():
+            if t.ndim != 2:
+                raise ValueError(f"{name} must be (N, columns), got {tuple(t.shape)}")
+        if len({len(t) for t in rows.values()}) > 1:
+            given = ", ".join(f"{len(t)} {name}" for name, t in rows.items())
+            raise ValueError(f"features, coords and signals must have one row a voxel; got {given}")
+        columns, axes = self.signals.shape[1], self.axes
+        if columns > axes and (columns - axes) % 3 == 1:  # the cloud once more
+            object.__setattr__(self, "signals", self.signals[:, 1:])
+        elif columns < axes or (columns - axes) % 3:
+            raise ValueError(
+                f"signals has {columns} columns; allowed: {axes} for the position, 3 more each for colour and normal"
+            )
+
+    @classmethod
+    def of(cls, x: Any) -> Voxels:
+        """From voxels or a tuple ``(features, coords, signals)``."""
+        return x if isinstance(x, cls) else cls(*x)
+
+    @property
+    def axes(self) -> int:
+        return self.coords.shape[1] - 1
+
+    @property
+    def cloud(self) -> Tensor:
+        """The cloud of each voxel ``(N,)``."""
+        return self.coords[:, 0]
+
+    @property
+    def positions(self) -> Tensor:
+        """Where each voxel stands, ``(N, axes)`` in finest voxels."""
+        return self.signals[:, : self.axes]
+
+    def __len__(self) -> int:
+        return len(self.coords)
+
+    def checked(self) -> Voxels:
+        """The same with int64 coordinates, after every check that needs to look at the numbers.
+
+        Raises:
+            ValueError: If coordinates are not those of clouds (see :func:`visionpe.sparse.check_cells`), signals or
+                features hold NaN or infinity, or colours or normals were never
+                scaled to -1..1.
+        """
+        coords = check_cells(self.coords)
+        for name, t in (("features", self.features), ("signals", self.signals)):
+            if not t.isfinite().all():
+                raise ValueError(f"{name} hold NaN or infinity in {int((~t.isfinite()).any(1).sum())} rows")
+        colours = self.signals[:, self.axes :]
+        if colours.numel() and colours.abs().max() > FAR:
+            raise ValueError(
+                f"signals reach {float(colours.abs().max()):.4g} in the columns of colour and normal; allowed: -1 to 1 "
+                "(a byte / 127.5 - 1)"
+            )
+        return replace(self, coords=coords)
+
+    def to(self, *args: Any, **kwargs: Any) -> Voxels:
+        """On another device; a dtype applies to the features alone, positions need their digits."""
+        device = torch.empty(0, device=self.features.device).to(*args, **kwargs).device
+        return replace(
+            self,
+            features=self.features.to(*args, **kwargs),
+            coords=self.coords.to(device),
+            signals=self.signals.to(device),
+        )
+
+    def split(self, x: Tensor) -> list[Tensor]:
+        """Rows of voxels ``(N, ...)``, cloud by cloud."""
+        return list(x.split(torch.bincount(self.cloud.long()).tolist()))
+
+    @classmethod
+    def collate(cls, clouds: Sequence[Voxels]) -> Voxels:
+        """One batch of clouds that hold one cloud each."""
+        coords = [torch.cat((torch.full_like(c.coords[:, :1], i), c.coords[:, 1:]), 1) for i, c in enumerate(clouds)]
+        features, signals = (torch.cat([getattr(c, name) for c in clouds]) for name in ("features", "signals"))
+        return cls(features, torch.cat(coords), signals, clouds[0].stride)
