@@ -14,6 +14,7 @@ from visionpe import flex, kernels
 from visionpe.axial import axial_attention, axial_bias
 from visionpe.bias import AxesBias, Bias, LowRankBias
 from visionpe.choices import check_choice
+from visionpe.precision import without_autocast
 from visionpe.signal_bias import signal_bias
 
 # Of a window; longer sequences are left to the fused kernel.
@@ -57,6 +58,12 @@ def attend(
         return axial_attention(q, k, v, axial, dropout_p=dropout_p, scale=scale)
     if scale is None and kernel == "auto" and (signal := signal_bias(biases, k, mask, dropout_p)) is not None:
         return signal.attend(k, v, mask)
+    wide = torch.promote_types(q.dtype, torch.float32)
+    if q.dtype != wide and any(bias.wide for bias in biases):
+        with without_autocast(q):
+            every = (t.to(wide) for t in (q, k, v))
+            options = {"biases": biases, "mask": mask, "dropout_p": dropout_p, "scale": scale}
+            return attend(*every, **options, kernel=kernel).to(v.dtype)  # type: ignore[arg-type]
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     if kernel == "math":
         return kernels.math(q, k, v, biases, mask, dropout_p, scale)

@@ -21,6 +21,7 @@ class Bias(ABC):
     structure: ClassVar[str]
     batch: int = 1  # samples for which the matrix differs
     kept: bool = False  # the matrix is built once for all calls
+    wide: ClassVar[bool] = False  # its terms are too large for the digits of 16 bits
 
     @abstractmethod
     def rows(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:

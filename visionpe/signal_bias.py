@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from visionpe.bias import Bias, narrowed
+from visionpe.precision import without_autocast
 from visionpe.signals import signal_attention
 
 
@@ -38,6 +39,7 @@ class SignalBias(Bias):
     """
 
     structure = "signals"
+    wide = True
 
     def __init__(
         self,
@@ -53,15 +55,17 @@ class SignalBias(Bias):
         self.values_are_in = False  # the kernel has added the tables of the values already
 
     def rows(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
-        total = self.q.new_zeros((), dtype=dtype)
-        index = self.index(start, stop)
-        for of_queries, of_keys, rows in zip(self.tables.query, self.tables.key, index):
-            for tq, tk, row in zip(of_queries, of_keys, rows):
-                shape = (*self.q.shape[:2], *row.shape[1:])  # (B, heads, rows, N)
-                row = row.long()[:, None].expand(shape)
-                total = total + _with_blank(self.q[..., start:stop, :].to(dtype) @ tq.to(dtype).mT).gather(3, row)
-                total = total + _with_blank(self.k.to(dtype) @ tk.to(dtype).mT).gather(3, row.mT).mT
-        return total
+        wide = torch.promote_types(dtype, torch.float32)  # many terms are added up
+        with without_autocast(self.q):
+            total = self.q.new_zeros((), dtype=wide)
+            q, k = self.q[..., start:stop, :].to(wide), self.k.to(wide)
+            index = self.index(start, stop)
+            for of_queries, of_keys, rows in zip(self.tables.query, self.tables.key, index):
+                for tq, tk, row in zip(of_queries, of_keys, rows):
+                    row = row.long()[:, None].expand(*q.shape[:2], *row.shape[1:])  # (B, heads, rows, N)
+                    total = total + _with_blank(q @ tq.to(wide).mT).gather(3, row)
+                    total = total + _with_blank(k @ tk.to(wide).mT).gather(3, row.mT).mT
+        return total.to(dtype)
 
     def matrix(self, dtype: torch.dtype) -> Tensor:
         return self.rows(0, self.q.shape[-2], dtype)
@@ -86,14 +90,16 @@ class SignalBias(Bias):
 
     def of_values(self, weights: Tensor, start: int, stop: int) -> Tensor:
         """What the tables of the values add to queries ``start`` to ``stop``, given their weights."""
-        total = weights.new_zeros(())
-        for tables, rows in zip(self.tables.value, self.index(start, stop)):
-            for table, row in zip(tables, rows):
-                length = table.shape[-2]
-                row = row.long()[:, None].expand_as(weights)
-                sums = weights.new_zeros(*weights.shape[:-1], length + 1).scatter_add(-1, row, weights)
-                total = total + sums[..., :length] @ table.to(weights.dtype)
-        return total  # (B, heads, stop - start, head_dim)
+        weights = weights.to(torch.promote_types(weights.dtype, torch.float32))
+        with without_autocast(weights):
+            total = weights.new_zeros(())
+            for tables, rows in zip(self.tables.value, self.index(start, stop)):
+                for table, row in zip(tables, rows):
+                    length = table.shape[-2]
+                    row = row.long()[:, None].expand_as(weights)
+                    sums = weights.new_zeros(*weights.shape[:-1], length + 1).scatter_add(-1, row, weights)
+                    total = total + sums[..., :length] @ table.to(weights.dtype)
+        return total  # (B, heads, stop - start, head_dim), in at least float32
 
 
 def pair_rows(queries: Tensor, keys: Tensor, *, multiplier: float, length: int) -> Tensor:

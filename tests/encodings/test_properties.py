@@ -11,12 +11,13 @@ from torch import Tensor
 
 import visionpe
 from visionpe import Composition, Grid, create_encoding
+from visionpe.attention import AttentionWeights
 
 DIM, HEADS, HEAD_DIM = 32, 2, 16
 TABLES = ["rpb", "attention_bias"]
 NETWORKS = ["cpb", "dpb", "fire"]
 ROTARY = ["rope_axial", "rope_mixed", "rope_norm", "comrope"]
-RELATIVE = ["none", *ROTARY, "alibi", "kerple", "manhattan", *NETWORKS, *TABLES]
+RELATIVE = ["none", *ROTARY, "alibi", "kerple", "manhattan", "crse", *NETWORKS, *TABLES]
 ABSOLUTE = ["ape", "sincos"]
 # Tested with the others here, and by formulas of their own.
 OWN = ["cpe", "lepe", "lape", "abswin", "fourier", "seqpe", "irpe", "decomposed", "lookhere"]
@@ -39,6 +40,12 @@ def logits(encoding: Composition, q: Tensor, k: Tensor, grid: Grid, layer: int =
     for bias in encoding.bias(q, k, grid, layer=layer):
         total = total + bias.matrix(q.dtype)
     return total
+
+
+def mix(encoding: Composition, attended: Tensor, v: Tensor, grid: Grid, layer: int = 0) -> Tensor:
+    """The site, with weights of some queries and keys."""
+    weights = AttentionWeights(attended, v, encoding.bias(attended, v, grid, layer=layer))
+    return encoding.mix(attended, v, grid, layer=layer, weights=weights)
 
 
 def qk(tokens: int) -> tuple[Tensor, Tensor]:
@@ -109,6 +116,9 @@ def transposed(name: str, encoding: Composition) -> Composition:
         if name in ("cpb", "dpb"):
             for mlp in part.mlp:
                 mlp[0].weight.copy_(mlp[0].weight.flip(1))
+    if name == "crse":
+        for table in part.parameters():
+            table.data = table.flip(1)
     if name in ("ape", "abswin"):
         part.table = torch.nn.Parameter(part.table.transpose(0, 1))
     if name == "abswin":
@@ -153,7 +163,7 @@ def test_axes_swapped(name: str, policy: int) -> None:
         q_lying, k_lying = halves_swapped(q_lying), halves_swapped(k_lying)
     attended, v = qk(15)
     if name not in ("irpe",):  # of its values elsewhere
-        mixed, mixed_lying = encoding.mix(attended, v, upright), other.mix(attended[:, :, order], v[:, :, order], lying)
+        mixed, mixed_lying = mix(encoding, attended, v, upright), mix(other, attended[:, :, order], v[:, :, order], lying)
         torch.testing.assert_close(mixed[:, :, order], mixed_lying, atol=1e-5, rtol=1e-5)
     wanted = logits(encoding, q, k, upright)[:, :, order][..., order]
     torch.testing.assert_close(logits(other, q_lying, k_lying, lying), wanted, atol=1e-4, rtol=1e-4)
@@ -174,7 +184,7 @@ def test_prefix_tokens_have_no_position(spec: str, prefix: int) -> None:
         assert not matrix[..., :prefix, :].any()
         assert not matrix[..., :prefix].any()
     if spec != "irpe":
-        assert torch.equal(encoding.mix(q, k, grid)[:, :, :prefix], q[:, :, :prefix])
+        assert torch.equal(mix(encoding, q, k, grid)[:, :, :prefix], q[:, :, :prefix])
     x = torch.randn(2, 20 + prefix, DIM)
     assert torch.equal(encoding.refine(x, grid)[:, :prefix], x[:, :prefix])
     # what prefix tokens hold changes nothing for the others
@@ -252,7 +262,7 @@ def test_every_layer_learns(spec: str) -> None:
         x = torch.randn(2, 21, DIM, requires_grad=True)
         x = torch.cat((x[:, :1], encoding.add(x[:, 1:], grid)), dim=1)
         x = encoding.inject(encoding.refine(x, grid, layer=layer), grid, layer=layer)
-        mixed, seen = encoding.mix(q, k, grid, layer=layer), logits(encoding, q, k, grid, layer)
+        mixed, seen = mix(encoding, q, k, grid, layer), logits(encoding, q, k, grid, layer)
         (seen.square().sum() + x.square().sum() + mixed.square().sum()).backward()
     for key, parameter in encoding.named_parameters():
         assert parameter.grad.abs().sum() > 0, key

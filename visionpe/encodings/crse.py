@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -67,11 +68,26 @@ class ContextualRelativeSignalEncoding(PositionEncoding):
             for of in ("query", "key", "value"):
                 table = torch.empty(self.depth, axes, length, self.num_heads, self.head_dim, **self.factory)
                 self.register_parameter(f"{of}_{signal.lower()}_table", nn.Parameter(table))
+        self.resized_on_load = tuple(name for name, _ in self.named_parameters() if "_xyz_" in name)  # type: ignore[misc]
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         for table in self.parameters():
             nn.init.trunc_normal_(table, std=self.init_std)
+
+    def set_input_grid(self, grid_size: Sequence[int]) -> None:
+        for name in self.resized_on_load:
+            table = getattr(self, name)
+            resized = nn.Parameter(
+                _fit(table.detach(), 2 * max(grid_size) * self.quant_size).clone(), table.requires_grad
+            )
+            setattr(self, name, resized)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        for name in self.resized_on_load:
+            if (table := state_dict.get(prefix + name)) is not None and table.ndim == 5:
+                state_dict[prefix + name] = _fit(table, getattr(self, name).shape[2])
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def tables(self, layer: int) -> SignalTables:
         """The tables of one layer, heads ahead of rows."""
@@ -144,11 +160,23 @@ class ContextualRelativeSignalEncoding(PositionEncoding):
             return attended
         whole = torch.compiler.is_exporting()  # an exported graph cannot be cut into a number of chunks
         chunks = [(0, grid.num_tokens)] if whole else weights.chunks()
-        terms = [bias.of_values(weights.rows(*chunk), *chunk) for chunk in chunks]
+        with without_autocast(attended):
+            wide = torch.promote_types(attended.dtype, torch.float32)
+            weights = replace(weights, q=weights.q.to(wide), k=weights.k.to(wide))
+            terms = [bias.of_values(weights.rows(*chunk), *chunk) for chunk in chunks]
         return attended + torch.cat(terms, dim=-2).to(attended.dtype)
 
     def extra_repr(self) -> str:
         return f"signals={'_'.join(self.signals)!r}, quant_size={self.quant_size}, {super().extra_repr()}"
+
+
+def _fit(table: Tensor, length: int) -> Tensor:
+    """Rows ``(depth, axes, L, heads, head_dim)`` for a larger or smaller window, with the same row for a difference.
+
+    What the table does not reach takes its first or last row, as a larger difference does anyway.
+    """
+    rows = torch.arange(length, device=table.device) - length // 2 + table.shape[2] // 2
+    return table[:, :, rows.clamp(0, table.shape[2] - 1)]
 
 
 def parse_signals(signals: str) -> tuple[str, ...]:
