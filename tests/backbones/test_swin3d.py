@@ -11,6 +11,7 @@ import torch
 from conftest import randomize
 from reference_files import REFERENCE
 from safetensors import safe_open
+from timm.optim import param_groups_layer_decay
 from torch import Tensor
 
 import visionpe
@@ -108,13 +109,11 @@ def test_unet(dtype: torch.dtype, tolerance: float) -> None:
     encoder = timm.create_model(
         "swin3d_s",
         features_only=True,
-        **{
-            "embed_dims": config["channels"],
-            "depths": config["depths"],
-            "num_heads": config["heads"],
-            "window_size": config["window_sizes"],
-            "out_indices": (0, 2),
-        },
+        embed_dims=config["channels"],
+        depths=config["depths"],
+        num_heads=config["heads"],
+        window_size=config["window_sizes"],
+        out_indices=(0, 2),
     )
     encoder.load_state_dict(parameters(data))  # the decoder is left out
     assert encoder.feature_info.channels() == [16, 32]
@@ -123,3 +122,303 @@ def test_unet(dtype: torch.dtype, tolerance: float) -> None:
         features = encoder.to(dtype).eval()(x)
     assert [f.stride for f in features] == [1, 6]
     torch.testing.assert_close(features[1].features, levels[2].features)
+
+
+def cloud(count: int = 150, seed: int = 0, extent: int = 14, columns: int = 3, cloud_index: int = 0) -> Voxels:
+    """Voxels on a wavy sheet, in mixed order."""
+    generator = torch.Generator().manual_seed(seed)
+    flat = torch.randperm(extent**2, generator=generator)[:count]
+    x, y = flat // extent, flat % extent
+    z = (3 * torch.sin(x / 3.0) + 3 * torch.cos(y / 4.0)).floor().long()
+    cells = torch.stack((x, y, z), dim=1)
+    positions = cells + torch.rand(count, 3, generator=generator) * 0.98 + 0.01
+    colours = torch.rand(count, columns, generator=generator) * 2 - 1
+    features = torch.randn(count, 6, generator=generator)
+    coords = torch.cat((torch.full((count, 1), cloud_index), cells), dim=1)
+    return Voxels(features, coords, torch.cat((positions, colours), dim=1))
+
+
+def tiny(spec: Any = "crse", model: str = "swin3d_s_unet", **options: Any) -> Any:
+    settings = {**TINY, "num_classes": 5, **options}
+    built = randomize(timm.create_model(model, pos_encoding=spec, **settings))
+    for each in built.modules():
+        if isinstance(each, torch.nn.Linear):  # as drawn they are so small that positions would hardly show
+            torch.nn.init.normal_(each.weight, std=1.5 * each.in_features**-0.5)
+    return built.double().eval()
+
+
+def without_pairs(voxels: Voxels) -> Voxels:
+    """Without the cells of two: which of those stands for its cell depends on the order of the rows, by rule."""
+    while True:
+        drop = torch.zeros(len(voxels), dtype=torch.bool)
+        coords = voxels.coords
+        for stride in (2, 4):  # of the levels of a tiny model
+            finer = coords.div(torch.tensor([1] + 3 * [stride // 2]), rounding_mode="floor").unique(dim=0)
+            cells = finer.div(torch.tensor([1, 2, 2, 2]), rounding_mode="floor")
+            pairs, counts = cells.unique(dim=0, return_counts=True)
+            own = coords.div(torch.tensor([1] + 3 * [stride]), rounding_mode="floor")
+            drop |= (own[:, None] == pairs[counts == 2]).all(-1).any(1)
+        if not drop.any():
+            return voxels
+        voxels = Voxels(voxels.features[~drop], coords[~drop], voxels.signals[~drop])
+
+
+def double(voxels: Voxels) -> Voxels:
+    return Voxels(voxels.features.double(), voxels.coords, voxels.signals.double(), voxels.stride)
+
+
+def moved(voxels: Voxels, by: Tensor) -> Voxels:
+    coords, signals = voxels.coords.clone(), voxels.signals.clone()
+    coords[:, 1:] += by
+    signals[:, :3] += by
+    return Voxels(voxels.features, coords, signals)
+
+
+SPECS = [*IRREGULAR, "rope_mixed+cpe", "crse+rope_axial"]
+# Windows of 4 and 5 cells, of 1, 2 and 4 voxels.
+COMMON_MULTIPLE = 4 * 5 * 4
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_translation_permutation_and_batches(spec: str) -> None:
+    model, one, two = tiny(spec), double(cloud(150)), double(cloud(90, seed=1))
+    odd = double(without_pairs(cloud(190)))
+    with torch.no_grad():
+        wanted = model(one)
+        shift = COMMON_MULTIPLE * torch.tensor([1, -3, 2])
+        torch.testing.assert_close(model(moved(one, shift)), wanted, atol=1e-9, rtol=1e-9)
+        torch.testing.assert_close(model(Voxels.collate([one, two, one]))[150:240], model(two), atol=1e-9, rtol=1e-9)
+        order, whole = torch.randperm(len(odd)), model(odd)
+        assert len(odd) > 60
+        mixed = Voxels(odd.features[order], odd.coords[order], odd.signals[order])
+        torch.testing.assert_close(model(mixed), whole[order], atol=1e-9, rtol=1e-9)
+        if spec != "none":  # and positions do matter
+            stretched = Voxels(one.features, one.coords * torch.tensor([1, 3, 3, 3]), one.signals)
+            assert (model(stretched) - wanted).abs().max() > 1e-3
+
+
+def test_every_encoding_differs() -> None:
+    x = double(cloud())
+    plain = dict(tiny("none").state_dict())
+    outputs = []
+    for name in IRREGULAR:
+        model = tiny(name)
+        model.load_state_dict({**model.state_dict(), **plain})
+        with torch.no_grad():
+            outputs.append(model(x))
+    for i, a in enumerate(outputs):
+        assert all((a - b).abs().max() > 1e-3 for b in outputs[:i]), IRREGULAR[i]
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_every_parameter_learns(spec: str) -> None:
+    model = tiny(spec).train()
+    model(double(cloud())).square().sum().backward()
+    missing = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum()]
+    # The longest distance in a window is above FIRE's random threshold; DPB's network has one channel at this width.
+    assert not [name for name in missing if "fire.threshold" not in name and ".dpb.mlp." not in name]
+
+
+@pytest.mark.parametrize("spec", ["crse", "rope_mixed", "cpe"])
+def test_gradients(spec: str) -> None:
+    options = {
+        "embed_dims": (8, 12),
+        "depths": (2, 1),
+        "num_heads": (2, 1),
+        "window_size": 3,
+        "signals": "XYZ_RGB_NORM",
+    }
+    model, x = tiny(spec, **options), double(cloud(40, columns=6))
+    names, values = zip(*((n, p.detach().requires_grad_()) for n, p in model.named_parameters()))
+    leaves = [x.features.requires_grad_(), *values]
+
+    def objective(features: Tensor, *values: Tensor) -> Tensor:
+        y = torch.func.functional_call(model, dict(zip(names, values)), (Voxels(features, x.coords, x.signals),))
+        return y.sin().sum()
+
+    grads = torch.autograd.grad(objective(*leaves), leaves)
+    for _ in range(3):  # along random directions of all of them at once
+        way = [torch.randn_like(leaf) for leaf in leaves]
+        with torch.no_grad():
+            ahead, behind = (objective(*(a + t * b for a, b in zip(leaves, way))) for t in (1e-6, -1e-6))
+        wanted = sum((g * w).sum() for g, w in zip(grads, way))
+        torch.testing.assert_close((ahead - behind) / 2e-6, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_recomputation_and_autocast() -> None:
+    model, x = tiny().train(), cloud()
+    weight = model.layers[0].blocks[0].attn.qkv.weight
+    torch.manual_seed(0)  # the decoder drops paths
+    plain = torch.autograd.grad(model(double(x)).square().sum(), weight)
+    model.set_grad_checkpointing()
+    torch.manual_seed(0)
+    torch.testing.assert_close(torch.autograd.grad(model(double(x)).square().sum(), weight), plain)
+    model.float().eval()
+    with torch.no_grad():
+        wide = model.forward_features(x).features
+        with torch.autocast("cpu", torch.bfloat16):
+            narrow = model.forward_features(x).features
+    assert narrow.dtype == torch.float32  # the stream between the blocks
+    assert (narrow - wide).norm() / wide.norm() < 0.05
+
+
+def test_drop_path_draws_for_each_voxel() -> None:
+    model = tiny(drop_path_rate=0.5).train()
+    rates = [
+        block.drop_path1.drop_prob for layer in model.layers for block in list(layer.blocks)[layer is model.layers[0] :]
+    ]
+    assert rates == pytest.approx([0.125, 0.25, 0.375, 0.5])
+    block, level = model.layers[2].blocks[0], Level(double(cloud()), 64)
+    x = torch.randn(150, 48, dtype=torch.float64)
+    block.drop_path2.drop_prob = 0.0
+    kept = block.drop_path1(torch.ones(1000, 48))
+    assert 300 < (kept[:, 0] > 0).sum() < 700
+    assert ((kept == kept[:, :1]).all(1)).all()
+    assert block(x, model.layers[2].pos_encoding, level, level.cut(5, False)).shape == x.shape
+
+
+@pytest.mark.parametrize(
+    "options", [{"knn_down": False}, {"stem_transformer": False, "window_size": (0, 5, 5)}, {"decoder_attn": False}]
+)
+def test_variants(options: dict[str, Any]) -> None:
+    model, x = tiny(**options), double(cloud())
+    with torch.no_grad():
+        assert model(x).shape == (150, 5)
+        torch.testing.assert_close(model(moved(x, COMMON_MULTIPLE * torch.ones(3).long())), model(x))
+    keys = model.state_dict().keys()
+    if "knn_down" in options:
+        assert "layers.0.downsample.norm.norm.weight" in keys
+        assert "layers.0.downsample.linear.linear.weight" in keys
+    if "stem_transformer" in options:
+        assert "stem_layer.0.conv_layers.1.bn.weight" in keys
+        assert "stem_layer.1.norm2.bn.weight" in keys
+        assert "downsample.linear.weight" in keys
+        assert len(model.layers) == 2
+    assert any("upsamples.0.block." in key for key in keys) == (options.get("decoder_attn", True))
+    model.load_state_dict(tiny(**options).state_dict())
+
+
+def test_features_and_heads() -> None:
+    x = double(cloud())
+    encoder = tiny(model="swin3d_s", features_only=True, out_indices=(0, 1))
+    assert encoder.feature_info.reduction() == [1, 2]
+    assert not any(key.startswith("model.layers.2") for key in encoder.state_dict())
+    with torch.no_grad():
+        fine, coarse = encoder(x)
+        assert torch.equal(fine.coords, x.coords)
+        assert (coarse.coords[:, 1:] % 2 == 0).all()
+        classifier = tiny(model="swin3d_s")
+        pair = Voxels.collate([x, double(cloud(80, seed=3))])
+        assert classifier(pair).shape == (2, 5)
+        torch.testing.assert_close(classifier(pair)[:1], classifier(x))
+        classifier.reset_classifier(0)
+        assert classifier(pair).shape == (2, 48)
+        unet = tiny()
+        unet.reset_classifier(7)
+        assert unet.double().eval()(x).shape == (150, 7)
+    groups = param_groups_layer_decay(tiny(), layer_decay=0.5)
+    assert len({group["lr_scale"] for group in groups}) > 4
+    assert any("crse" in name for name in tiny().no_weight_decay())
+
+
+def test_one_voxel_and_two_in_different_clouds() -> None:
+    model = tiny()
+    one = Voxels(torch.randn(1, 6).double(), torch.zeros(1, 4).long(), torch.rand(1, 6).double())
+    with torch.no_grad():
+        assert model(one).isfinite().all()
+        torch.testing.assert_close(model(Voxels.collate([one, one]))[1:], model(one))
+    with pytest.raises(ValueError, match="1 voxel in the whole batch"):
+        model.train()(one)
+
+
+def test_bad_input() -> None:
+    model, x = tiny(), double(cloud())
+
+    def refused(match: str, **changes: Tensor) -> None:
+        given = {"features": x.features, "coords": x.coords, "signals": x.signals, **changes}
+        with pytest.raises(ValueError, match=match):
+            model(tuple(given.values()))
+
+    refused("features has 4 columns; allowed: in_chans=6", features=x.features[:, :4])
+    refused("signals has 3 columns; a model of XYZ_RGB reads 6", signals=x.signals[:, :3])
+    refused("signals has 5 columns; allowed: 3", signals=x.signals[:, :5])
+    refused("one row a voxel; got 150 features, 149 coords", coords=x.coords[:-1])
+    refused("whole numbers", coords=x.coords + 0.5)
+    refused("int32", coords=x.coords + torch.tensor([0, 2**31, 0, 0]))
+    refused("ascending order", coords=x.coords - torch.tensor([1, 0, 0, 0]))
+    refused("1 rows whose cell is there already", coords=torch.cat((x.coords[:1], x.coords[:-1])))
+    refused("signals hold NaN or infinity in 1 rows", signals=x.signals.index_fill(0, torch.tensor(3), torch.nan))
+    refused("features hold NaN", features=x.features.index_fill(0, torch.tensor(3), torch.inf))
+    refused("reach 127.5 in the columns of colour", signals=x.signals.index_fill(1, torch.tensor([4]), 127.5))
+    refused("cloud, x, y, z", coords=x.coords[:, :3], signals=x.signals[:, :5])
+    empty = {"features": x.features[:0], "coords": x.coords[:0], "signals": x.signals[:0]}
+    refused("empty", **empty)
+    for spec in ("ape", "rpb", "lepe", "irpe", "lape(fourier)", "dropped(rope_mixed)"):
+        with pytest.raises(ValueError, match=f"{spec.split('(')[0]}' needs tokens that fill a grid"):
+            tiny(spec)
+    with pytest.raises(ValueError, match="one entry a level"):
+        tiny(depths=(1, 1))
+    with pytest.raises(ValueError, match="allowed: any of XYZ, RGB, NORM"):
+        tiny(signals="XYZ_HSV")
+
+
+def test_official_columns_and_clamp() -> None:
+    """A batch column ahead of the signals is taken off; colours beyond the table take its last row."""
+    model, x = tiny(), double(cloud())
+    with torch.no_grad():
+        wanted = model(x)
+        official = torch.cat((x.coords[:, :1].double(), x.signals), dim=1)
+        assert torch.equal(model((x.features, x.coords.int(), official)), wanted)
+        colours = x.signals.clone()
+        colours[:, 3:] *= 3
+        assert model((x.features, x.coords, colours)).isfinite().all()
+
+
+def test_weights_of_others(tmp_path: Any) -> None:
+    x, own = double(cloud()), tiny()
+    state = own.state_dict()
+    with torch.no_grad():
+        wanted = own(x)
+        for prefix in ("", "module.", "backbone.", "module.backbone."):
+            file = tmp_path / "weights.pth"
+            torch.save({"state_dict": {prefix + k: v for k, v in state.items()}, "epoch": 3}, file)
+            again = timm.create_model("swin3d_s_unet", checkpoint_path=file, **TINY, num_classes=5).double().eval()
+            torch.testing.assert_close(again(x), wanted)
+            nested = torch.nn.ModuleDict({"net": tiny()})
+            nested.load_state_dict({f"net.{k}": v for k, v in state.items()})
+            torch.testing.assert_close(nested["net"](x), wanted)
+            assert nested.state_dict().keys() == {f"net.{k}" for k in state}
+    with pytest.raises(RuntimeError, match=r"not in the model: layers.0.blocks.0.attn.key_rgb_table"):
+        tiny("rope_mixed").load_state_dict(state)
+    with pytest.raises(RuntimeError, match=r"of another shape: .*xyz_table \(file \(3, 32, 2, 12\)"):
+        tiny(window_size=(5, 5, 5)).load_state_dict(state)
+
+
+@pytest.mark.parametrize("skip", [True, False])
+def test_filtered_load(skip: bool, tmp_path: Any) -> None:
+    pretrained = randomize(timm.create_model("swin3d_s_unet", **TINY, num_classes=9, decoder_attn=False), seed=1)
+    torch.save({"state_dict": {f"module.{k}": v for k, v in pretrained.state_dict().items()}}, tmp_path / "a.pth")
+    model = tiny(window_size=(4, 5, 4)).float()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    done = model.load_filtered(tmp_path / "a.pth", skip_first_conv=skip)
+    given, after = pretrained.state_dict(), model.state_dict()
+    assert ("stem_layer.conv_layers.0.kernel" in done.loaded) != skip
+    assert "layers.2.blocks.0.attn.key_xyz_table" in done.skipped  # of another window
+    assert "classifier.3.weight" in done.skipped
+    assert "upsamples.0.block.blocks.0.attn.qkv.weight" in done.kept
+    for key, value in after.items():
+        torch.testing.assert_close(value, given[key] if key in done.loaded else before[key])
+    with pytest.raises(ValueError, match="none of its 1 keys fits"):
+        model.load_filtered({"conv.weight": torch.ones(1)})
+
+
+def test_published_sizes() -> None:
+    """The published numbers of parameters."""
+    for name, signals, classes, attn, wanted in (
+        ("swin3d_s_unet", "XYZ_RGB", 20, True, 26_496_116),
+        ("swin3d_l_unet", "XYZ_RGB_NORM", 20, True, 71_119_540),
+        ("swin3d_l_unet", "XYZ_RGB", 25, False, 60_757_000),
+    ):
+        with torch.device("meta"):
+            model = timm.create_model(name, signals=signals, num_classes=classes, decoder_attn=attn)
+        assert sum(p.numel() for p in model.parameters()) == pytest.approx(wanted, rel=1e-5)
