@@ -19,6 +19,7 @@ from rich.progress import track
 
 import visionpe
 from scaling.store import write_atomic
+from visionpe.sparse import Voxels
 
 # One model of each family at its published width and heads, cut short; no window, stripe or patch divides the image.
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -26,10 +27,27 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "ViTDet": ("vitdet_b", {"depth": 2, "embed_dim": 192, "num_heads": 3, "global_blocks": (1,), "window_size": 3}),
     "Swin": ("swin_t", {"depths": (2, 1, 1, 1)}),
     "CSWin": ("cswin_t", {"depths": (1, 1, 2, 1)}),
+    "Swin3D": ("swin3d_s", {"depths": (2, 1), "embed_dims": (48, 96), "num_heads": (6, 6), "window_size": (5, 7)}),
 }
 SIZE = (80, 112)
 MARKS = ("<!-- encodings x backbones -->", "<!-- end -->")
 FITS = "yes"
+
+
+def images() -> tuple[torch.Tensor, torch.Tensor]:
+    """Two images, and the same upside down."""
+    image = torch.randn(2, 3, *SIZE)
+    return image, image.flip(2)
+
+
+def voxels() -> tuple[Voxels, Voxels]:
+    """Two clouds of voxels, and the same with other features."""
+    coords = torch.cat([torch.cat((torch.full((60, 1), i), torch.randperm(9**3)[:60, None]), dim=1) for i in range(2)])
+    cells = torch.stack([coords[:, 1].div(9**axis, rounding_mode="floor") % 9 for axis in range(3)], dim=1)
+    signals = torch.cat((cells + torch.rand(120, 3), torch.rand(120, 3) * 2 - 1), dim=1)
+    cloud = torch.cat((coords[:, :1], cells), dim=1)
+    features = torch.randn(120, 6)
+    return Voxels(features, cloud, signals), Voxels(features.flip(1), cloud, signals)
 
 
 def check(encoding: str, family: str) -> str:
@@ -53,8 +71,8 @@ def check(encoding: str, family: str) -> str:
         for parameter in own:  # what starts at zero would hide what comes after it
             if not parameter.any():
                 parameter.normal_(std=0.1)
-    image = torch.randn(2, 3, *SIZE)
-    logits = model(image)
+    plain, turned = voxels() if family == "Swin3D" else images()
+    logits = model(plain)
     logits.square().sum().backward()
     if not logits.isfinite().all():
         raise RuntimeError(f"{encoding} in {family}: the output is not finite")
@@ -65,10 +83,9 @@ def check(encoding: str, family: str) -> str:
         raise RuntimeError(f"{encoding} in {family}: no gradient reaches {', '.join(idle[:3])}")
     model.eval()
     with torch.no_grad():
-        turned = model(image.flip(2))
-        plain = model(image)
-    if not (turned.isfinite().all() and (turned - plain).abs().max() > 0):
-        raise RuntimeError(f"{encoding} in {family}: the output does not depend on the image")
+        after, before = model(turned), model(plain)
+    if not (after.isfinite().all() and (after - before).abs().max() > 0):
+        raise RuntimeError(f"{encoding} in {family}: the output does not depend on the input")
     return FITS
 
 
@@ -86,13 +103,14 @@ def markdown(found: dict[str, dict[str, str]]) -> str:
     """The table, with the reasons of the refusals below it."""
     families = list(next(iter(found.values())))
     lines = ["| | " + " | ".join(families) + " |", "|---" * (len(families) + 1) + "|"]
-    notes = []
+    notes: dict[str, None] = {}  # in order; one reason may serve several encodings
     for name, cells in found.items():
         marks = []
         for family, cell in cells.items():
+            note = f"{family}: {cell.partition(f'{name!r} ')[2] or cell}"
             if cell != FITS:
-                notes.append(f"`{name}` in {family}: {cell}")
-            marks.append("✓" if cell == FITS else f"no ({len(notes)})")
+                notes.setdefault(note)
+            marks.append("✓" if cell == FITS else f"no ({list(notes).index(note) + 1})")
         lines.append(f"| `{name}` | " + " | ".join(marks) + " |")
     return "\n".join([*lines, "", *(f"{i}. {note}" for i, note in enumerate(notes, start=1))]).rstrip()
 

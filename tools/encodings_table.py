@@ -16,6 +16,7 @@ KERNELS = {
     "offset": (f"{FUSED}, rows of the table", f"{FUSED} with a matrix, FlexAttention where large"),
     "low rank": (f"{FUSED}, rows; extra channels in 16 bits", f"{FUSED}, extra channels"),
     "buckets": (f"{FUSED}, gathered rows", f"{FUSED}, gathered rows"),
+    "signals": (f"own, by products with the tables; {FUSED}, gathered rows", "the same"),
     "axial": (f"{FUSED} by lines", f"{FUSED} by lines"),
 }
 OPTIONS: list[dict[str, str]] = [{"name": "manhattan", "form": "axial"}]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import cos, sin, sqrt
+from math import cos, prod, sin, sqrt
 from pathlib import Path
 
 import pytest
@@ -90,14 +90,37 @@ def test_rope_mixed_starts_with_the_axial_frequencies() -> None:
     assert freqs[0, :, :, 0].unique().numel() == 6  # each layer and head looks its own way
 
 
-@pytest.mark.parametrize("name", ["rope_axial", "rope_mixed", "sincos"])
+@pytest.mark.parametrize("name", ["ape", "sincos", "fourier"])
+@pytest.mark.parametrize("size", [(2, 3, 4), (3, 2, 5)])
+def test_absolute_on_three_axes(name: str, size: tuple[int, ...]) -> None:
+    """Video and volumes: every place has a vector, listed or not, and a size of its own is no other size."""
+    encoding, n = create_encoding(name, dim=96, num_heads=2, grid_size=(2, 3, 4)), prod(size)
+    x, grid = torch.randn(1, n, 96), Grid(size)
+    table = encoding.add(x, grid) - x
+    assert table.unique(dim=1).shape[1] == n
+    listed = encoding.add(x, Grid(size, coords=grid.positions())) - x
+    torch.testing.assert_close(listed, table, atol=1e-5, rtol=1e-5)
+    middle = Grid(size, coords=torch.tensor([[0.5, 1.0, 2.0]]))
+    if name == "ape":
+        ends = encoding.resized(size)[:2, 1, 2].mean(0)
+        torch.testing.assert_close(encoding.add(x[:, :1], middle)[0, 0] - x[0, 0], ends, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["bicubic_antialias", "bicubic", "bilinear", "nearest"])
+def test_volumes_are_resized_like_maps(policy: str) -> None:
+    """Two axes that stay, or two that change: both ways to the same table."""
+    table = torch.randn(4, 5, 6, 8)
+    frames = torch.stack([resize_table(frame, (3, 9), policy) for frame in table])
+    torch.testing.assert_close(resize_table(table, (4, 3, 9), policy), frames, atol=1e-6, rtol=1e-6)
+    turned = resize_table(table.transpose(0, 2), (9, 3, 4), policy).transpose(0, 2)
+    torch.testing.assert_close(turned, frames, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["rope_axial", "rope_mixed", "comrope"])
 def test_three_axes(name: str) -> None:
     """Video and volumes: relative in all three axes."""
     encoding = create_encoding(name, dim=96, num_heads=2, grid_size=(2, 3, 4))
     x, grid = torch.randn(1, 24, 96), Grid((2, 3, 4))
-    if name == "sincos":
-        assert (encoding.add(x, grid) - x).unique(dim=1).shape[1] == 24
-        return
     q = x.unflatten(-1, (2, 48)).transpose(1, 2)
     a, b = encoding.rotate(q, q, grid)
     listed = Grid((2, 3, 4), coords=grid.positions() + torch.tensor([3.0, -5.0, 2.0]))

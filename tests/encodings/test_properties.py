@@ -163,7 +163,10 @@ def test_axes_swapped(name: str, policy: int) -> None:
         q_lying, k_lying = halves_swapped(q_lying), halves_swapped(k_lying)
     attended, v = qk(15)
     if name not in ("irpe",):  # of its values elsewhere
-        mixed, mixed_lying = mix(encoding, attended, v, upright), mix(other, attended[:, :, order], v[:, :, order], lying)
+        mixed, mixed_lying = (
+            mix(encoding, attended, v, upright),
+            mix(other, attended[:, :, order], v[:, :, order], lying),
+        )
         torch.testing.assert_close(mixed[:, :, order], mixed_lying, atol=1e-5, rtol=1e-5)
     wanted = logits(encoding, q, k, upright)[:, :, order][..., order]
     torch.testing.assert_close(logits(other, q_lying, k_lying, lying), wanted, atol=1e-4, rtol=1e-4)

@@ -22,9 +22,9 @@ class AbsolutePositionEmbedding(PositionEncoding):
     Source: "An Image is Worth 16x16 Words", section 3.1. Prefix tokens get none (as in DeiT-III); what an older
     checkpoint adds to its class token is folded into the class token on loading, which is exact.
 
-    The table is ``(height, width, dim)``. At another size it is resized by the policy, on the fly; a checkpoint
-    trained at another size is resized on loading. Between explicit coordinates' whole places the entries are mixed
-    linearly.
+    The table is ``(height, width, dim)``, with the time ahead of them on three axes. At another size it is resized by
+    the policy, on the fly; a checkpoint trained at another size is resized on loading. Between explicit coordinates'
+    whole places the entries are mixed linearly.
 
     Args:
         init_std: Standard deviation of the initial entries.
@@ -45,13 +45,13 @@ class AbsolutePositionEmbedding(PositionEncoding):
         nn.init.trunc_normal_(self.table, std=self.init_std)
 
     def resized(self, size: Sequence[int]) -> Tensor:
-        """The table at another size, ``(height, width, dim)``."""
+        """The table at another size, ``(*size, dim)``."""
         return resize_table(self.table, size, self.policy or self.policies[0])
 
     def add(self, x: Tensor, grid: Grid) -> Tensor:
-        table = self.resized(grid.size)  # (height, width, dim)
+        table = self.resized(grid.size)  # (*size, dim)
         if grid.dense:
-            return x + table.flatten(0, 1).to(x.dtype)
+            return x + table.flatten(0, -2).to(x.dtype)
         return x + sample_table(table, grid.positions(device=x.device, dtype=wide_dtype(x))).to(x.dtype)
 
     def set_input_grid(self, grid_size: Sequence[int]) -> None:
@@ -61,6 +61,6 @@ class AbsolutePositionEmbedding(PositionEncoding):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         table = state_dict.get(prefix + "table")
-        if table is not None and table.ndim == 3 and table.shape[-1] == self.dim:
-            state_dict[prefix + "table"] = resize_table(table, self.table.shape[:2], self.policy or self.policies[0])
+        if table is not None and table.ndim == self.table.ndim and table.shape[-1] == self.dim:
+            state_dict[prefix + "table"] = resize_table(table, self.table.shape[:-1], self.policy or self.policies[0])
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -135,7 +135,8 @@ class ContextualRelativeSignalEncoding(PositionEncoding):
         if grid.dense:
             return index
         # Irregular tokens are those of one window or picture: the same rows serve all layers.
-        key = ("crse", self.signals, self.quant_size, self.policy, self.grid_size)
+        lengths = tuple(n for *_, n in signals)
+        key = ("crse", self.signals, lengths, self.quant_size, self.policy, self.grid_size)
         return lambda start, stop: (
             grid.keep(key, lambda: index(0, grid.num_tokens))
             if (start, stop) == (0, grid.num_tokens)
