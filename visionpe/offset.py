@@ -73,10 +73,12 @@ class OffsetEncoding(PositionEncoding):
 
     def _bias(self, q: Tensor, grid: Grid, layer: int) -> Bias:
         dtype = wide_dtype(q)
+        key = (grid.size, self.policy, self.grid_size, q.device, dtype)
         if not grid.dense:
-            return DenseBias(self._pairs(grid, layer, q.device, dtype))
+            if not self.fixed:
+                return DenseBias(self._pairs(grid, layer, q.device, dtype))
+            return DenseBias(grid.keep((self, *key), lambda: self._pairs(grid, layer, q.device, dtype)))
         if not self.fixed:
             return OffsetBias(self._table(grid, layer, q.device, dtype), grid)
-        key = (grid.size, self.policy, self.grid_size, q.device, dtype)
         table = self.cache.get(key, lambda: self._table(grid, layer, q.device, dtype))
         return OffsetBias(table, grid, cache=self.cache, key=(self.policy, self.grid_size))

@@ -206,10 +206,12 @@ class RotaryEncoding(WideParameters, PositionEncoding):
     def rotation(self, grid: Grid, *, layer: int, device: torch.device, dtype: torch.dtype) -> Tensor:
         """Cosine and sine for every token, as :func:`rotate_pairs` takes them, in at least float32."""
         dtype = torch.promote_types(dtype, torch.float32)
-        if not (self.fixed and grid.dense):
+        if not self.fixed:
             return self._compute(grid, layer, device, dtype)
         key = (grid.size, grid.prefix, self.policy, self.grid_size, device, dtype)
-        return self.cache.get(key, lambda: self._compute(grid, layer, device, dtype))
+        if grid.dense:
+            return self.cache.get(key, lambda: self._compute(grid, layer, device, dtype))
+        return grid.keep((self, *key), lambda: self._compute(grid, layer, device, dtype))
 
     def extra_repr(self) -> str:
         return "fractional=True" if self.fractional else super().extra_repr()
