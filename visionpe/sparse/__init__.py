@@ -4,6 +4,7 @@ from visionpe.sparse.cells import CellIndex, check_cells, grouped
 from visionpe.sparse.cloud import Voxels
 from visionpe.sparse.convolution import Neighbourhood, SparseConv
 from visionpe.sparse.neighbours import nearest
+from visionpe.sparse.points import pack_voxels, voxels_of_points
 from visionpe.sparse.pooling import coarsen
 from visionpe.sparse.voxels import voxelize
 from visionpe.sparse.windows import Bucket, SparseWindows
@@ -19,5 +20,7 @@ __all__ = [
     "coarsen",
     "grouped",
     "nearest",
+    "pack_voxels",
     "voxelize",
+    "voxels_of_points",
 ]

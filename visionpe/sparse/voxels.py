@@ -8,6 +8,20 @@ from torch import Tensor
 from visionpe.sparse.cells import INT32, grouped
 
 
+def check_points(positions: Tensor, size: float, name: str = "positions") -> None:
+    """Refuse what is no cloud of points, or no size of a voxel.
+
+    Raises:
+        ValueError: See :func:`voxelize`.
+    """
+    if positions.ndim != 2 or not len(positions):
+        raise ValueError(f"{name} must be (P, axes) with at least one point, got {tuple(positions.shape)}")
+    if not size > 0:
+        raise ValueError(f"size={size} must be positive")
+    if not positions.isfinite().all():
+        raise ValueError(f"{name} hold {int((~positions.isfinite()).any(1).sum())} points with NaN or infinity")
+
+
 def voxelize(
     positions: Tensor, *, size: float, batch: Tensor | None = None, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -27,12 +41,7 @@ def voxelize(
         ValueError: If there is no point, a position is not finite or leaves int32 in voxels, ``size`` is not positive,
             or ``batch`` is not in ascending order.
     """
-    if positions.ndim != 2 or not len(positions):
-        raise ValueError(f"positions must be (P, axes) with at least one point, got {tuple(positions.shape)}")
-    if not size > 0:
-        raise ValueError(f"size={size} must be positive")
-    if not positions.isfinite().all():
-        raise ValueError(f"positions hold {int((~positions.isfinite()).any(1).sum())} points with NaN or infinity")
+    check_points(positions, size)
     if batch is None:
         batch = torch.zeros(len(positions), dtype=torch.long, device=positions.device)
     if (batch.diff() < 0).any():
