@@ -10,7 +10,8 @@ from pathlib import Path
 
 from visionpe.attention import attend
 from visionpe.base import Composition, PositionEncoding
-from visionpe.bias import Bias, BucketBias, DenseBias, LowRankBias, OffsetBias
+from visionpe.bias import Bias, DenseBias, LowRankBias, OffsetBias
+from visionpe.buckets import BucketBias
 from visionpe.grid import Grid
 from visionpe.policy import policies, set_policy
 from visionpe.registry import (

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
 from math import log
 
 import torch
 from torch import Tensor
 
-from visionpe.bias import Bias, BucketBias
+from visionpe.bias import Bias, narrowed
 
 
 def piecewise_index(offsets: Tensor, ratio: float) -> Tensor:
@@ -25,6 +27,38 @@ def piecewise_index(offsets: Tensor, ratio: float) -> Tensor:
     far = (alpha + (size.clamp(min=alpha) / alpha).log() / log(gamma / alpha) * (beta - alpha)).round().clamp(max=beta)
     # Truncated last: a bucket clipped to 3.8 is bucket 3.
     return torch.where(size <= alpha, offsets.round(), offsets.sign() * far).long()
+
+
+class BucketBias(Bias):
+    """A choice among products of each token with a small table, by the bucket of the pair.
+
+    Args:
+        products: Token times table, ``(B, heads, N, buckets)``.
+        index: ``index(start, stop)`` gives the buckets of queries ``start`` to ``stop`` with every key,
+            ``(stop - start, N)``.
+        keys: The products are of the keys, not of the queries.
+    """
+
+    structure = "buckets"
+
+    def __init__(self, products: Tensor, index: Callable[[int, int], Tensor], *, keys: bool = False) -> None:
+        # Heads that are computed one after the other ask for the same rows again.
+        self.index = index if torch.compiler.is_compiling() or hasattr(index, "cache_info") else lru_cache(1)(index)
+        self.products, self.keys, self.batch = products, keys, products.shape[0]
+
+    def rows(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+        index = self.index(start, stop)  # (rows, N)
+        products = self.products.to(dtype)
+        if self.keys:
+            index = index.transpose(-2, -1).expand(*products.shape[:2], -1, -1)  # (B, heads, N, rows)
+            return products.gather(-1, index).transpose(-2, -1)
+        return products[..., start:stop, :].gather(-1, index.expand(*products.shape[:2], -1, -1))
+
+    def matrix(self, dtype: torch.dtype) -> Tensor:
+        return self.rows(0, self.products.shape[-2], dtype)
+
+    def narrow(self, samples: slice, heads: slice) -> BucketBias:
+        return BucketBias(narrowed(self.products, samples, heads), self.index, keys=self.keys)
 
 
 class SumBias(Bias):

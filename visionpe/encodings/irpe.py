@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from visionpe.attention import AttentionWeights
 from visionpe.base import PositionEncoding
-from visionpe.bias import Bias, BucketBias, offset_rows
-from visionpe.buckets import SumBias, piecewise_index
+from visionpe.bias import Bias, offset_rows
+from visionpe.buckets import BucketBias, SumBias, piecewise_index
 from visionpe.grid import Grid
 from visionpe.registry import register_encoding
 from visionpe.resize import POSITION_POLICIES, rescale_positions
