@@ -11,6 +11,7 @@ from torch import Tensor
 
 from visionpe.bias import Bias, narrowed
 from visionpe.precision import without_autocast
+from visionpe.signal_rows import SignalRows
 from visionpe.signals import signal_attention
 
 
@@ -35,7 +36,8 @@ class SignalBias(Bias):
         tables: The tables.
         index: ``index(start, stop)`` gives for each signal the rows of queries ``start`` to ``stop`` with every key,
             ``(axes, B or 1, stop - start, N)``; one row past the end of the table for pairs without signals.
-        windows: The tokens are short sequences with positions of their own, all of whose rows may be held at once.
+        shared: All rows of short sequences, as :func:`visionpe.signals.signal_attention` reads them; None where no such
+            kernel should be used.
     """
 
     structure = "signals"
@@ -48,9 +50,9 @@ class SignalBias(Bias):
         tables: SignalTables,
         index: Callable[[int, int], Sequence[Tensor]],
         *,
-        windows: bool,
+        shared: Callable[[], SignalRows] | None = None,
     ) -> None:
-        self.q, self.k, self.tables, self.index, self.windows = q, k, tables, index, windows
+        self.q, self.k, self.tables, self.index, self.shared = q, k, tables, index, shared
         self.batch = q.shape[0]
         self.values_are_in = False  # the kernel has added the tables of the values already
 
@@ -78,15 +80,14 @@ class SignalBias(Bias):
             return [row if row.shape[1] == 1 else row[:, samples] for row in self.index(start, stop)]
 
         q, k = (narrowed(t, samples, heads) for t in (self.q, self.k))
-        return SignalBias(q, k, tables, index, windows=self.windows)
+        return SignalBias(q, k, tables, index)
 
     def attend(self, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         """Attention with this bias alone, values included; ``k`` is that of the bias."""
+        assert self.shared is not None
         self.values_are_in = True
-        tables = self.tables
-        rows = self.index(0, k.shape[-2])
-        keys = None if mask is None else mask[:, 0, 0]
-        return signal_attention(self.q, k, v, rows, tables.query, tables.key, tables.value, mask=keys)
+        tables, keys = self.tables, None if mask is None else mask[:, 0, 0].expand(len(k), -1)
+        return signal_attention(self.q, k, v, self.shared(), tables.query, tables.key, tables.value, mask=keys)
 
     def of_values(self, weights: Tensor, start: int, stop: int) -> Tensor:
         """What the tables of the values add to queries ``start`` to ``stop``, given their weights."""
@@ -125,7 +126,7 @@ def _with_blank(products: Tensor) -> Tensor:
 
 def signal_bias(biases: Sequence[Bias], k: Tensor, mask: Tensor | None, dropout_p: float) -> SignalBias | None:
     """The signal bias among ``biases`` if its own kernel can do all there is to do, else None."""
-    if len(biases) != 1 or not isinstance(bias := biases[0], SignalBias) or not bias.windows or dropout_p:
+    if len(biases) != 1 or not isinstance(bias := biases[0], SignalBias) or not bias.shared or dropout_p:
         return None
     by_key = mask is None or (mask.dtype == torch.bool and mask.shape[1:3] == (1, 1))
     return bias if by_key and bias.k is k and not torch.compiler.is_compiling() else None

@@ -8,104 +8,123 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from visionpe.precision import without_autocast
+from visionpe.signal_rows import SignalRows, table_rows
 
-def table_rows(signal: Tensor, *, multiplier: float, length: int) -> Tensor:
-    """Row of a table for every pair: ``floor(m s_i - m s_j + length / 2)``, kept inside the table.
-
-    Source: Swin3D, arXiv 2304.06906, eq. 6, with the last row where a difference lies beyond the table.
-
-    Args:
-        signal: ``(W, n, axes)``, in at least float32.
-        multiplier: Rows per unit of the signal, ``m``.
-        length: Rows of the table, even.
-
-    Returns:
-        ``(axes, W, n, n)`` int64, query first.
-    """
-    scaled = multiplier * signal.movedim(-1, 0)  # products first, so that equal signals give exactly the middle
-    place = scaled[..., :, None] - scaled[..., None, :] + length / 2  # half before rounding: noise at 0 is harmless
-    return place.clamp(min=0).long().clamp(max=length - 1)
+__all__ = ["SignalRows", "signal_attention", "table_rows"]
 
 
 class _SignalAttention(torch.autograd.Function):
     """``softmax(q k + q Tq[row] + k Tk[row]) (v + Tv[row])``, keeping the weights alone for the backward pass.
 
     Tables are ``(axes, H, L, d)``. What a query has in common with each row of a table is a product with the whole
-    table; the pairs then pick from it. Weights meet the value table by the sum of those that share a row.
+    table; the pairs then pick from it. Weights meet the value table by the sum of those that share a row. Windows are
+    taken few at a time, heads outermost.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, rows: Sequence[Tensor], *tables: Tensor
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, rows: SignalRows, *of: Tensor
     ) -> Tensor:
-        signals = len(rows)
-        of_queries, of_keys, of_values = tables[:signals], tables[signals : 2 * signals], tables[2 * signals :]
-        logits = q @ k.transpose(-2, -1)  # (W, H, n, n)
-        turned = torch.zeros_like(logits)  # key first
-        for table_q, table_k, pairs in zip(of_queries, of_keys, rows):
-            for tq, tk, row in zip(table_q, table_k, pairs):
-                row = row[:, None].expand_as(logits)
-                logits += (q @ tq.transpose(-2, -1)).gather(3, row)
-                turned += (k @ tk.transpose(-2, -1)).gather(3, row.transpose(2, 3))
-        logits += turned.transpose(2, 3)
-        del turned
-        logits += bias
-        weights = torch.softmax(logits, dim=-1, out=logits)
-        out = weights @ v
-        for table, pairs in zip(of_values, rows):
-            for tv, row in zip(table, pairs):
-                out += _shared(weights, row, tv.shape[-2]) @ tv
+        windows, heads, n, d = q.shape
+        tables = _packed(of)
+        out = q.new_empty(windows, n, heads, d).transpose(1, 2)
+        room, saved = rows.room(heads, q), []
+        for chunk in rows.chunks:
+            queries, keys, values = (_by_head(t[chunk.windows]) for t in (q, k, v))
+            tq, tk, tv = tables.index_select(1, chunk.used).split(d, dim=-1)  # (H, R, d)
+            products = chunk.table(heads, 2, room)
+            torch.bmm(queries, tq.transpose(1, 2), out=products[:, 0])
+            torch.bmm(keys, tk.transpose(1, 2), out=products[:, 1])
+            logits = _windows(queries, n) @ _windows(keys, n).transpose(2, 3)  # (H, W, n, n)
+            chunk.add_picked(logits.view(heads, -1), products)
+            if bias is not None:
+                logits += bias[chunk.windows]
+            weights = torch.softmax(logits, dim=-1, out=logits)
+            mixed = (weights @ _windows(values, n)).flatten(1, 2)
+            mixed.baddbmm_(chunk.shared(weights.view(heads, -1), chunk.of(key=False), room), tv)
+            out[chunk.windows] = _windows(mixed, n).transpose(0, 1)
+            if any(ctx.needs_input_grad):
+                saved.append(weights)
         ctx.rows = rows
-        ctx.save_for_backward(q, k, v, weights, out, *tables)
+        ctx.save_for_backward(q, k, v, out, tables, *saved)
         return out
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
-        q, k, v, weights, out, *tables = ctx.saved_tensors
-        rows, signals = ctx.rows, len(ctx.rows)
-        of_queries, of_keys, of_values = tables[:signals], tables[signals : 2 * signals], tables[2 * signals :]
-        grads = [torch.empty_like(table) for table in tables]
-        d_weights = grad @ v.transpose(-2, -1)
-        for s, pairs in enumerate(rows):
-            for a, row in enumerate(pairs):
-                tv = of_values[s][a]
-                d_weights += (grad @ tv.transpose(-2, -1)).gather(3, row[:, None].expand_as(weights))
-                grads[2 * signals + s][a] = _over_windows(_shared(weights, row, tv.shape[-2]), grad)
-        d_weights -= (grad * out).sum(-1, keepdim=True)
-        d_logits = d_weights.mul_(weights)
-        turned = d_logits.transpose(2, 3).contiguous()
-        d_q, d_k, d_v = d_logits @ k, turned @ q, weights.transpose(2, 3) @ grad
-        for s, pairs in enumerate(rows):
-            for a, row in enumerate(pairs):
-                tq, tk = of_queries[s][a], of_keys[s][a]
-                shared = _shared(d_logits, row, tq.shape[-2])
-                d_q += shared @ tq
-                grads[s][a] = _over_windows(shared, q)
-                shared = _shared(turned, row.transpose(1, 2), tk.shape[-2])
-                d_k += shared @ tk
-                grads[signals + s][a] = _over_windows(shared, k)
-        return d_q, d_k, d_v, None, None, *grads
+        with without_autocast(grad):
+            return _gradients(ctx, grad)
 
 
-def _shared(weights: Tensor, row: Tensor, length: int) -> Tensor:
-    """Sum of the weights of each query whose pairs share a row: ``(W, H, n, length)``."""
-    sums = weights.new_zeros(*weights.shape[:-1], length)
-    return sums.scatter_add_(3, row[:, None].expand_as(weights), weights)
+def _gradients(ctx: Any, grad: Tensor) -> Any:
+    q, k, v, out, tables, *saved = ctx.saved_tensors
+    windows, heads, n, d = q.shape
+    d_tables = torch.zeros_like(tables)
+    d_inputs = q.new_empty(windows, n, 3, heads, d).permute(2, 0, 3, 1, 4)
+    room = ctx.rows.room(heads, q)
+    common = (grad * out).sum(-1).transpose(0, 1)  # (H, W, n)
+    for chunk, weights in zip(ctx.rows.chunks, saved):
+        queries, keys, values, back = (_by_head(t[chunk.windows]) for t in (q, k, v, grad))
+        tq, tk, tv = tables.index_select(1, chunk.used).split(d, dim=-1)
+        of_queries = chunk.of(key=False)
+        d_logits = _windows(back, n) @ _windows(values, n).transpose(2, 3)
+        products = chunk.table(heads, 1, room)
+        torch.bmm(back, tv.transpose(1, 2), out=products[:, 0])
+        chunk.add_picked(d_logits.view(heads, -1), products)
+        d_logits -= common[:, chunk.windows, :, None]
+        d_logits *= weights
+        flat = d_logits.view(heads, -1)
+        d_q, d_k = d_logits @ _windows(keys, n), d_logits.transpose(2, 3) @ _windows(queries, n)
+        d_v = weights.transpose(2, 3) @ _windows(back, n)
+        d_rows = []
+        for columns, table, x, d_x in (
+            (of_queries, tq, queries, d_q),
+            (chunk.of(key=True), tk, keys, d_k),
+        ):
+            shared = chunk.shared(flat, columns, room)
+            d_x.view(heads, -1, d).baddbmm_(shared, table)
+            d_rows.append(shared.transpose(1, 2) @ x)
+        d_rows.append(chunk.shared(weights.view(heads, -1), of_queries, room).transpose(1, 2) @ back)
+        d_tables.index_add_(1, chunk.used, torch.cat(d_rows, dim=-1))
+        for to, part in zip(d_inputs, (d_q, d_k, d_v)):
+            to[chunk.windows] = part.transpose(0, 1)
+    return (*d_inputs, None, None, *_unpacked(d_tables, ctx.rows))
 
 
-def _over_windows(shared: Tensor, x: Tensor) -> Tensor:
-    """``(W, H, n, L)`` and ``(W, H, n, d)`` to ``(H, L, d)``, summed over windows and tokens."""
-    heads = shared.shape[1]
-    left, right = (t.transpose(0, 1).reshape(heads, -1, t.shape[-1]) for t in (shared, x))
-    return left.transpose(1, 2) @ right
+def _by_head(x: Tensor) -> Tensor:
+    """``(W, H, n, d)`` to ``(H, W * n, d)``."""
+    return x.transpose(0, 1).flatten(1, 2)
+
+
+def _windows(x: Tensor, n: int) -> Tensor:
+    """``(H, W * n, d)`` to ``(H, W, n, d)``."""
+    return x.unflatten(1, (-1, n))
+
+
+def _packed(tables: Sequence[Tensor]) -> Tensor:
+    """All rows of all tables, ``(H, rows, 3 d)``: queries, keys, values."""
+    third = len(tables) // 3
+    of = [
+        torch.cat([t.transpose(0, 1).flatten(1, 2) for t in tables[i * third : (i + 1) * third]], 1) for i in range(3)
+    ]
+    return torch.cat(of, dim=-1)
+
+
+def _unpacked(packed: Tensor, rows: SignalRows) -> list[Tensor]:
+    sizes = [axes * length for axes, length in zip(rows.axes, rows.lengths)]
+    return [
+        part.unflatten(1, (axes, -1)).transpose(0, 1)
+        for of in packed.chunk(3, dim=-1)
+        for part, axes in zip(of.split(sizes, dim=1), rows.axes)
+    ]
 
 
 def signal_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    rows: Sequence[Tensor],
+    rows: SignalRows | Sequence[Tensor],
     tables_q: Sequence[Tensor],
     tables_k: Sequence[Tensor],
     tables_v: Sequence[Tensor],
@@ -120,17 +139,31 @@ def signal_attention(
     Args:
         q: Queries, scaled already, ``(W, H, n, d)``. The term of the keys is not scaled.
         k, v: Keys and values.
-        rows: For each signal, :func:`table_rows` ``(axes, W, n, n)``.
+        rows: Of every pair; where blocks share them, make :class:`SignalRows` once. Or for each signal
+            :func:`table_rows` ``(axes, W, n, n)``.
         tables_q, tables_k, tables_v: For each signal ``(axes, H, L, d)``.
         mask: True where a key takes part, ``(W, n)``, at least one in each window.
 
     Returns:
         ``(W, H, n, d)`` in the dtype of ``v``; computed in at least float32.
+
+    Raises:
+        ValueError: If the windows or the tables are not those that ``rows`` were made for.
     """
+    if not isinstance(rows, SignalRows):
+        rows = SignalRows([r.expand(-1, len(v), -1, -1) for r in rows], [table.shape[2] for table in tables_q])
+    if (rows.windows, rows.tokens) != (v.shape[0], v.shape[2]):
+        raise ValueError(f"v is {tuple(v.shape)}; the rows are for {rows.windows} windows of {rows.tokens} tokens")
+    wanted = list(zip(rows.axes, rows.lengths))
+    for name, tables in (("tables_q", tables_q), ("tables_k", tables_k), ("tables_v", tables_v)):
+        given = [(table.shape[0], table.shape[2]) for table in tables]
+        if given != wanted:
+            raise ValueError(f"{name} have (axes, length) {given}; the rows are for {wanted}")
     wide = torch.promote_types(v.dtype, torch.float32)
-    bias = q.new_zeros((), dtype=wide)
+    bias = None
     if mask is not None:
-        bias = torch.zeros(mask.shape, device=mask.device, dtype=wide).masked_fill(~mask, -torch.inf)[:, None, None]
+        bias = torch.zeros(mask.shape, device=mask.device, dtype=wide).masked_fill(~mask, -torch.inf)[:, None]
     inputs = [t.to(wide) for t in (q, k, v)]
     tables = [t.to(wide) for t in (*tables_q, *tables_k, *tables_v)]
-    return _SignalAttention.apply(*inputs, bias, tuple(rows), *tables).to(v.dtype)
+    with without_autocast(v):
+        return _SignalAttention.apply(*inputs, bias, rows, *tables).to(v.dtype)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,10 @@ from visionpe.precision import without_autocast
 from visionpe.registry import register_encoding
 from visionpe.resize import POSITION_POLICIES, rescale_positions
 from visionpe.signal_bias import SignalBias, SignalTables, pair_rows
+from visionpe.signal_rows import SignalRows
 
+# Values (1 or B, N, axes), rows of one unit, rows of the table.
+Signal: TypeAlias = tuple[Tensor, float, int]
 # Where colour and normal stand among the signals of a grid.
 COLUMNS = {"RGB": slice(0, 3), "NORM": slice(3, 6)}
 # Colours and normals span two units each way, and are told apart twice as finely as positions.
@@ -94,8 +98,8 @@ class ContextualRelativeSignalEncoding(PositionEncoding):
         names = [[f"{of}_{signal.lower()}_table" for signal in self.signals] for of in ("query", "key", "value")]
         return SignalTables(*([getattr(self, name)[layer].transpose(1, 2) for name in group] for group in names))
 
-    def _values(self, grid: Grid, device: torch.device) -> Iterator[tuple[Tensor, float, int]]:
-        """For each signal: its values ``(1 or B, N, axes)``, the rows of one unit, the rows of its table."""
+    def _values(self, grid: Grid, device: torch.device) -> Iterator[Signal]:
+        """Every signal of the tokens of a grid."""
         for signal in self.signals:
             table = getattr(self, f"query_{signal.lower()}_table")
             if signal == "XYZ":
@@ -122,9 +126,8 @@ class ContextualRelativeSignalEncoding(PositionEncoding):
             multiplier = self.quant_size * (1 if signal == "XYZ" else FINER)
             yield (values if values.ndim == 3 else values[None]), multiplier, table.shape[2]
 
-    def _index(self, grid: Grid, device: torch.device) -> Callable[[int, int], list[Tensor]]:
-        signals = list(self._values(grid, device))
-
+    @staticmethod
+    def _index(signals: Sequence[Signal], grid: Grid) -> Callable[[int, int], list[Tensor]]:
         def index(start: int, stop: int) -> list[Tensor]:
             first, last = (max(t - grid.prefix, 0) for t in (start, stop))
             blank = (stop - start) - (last - first)
@@ -132,23 +135,19 @@ class ContextualRelativeSignalEncoding(PositionEncoding):
             # (axes, B or 1, rows, N)
             return [F.pad(r, (grid.prefix, 0, blank, 0), value=n) if grid.prefix else r for r, n in rows]
 
-        if grid.dense:
-            return index
-        # Irregular tokens are those of one window or picture: the same rows serve all layers.
-        lengths = tuple(n for *_, n in signals)
-        key = ("crse", self.signals, lengths, self.quant_size, self.policy, self.grid_size)
-        return lambda start, stop: (
-            grid.keep(key, lambda: index(0, grid.num_tokens))
-            if (start, stop) == (0, grid.num_tokens)
-            else index(start, stop)
-        )
+        return index
 
     def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> SignalBias:
         with without_autocast(q):
-            index = self._index(grid, q.device)
-        return SignalBias(
-            q * self.head_dim**-0.5, k, self.tables(layer), index, windows=not grid.dense and not grid.prefix
-        )
+            signals = list(self._values(grid, q.device))
+        shared = None
+        if not (grid.dense or grid.prefix):  # windows of voxels: their rows are made once for all blocks
+            options = tuple((m, n) for _, m, n in signals)
+            key = ("crse", self.signals, options, self.policy, self.grid_size, len(q))
+            every = [(s.expand(len(q), -1, -1), m, n) for s, m, n in signals]
+            shared = partial(grid.keep, key, partial(SignalRows.of_signals, every))
+        index = self._index(signals, grid)
+        return SignalBias(q * self.head_dim**-0.5, k, self.tables(layer), index, shared=shared)
 
     def mix(
         self, attended: Tensor, v: Tensor, grid: Grid, *, layer: int = 0, weights: AttentionWeights | None = None

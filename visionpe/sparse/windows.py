@@ -10,7 +10,7 @@ from torch import Tensor
 from visionpe.sparse.cells import grouped
 
 # Windows up to each size are padded to one length: narrow steps where windows are small and many.
-EDGES = (*range(4, 33, 4), *range(40, 129, 8), *range(144, 1025, 16))
+EDGES = (*range(2, 33, 2), *range(36, 65, 4), *range(72, 129, 8), *range(144, 1025, 16))
 # Pairs of voxels that are computed together, padding included.
 PAIRS = 2**17
 
