@@ -3,6 +3,7 @@
 # make quickstart train small ViTs on real digits and see accuracy against resolution
 # make quickstart-detection     train a Mask R-CNN on scenes of digits: box and mask AP, drawn predictions
 # make quickstart-segmentation  the same with a segmentation model: mIoU, drawn predictions
+# make quickstart-rooms         train a tiny Swin3D on labelled rooms with three encodings: mIoU, pages to turn
 # make lint       ruff and the type checker
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: all test quickstart quickstart-detection quickstart-segmentation lint format clean
+.PHONY: all test quickstart quickstart-detection quickstart-segmentation quickstart-rooms lint format clean
 
 all: $(STAMP)
 
@@ -36,6 +37,9 @@ quickstart-detection: $(STAMP)
 
 quickstart-segmentation: $(STAMP)
 	$(BIN)/python tools/quickstart_segmentation.py
+
+quickstart-rooms: $(STAMP)
+	$(BIN)/python tools/quickstart_rooms.py
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

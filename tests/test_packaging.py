@@ -41,8 +41,10 @@ def test_wheel(checkout: Path, tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert {n.split("/")[0].split("-")[0] for n in names} == {"visionpe"}
-    for wanted in ("py.typed", "backbones/vit.py", "detection/__init__.py", "encodings/rope_mixed.py"):
-        assert f"visionpe/{wanted}" in names
+    inner = [path.relative_to(ROOT / "visionpe") for path in (ROOT / "visionpe").rglob("*.py")]
+    beside = [path.relative_to(ROOT) for folder in ("backbones", "detection") for path in (ROOT / folder).rglob("*.py")]
+    missing = {f"visionpe/{path.as_posix()}" for path in [Path("py.typed"), *inner, *beside]} - set(names)
+    assert not missing
 
     site = tmp_path / "site"
     subprocess.check_call([*pip, "install", "--no-deps", "--target", str(site), str(wheel)])

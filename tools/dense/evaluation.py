@@ -36,18 +36,18 @@ def set_scale(config: Any, scale: float) -> None:
         step.update(type="Resize", scale_factor=float(scale))
 
 
-def measure(training: Training, options: Mapping[str, str], scale: float) -> dict[str, float]:
-    """The metrics of a finished training at one scale; kept in its directory.
+def measure(training: Training, options: Mapping[str, str], scale: float | None = None) -> dict[str, float]:
+    """The metrics of a finished training, of pictures at one scale; kept in its directory.
 
     Args:
         training: A finished run.
         options: Overrides of the config.
-        scale: Factor on the pictures' height and width.
+        scale: Factor on the pictures' height and width; None leaves the data as it is.
 
     Returns:
-        The metrics of mmdet or mmseg.
+        The metrics of the config.
     """
-    store = training.directory / f"metrics_{scale:g}x.json"
+    store = training.directory / ("metrics.json" if scale is None else f"metrics_{scale:g}x.json")
     made_for = {"checkpoint": training.product.stat().st_mtime_ns, "options": dict(options)}
     with contextlib.suppress(OSError, ValueError, KeyError):
         kept = json.loads(store.read_text())
@@ -58,7 +58,8 @@ def measure(training: Training, options: Mapping[str, str], scale: float) -> dic
     with _into(training.directory / "test.log"):
         try:
             config = setup.load_config(str(training.config), {**options, "work_dir": str(training.directory / "test")})
-            set_scale(config, scale)
+            if scale is not None:
+                set_scale(config, scale)
             config.load_from, config.resume = None, False
             setup.forget_weights(config.model)
             runner = setup.build_runner(config, stages=("test",))

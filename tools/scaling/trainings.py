@@ -31,6 +31,7 @@ class Training:
         epochs: Of the whole training.
         options: Passed on as ``--cfg-options``, each ``key=value``.
         unit: What ``epochs`` counts, as the log calls it: ``epoch`` or ``iter``.
+        exported: The run leaves its model as files for timm too; never where it counts iterations.
     """
 
     name: str
@@ -40,16 +41,19 @@ class Training:
     epochs: int
     options: tuple[str, ...] = ()
     unit: str = "epoch"
+    exported: bool = True
 
     @property
     def product(self) -> Path:
         """The file that a finished run leaves, written last."""
-        return self.directory / ("model.json" if self.unit == "epoch" else f"{self.unit}_{self.epochs}.pth")
+        exported = self.exported and self.unit == "epoch"
+        return self.directory / ("model.json" if exported else f"{self.unit}_{self.epochs}.pth")
 
     @property
     def finished(self) -> bool:
         """Whether the run left its model."""
-        return self.product.is_file() and (self.unit != "epoch" or (self.directory / "model.safetensors").is_file())
+        whole = self.product.suffix == ".pth" or (self.directory / "model.safetensors").is_file()
+        return self.product.is_file() and whole
 
     @property
     def log(self) -> Path:

@@ -1,0 +1,1 @@
+"""What ``tools/quickstart_rooms.py`` is made of."""
