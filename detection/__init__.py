@@ -6,6 +6,8 @@
 - ``TimmFeatures``: any timm model as a backbone of mmdet and mmseg;
 - ``SimpleFeaturePyramid``: ViTDet's neck, and ``LayerNorm2d`` for the norms of heads;
 - ``DigitsDataset``: real handwritten digits, in memory;
+- ``CloudSegmentor``: any timm model over voxels as a segmentor of point clouds, with the data sets, transforms and
+  the metric of :mod:`visionpe.detection.clouds`;
 - ``TimmOptimWrapperConstructor``: timm's parameter groups (no decay for norms, biases, positions; layer decay);
 - ``AutocastOptimWrapper``: bfloat16 autocast on any device;
 - ``ExportHook``: writes ``model.safetensors`` and ``model.json`` for ``timm.create_model`` after training;
@@ -36,6 +38,13 @@ with quiet_imports():
     from . import checkpoint
     from .backbone import TimmFeatures
     from .classifier import TimmImageClassifier
+    from .clouds.metric import CloudMetric
+    from .clouds.packing import CloudVotes, CropCloud, PackCloud, VoxelizeCloud
+    from .clouds.rooms import RoomsDataset
+    from .clouds.s3dis import S3DISDataset
+    from .clouds.scannet import ScanNetDataset
+    from .clouds.segmentor import CloudPreprocessor, CloudSegmentor
+    from .clouds.transforms import DropColor, JitterCloud, RotateCloud, ScaleCloud, SwapAxes
     from .digits import DigitsDataset
     from .export import ExportHook
     from .neck_check import check_neck
@@ -45,13 +54,28 @@ with quiet_imports():
 
 __all__ = [
     "AutocastOptimWrapper",
+    "CloudMetric",
+    "CloudPreprocessor",
+    "CloudSegmentor",
+    "CloudVotes",
+    "CropCloud",
     "DigitsDataset",
+    "DropColor",
     "ExportHook",
+    "JitterCloud",
+    "PackCloud",
     "QuietRunner",
+    "RoomsDataset",
+    "RotateCloud",
+    "S3DISDataset",
+    "ScaleCloud",
+    "ScanNetDataset",
     "SimpleFeaturePyramid",
+    "SwapAxes",
     "TimmFeatures",
     "TimmImageClassifier",
     "TimmOptimWrapperConstructor",
+    "VoxelizeCloud",
     "check_neck",
     "checkpoint",
     "ops",

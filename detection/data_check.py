@@ -21,22 +21,31 @@ TREES = {
     "ADE20KDataset": """
         images/       training/ADE_train_00000001.jpg ...   validation/ADE_val_00000001.jpg ...
         annotations/  training/ADE_train_00000001.png ...   validation/ADE_val_00000001.png ...""",
+    "S3DISDataset": """
+        Area_1/  conferenceRoom_1/Annotations/beam_1.txt ...   copyRoom_1/Annotations/bookcase_1.txt ...   ...
+        ...
+        Area_6/  ...""",
+    "ScanNetDataset": """
+        scannetv2_train.txt  scannetv2_val.txt
+        scans/
+            scene0000_00/  scene0000_00_vh_clean_2.ply  scene0000_00_vh_clean_2.labels.ply
+            scene0000_01/  ...""",
 }
 # Digit scenes are laid out as ADE20K is, under a dataset class that takes other classes.
 TREES["BaseSegDataset"] = TREES["ADE20KDataset"]
 SCENES = "digit_scenes"  # in a path: data that a tool of ours writes
 
 
-def _datasets(config: Any) -> Iterator[Mapping]:
-    """Yield the dataset configs in ``config``, through wrappers such as ``RepeatDataset`` and ``ConcatDataset``."""
+def _datasets(config: Any, path: str) -> Iterator[tuple[str, Mapping]]:
+    """Yield the dataset configs in ``config`` and where, through wrappers such as ``RepeatDataset``."""
     if isinstance(config, Mapping):
         if config.get("data_root") is not None:
-            yield config
+            yield path, config
         for key in ("dataset", "datasets"):
-            yield from _datasets(config.get(key))
+            yield from _datasets(config.get(key), f"{path}.{key}")
     elif isinstance(config, (list, tuple)):
-        for item in config:
-            yield from _datasets(item)
+        for index, item in enumerate(config):
+            yield from _datasets(item, f"{path}.{index}")
 
 
 def _needed(dataset: Mapping, kind: str) -> Iterator[Path]:
@@ -46,6 +55,12 @@ def _needed(dataset: Mapping, kind: str) -> Iterator[Path]:
         yield root / str(dataset.get("split", ""))
         return
     yield root
+    if kind == "S3DISDataset":
+        test = dataset.get("test_area", 5)
+        yield from (root / f"Area_{i}" for i in range(1, 7) if (i == test) == (dataset.get("split") == "test"))
+    if kind == "ScanNetDataset":
+        split = dataset.get("split", "train")
+        yield from (root / f"scannetv2_{split}.txt", root / ("scans_test" if split == "test" else "scans"))
     if dataset.get("ann_file"):
         yield root / str(dataset["ann_file"])
     yield from (root / str(folder) for folder in (dataset.get("data_prefix") or {}).values() if folder)
@@ -80,17 +95,17 @@ def check_data(config: Mapping, stages: tuple[str, ...]) -> None:
         FileNotFoundError: If one is missing; shows the expected tree.
     """
     for stage in stages:
-        for dataset in _datasets(config.get(f"{stage}_dataloader")):
+        for path, dataset in _datasets(config.get(f"{stage}_dataloader"), f"{stage}_dataloader"):
             kind = str(dataset.get("type", "")).split(".")[-1]
             root = str(dataset["data_root"])
             missing = next((path for path in _needed(dataset, kind) if not path.exists()), None)
             if "://" in root or missing is None:
                 continue
             tree = TREES.get(kind)
-            what = "file" if missing.suffix == ".json" else "folder"
+            what = "file" if missing.suffix in (".json", ".txt") else "folder"
             raise FileNotFoundError(
                 f"{stage} data: {what} {str(missing)!r} does not exist"
                 + (f"; expected\n\n    {root.rstrip('/')}/{tree}\n\n" if tree else "; ")
-                + _how_to_get(root, f"{stage}_dataloader.dataset.data_root=FOLDER")
+                + _how_to_get(root, f"{path}.data_root=FOLDER")
             )
         _check_evaluators(config, stage)

@@ -172,7 +172,7 @@ def build_runner(config: Config, *, stages: tuple[str, ...]) -> Runner:
 
 
 def _name_apart(config: Config) -> None:
-    """Give every run of a process its own logger and visualizer: mmengine keeps them by name and second of the start."""
+    """Give every run of a process its own logger and visualizer: mmengine keeps them by name and second of start."""
     if config.get("visualizer"):
         config.visualizer.pop("name", None)
     if run := next(_RUNS):

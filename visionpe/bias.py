@@ -41,7 +41,7 @@ def narrowed(t: Tensor, samples: slice, heads: slice) -> Tensor:
     return t if t.shape[1] == 1 else t[:, heads]
 
 
-def _with_prefix(rows: Tensor, blank: int, prefix: int) -> Tensor:
+def with_prefix(rows: Tensor, blank: int, prefix: int) -> Tensor:
     """Zero rows and columns ahead of ``(B, heads, rows, keys)``, for the pairs of prefix tokens."""
     if not prefix:
         return rows
@@ -149,12 +149,12 @@ class OffsetBias(Bias):
     def rows(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
         first, last = (max(t - self.grid.prefix, 0) for t in (start, stop))
         rows = offset_rows(self.table.to(dtype), self.grid.size, first, last)
-        return _with_prefix(rows[None], (stop - start) - (last - first), self.grid.prefix)
+        return with_prefix(rows[None], (stop - start) - (last - first), self.grid.prefix)
 
     def matrix(self, dtype: torch.dtype) -> Tensor:
         def build() -> Tensor:
             rows = _all_rows(self.table.to(dtype), self.grid.size)
-            return _with_prefix(rows[None], self.grid.prefix, self.grid.prefix)
+            return with_prefix(rows[None], self.grid.prefix, self.grid.prefix)
 
         if self.cache is None:
             return build()
@@ -218,7 +218,7 @@ class AxesBias(LowRankBias):
             part = term[..., start:stop, :].to(dtype).unflatten(-1, shape)  # (B, heads, rows, 1, n, 1)
             total = part if total is None else total + part
         assert total is not None
-        return _with_prefix(total.flatten(3), 0, self.grid.prefix)
+        return with_prefix(total.flatten(3), 0, self.grid.prefix)
 
     def matrix(self, dtype: torch.dtype) -> Tensor:
         return self.rows(0, self.grid.num_tokens, dtype)
@@ -262,7 +262,7 @@ class AxialBias(Bias):
         def build() -> Tensor:
             here = torch.arange(n, device=table.device)
             values = table.to(dtype)[:, here[:, None] - here + n - 1]  # (heads, n, n)
-            return _with_prefix(values[None], 0, self.grid.prefix)
+            return with_prefix(values[None], 0, self.grid.prefix)
 
         if self.cache is None:
             return build()

@@ -9,8 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from visionpe.bias import Bias, narrowed
+from visionpe.bias import Bias, narrowed, with_prefix
 from visionpe.precision import without_autocast
+from visionpe.signal_picks import Picks
 from visionpe.signal_rows import SignalRows
 from visionpe.signals import signal_attention
 
@@ -34,8 +35,8 @@ class SignalBias(Bias):
     Args:
         q, k: Queries, scaled, and keys, unrotated: ``(B, heads, N, head_dim)``.
         tables: The tables.
-        index: ``index(start, stop)`` gives for each signal the rows of queries ``start`` to ``stop`` with every key,
-            ``(axes, B or 1, stop - start, N)``; one row past the end of the table for pairs without signals.
+        picks: For each signal the rows along each of its axes.
+        prefix: Tokens ahead that have no signals: their pairs get nothing.
         shared: All rows of short sequences, as :func:`visionpe.signals.signal_attention` reads them; None where no such
             kernel should be used.
     """
@@ -48,26 +49,31 @@ class SignalBias(Bias):
         q: Tensor,
         k: Tensor,
         tables: SignalTables,
-        index: Callable[[int, int], Sequence[Tensor]],
+        picks: Sequence[Sequence[Picks]],
         *,
+        prefix: int = 0,
         shared: Callable[[], SignalRows] | None = None,
     ) -> None:
-        self.q, self.k, self.tables, self.index, self.shared = q, k, tables, index, shared
+        self.q, self.k, self.tables, self.picks, self.prefix, self.shared = q, k, tables, picks, prefix, shared
         self.batch = q.shape[0]
         self.values_are_in = False  # the kernel has added the tables of the values already
 
+    def _spatial(self, start: int, stop: int) -> tuple[int, int, int]:
+        """Queries by number among spatial ones, and how many ahead of them are none."""
+        first, last = max(start - self.prefix, 0), max(stop - self.prefix, 0)
+        return first, last, (stop - start) - (last - first)
+
     def rows(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+        first, last, blank = self._spatial(start, stop)
         wide = torch.promote_types(dtype, torch.float32)  # many terms are added up
         with without_autocast(self.q):
-            total = self.q.new_zeros((), dtype=wide)
-            q, k = self.q[..., start:stop, :].to(wide), self.k.to(wide)
-            index = self.index(start, stop)
-            for of_queries, of_keys, rows in zip(self.tables.query, self.tables.key, index):
-                for tq, tk, row in zip(of_queries, of_keys, rows):
-                    row = row.long()[:, None].expand(*q.shape[:2], *row.shape[1:])  # (B, heads, rows, N)
-                    total = total + _with_blank(q @ tq.to(wide).mT).gather(3, row)
-                    total = total + _with_blank(k @ tk.to(wide).mT).gather(3, row.mT).mT
-        return total.to(dtype)
+            q, k = (x[..., self.prefix :, :].to(wide) for x in (self.q, self.k))
+            q = q[..., first:last, :]
+            total = q.new_zeros(())
+            for of_queries, of_keys, picks in zip(self.tables.query, self.tables.key, self.picks):
+                for tq, tk, pick in zip(of_queries.to(wide), of_keys.to(wide), picks):
+                    total = total + pick.of_queries(q @ tq.mT, first, last) + pick.of_keys(k @ tk.mT, first, last)
+        return with_prefix(total.to(dtype), blank, self.prefix)
 
     def matrix(self, dtype: torch.dtype) -> Tensor:
         return self.rows(0, self.q.shape[-2], dtype)
@@ -75,12 +81,9 @@ class SignalBias(Bias):
     def narrow(self, samples: slice, heads: slice) -> SignalBias:
         every = (self.tables.query, self.tables.key, self.tables.value)
         tables = SignalTables(*([table[:, heads] for table in tables] for tables in every))
-
-        def index(start: int, stop: int) -> list[Tensor]:
-            return [row if row.shape[1] == 1 else row[:, samples] for row in self.index(start, stop)]
-
+        picks = [[pick.narrow(samples) for pick in each] for each in self.picks]
         q, k = (narrowed(t, samples, heads) for t in (self.q, self.k))
-        return SignalBias(q, k, tables, index)
+        return SignalBias(q, k, tables, picks, prefix=self.prefix)
 
     def attend(self, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         """Attention with this bias alone, values included; ``k`` is that of the bias."""
@@ -91,37 +94,14 @@ class SignalBias(Bias):
 
     def of_values(self, weights: Tensor, start: int, stop: int) -> Tensor:
         """What the tables of the values add to queries ``start`` to ``stop``, given their weights."""
-        weights = weights.to(torch.promote_types(weights.dtype, torch.float32))
+        first, last, blank = self._spatial(start, stop)
+        weights = weights.to(torch.promote_types(weights.dtype, torch.float32))[..., blank:, self.prefix :]
         with without_autocast(weights):
             total = weights.new_zeros(())
-            for tables, rows in zip(self.tables.value, self.index(start, stop)):
-                for table, row in zip(tables, rows):
-                    length = table.shape[-2]
-                    row = row.long()[:, None].expand_as(weights)
-                    sums = weights.new_zeros(*weights.shape[:-1], length + 1).scatter_add(-1, row, weights)
-                    total = total + sums[..., :length] @ table.to(weights.dtype)
-        return total  # (B, heads, stop - start, head_dim), in at least float32
-
-
-def pair_rows(queries: Tensor, keys: Tensor, *, multiplier: float, length: int) -> Tensor:
-    """Row of a table for every pair of a query with a key: see :func:`visionpe.signals.table_rows`.
-
-    Args:
-        queries: Signals ``(W, m, axes)``.
-        keys: Signals ``(W, n, axes)``.
-        multiplier, length: Of the table.
-
-    Returns:
-        ``(axes, W, m, n)`` int64.
-    """
-    a, b = ((multiplier * s).movedim(-1, 0) for s in (queries, keys))
-    place = a[..., :, None] - b[..., None, :] + length / 2
-    return place.clamp(min=0).long().clamp(max=length - 1)
-
-
-def _with_blank(products: Tensor) -> Tensor:
-    """One further row, that of pairs without signals: they get nothing."""
-    return F.pad(products, (0, 1))
+            for tables, picks in zip(self.tables.value, self.picks):
+                for table, pick in zip(tables.to(weights.dtype), picks):
+                    total = total + pick.shared(weights, first, last, table.shape[-2]) @ table
+        return F.pad(total, (0, 0, blank, 0))  # (B, heads, stop - start, head_dim), in at least float32
 
 
 def signal_bias(biases: Sequence[Bias], k: Tensor, mask: Tensor | None, dropout_p: float) -> SignalBias | None:

@@ -29,7 +29,15 @@ def table_rows(signal: Tensor, *, multiplier: float, length: int) -> Tensor:
     Returns:
         ``(axes, W, n, n)`` int64, query first.
     """
-    return _rows((multiplier * signal).movedim(-1, 0), length, torch.int64)
+    scaled = (multiplier * signal).movedim(-1, 0)  # products first, so that equal signals give exactly the middle
+    return rows_between(scaled, scaled, length)
+
+
+def rows_between(queries: Tensor, keys: Tensor, length: int, dtype: torch.dtype = torch.int64) -> Tensor:
+    """The same rows ``(..., m, n)`` from signals ``(..., m)`` and ``(..., n)`` in the unit of rows."""
+    place = queries[..., :, None] - keys[..., None, :]
+    place += length / 2  # half before rounding: noise at 0 is harmless
+    return place.clamp_(min=0, max=length - 1).to(dtype)
 
 
 @cache
@@ -147,7 +155,9 @@ class SignalRows:
             scaled,
             lengths,
             lambda some: [
-                row for s, length in zip(scaled, lengths) for row in _rows(s[:, some], length, torch.int32).unbind()
+                row
+                for s, length in zip(scaled, lengths)
+                for row in rows_between(s[:, some], s[:, some], length, torch.int32).unbind()
             ],
         )
         return self
@@ -160,19 +170,12 @@ class SignalRows:
         starts = [0, *accumulate(length for axes, length in zip(self.axes, lengths) for _ in range(axes))]
         together = CPU_PAIRS if signals[0].device.type == "cpu" else PAIRS
         step = max(1, together // max(1, self.tokens**2))
-        cuts = [slice(at, min(at + step, self.windows)) for at in range(0, self.windows, step)]
+        cuts = [slice(at, at + step) for at in range(0, self.windows, step)]
         self.chunks = [_chunk(some, columns(some), starts) for some in cuts]
 
     def room(self, heads: int, like: Tensor) -> Tensor:
         """Memory for the tables of one chunk at a time: fresh memory for each would take a CPU long."""
         return like.new_empty(2 * heads * max((c.tokens * len(c.used) for c in self.chunks), default=0))
-
-
-def _rows(scaled: Tensor, length: int, dtype: torch.dtype) -> Tensor:
-    """Rows of every pair ``(axes, W, n, n)`` of signals ``(axes, W, n)`` in the unit of rows."""
-    place = scaled[..., :, None] - scaled[..., None, :]
-    place += length / 2  # half before rounding: noise at 0 is harmless
-    return place.clamp_(min=0, max=length - 1).to(dtype)
 
 
 def _chunk(windows: slice, columns: Sequence[Tensor], starts: Sequence[int]) -> RowChunk:

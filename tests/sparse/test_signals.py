@@ -10,7 +10,8 @@ from reference_files import REFERENCE
 from safetensors import safe_open
 from torch import Tensor
 
-from visionpe.signals import signal_attention, table_rows
+from visionpe import signal_rows
+from visionpe.signals import SignalRows, signal_attention, table_rows
 from visionpe.sparse import SparseWindows
 
 
@@ -28,14 +29,14 @@ def formula(q: Tensor, k: Tensor, v: Tensor, rows: list, tables: list, mask: Ten
 
 
 def case(dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor], Tensor]:
-    q, k, v = torch.randn(3, 2, 3, 5, 4, dtype=dtype)
-    rows = [torch.randint(6, (2, 2, 5, 5)), torch.randint(4, (3, 2, 5, 5))]
-    tables = [torch.randn(len(row), 3, length, 4, dtype=dtype) for _ in range(3) for row, length in zip(rows, (6, 4))]
-    mask = torch.tensor([[True] * 5, [True, True, False, True, False]])
+    q, k, v = torch.randn(3, 3, 2, 5, 4, dtype=dtype)
+    rows = [torch.randint(6, (2, 3, 5, 5)), torch.randint(4, (3, 3, 5, 5))]
+    tables = [torch.randn(len(row), 2, length, 4, dtype=dtype) for _ in range(3) for row, length in zip(rows, (6, 4))]
+    mask = torch.tensor([[True] * 5, [True, True, False, True, False], [True, False, False, False, False]])
     return [q, k, v, *tables], rows, mask
 
 
-def run(leaves: list[Tensor], rows: list[Tensor], mask: Tensor) -> Tensor:
+def run(leaves: list[Tensor], rows: SignalRows | list[Tensor], mask: Tensor) -> Tensor:
     q, k, v, *t = leaves
     return signal_attention(q, k, v, rows, t[:2], t[2:4], t[4:], mask=mask)
 
@@ -58,6 +59,64 @@ def test_rows() -> None:
     assert rows[0].tolist() == [16, 15, 16, 0, 31, 16]  # floor, and the last row where the difference is too large
     assert rows[3, 4] == 31
     assert rows[4, 3] == 0
+
+
+def output_and_gradients(leaves: list[Tensor], rows: SignalRows | list[Tensor], mask: Tensor) -> list[Tensor]:
+    out = run(leaves, rows, mask)
+    return [out, *torch.autograd.grad((out * torch.arange(out.numel()).view(out.shape).cos()).sum(), leaves)]
+
+
+@pytest.mark.parametrize("way", ["chunks", "gather", "autocast"])
+def test_every_way_of_computing(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    leaves, rows, mask = case(torch.float32 if way == "autocast" else torch.float64)
+    leaves = [t.requires_grad_() for t in leaves]
+    wanted = output_and_gradients(leaves, SignalRows(rows, (6, 4)), mask)
+    if way == "chunks":
+        monkeypatch.setattr(signal_rows, "CPU_PAIRS", 30)  # one window each
+    elif way == "gather":
+        monkeypatch.setattr(signal_rows, "sparse_products", lambda: False)
+    with torch.autocast("cpu", torch.bfloat16, enabled=way == "autocast"):
+        plan = SignalRows(rows, (6, 4))
+        assert len(plan.chunks) == (3 if way == "chunks" else 1)
+        torch.testing.assert_close(output_and_gradients(leaves, plan, mask), wanted)
+
+
+def test_rows_without_the_pairs_at_once() -> None:
+    torch.manual_seed(0)
+    signals = [(torch.rand(3, 5, axes) * 3, m, length) for axes, m, length in ((2, 4.0, 24), (3, 8.0, 32))]
+    signals[1][0][0] = 1.0  # one colour in a window: the row in the middle alone
+    direct = SignalRows.of_signals(signals)
+    rows = [table_rows(values, multiplier=m, length=length) for values, m, length in signals]
+    chunk, same = direct.chunks[0], SignalRows(rows, (24, 32)).chunks[0]
+    assert torch.equal(chunk.used, same.used)
+    assert torch.equal(chunk.places, same.places)
+    width, starts = len(chunk.used), (0, 24, 48, 80, 112)
+    for pair, (w, i, j) in enumerate([(w, i, j) for w in range(3) for i in range(5) for j in range(5)]):
+        row = [int(axis[w, i, j]) + start for axis, start in zip([a for r in rows for a in r], starts)]
+        of_query, of_key = chunk.places[pair].long().view(2, 5)
+        assert chunk.used[of_query - (5 * w + i) * width].tolist() == row
+        assert chunk.used[of_key - (15 + 5 * w + j) * width].tolist() == row
+
+
+def test_rows_that_no_window_has_of_its_own() -> None:
+    leaves, rows, mask = case(torch.float64)
+    shared = [row[:, :1] for row in rows]
+    each = [row.expand(-1, 3, -1, -1) for row in shared]
+    torch.testing.assert_close(run(leaves, shared, mask), run(leaves, each, mask))
+
+
+def test_bad_rows() -> None:
+    leaves, rows, mask = case(torch.float32)
+    with pytest.raises(ValueError, match="rows of 2 signals and lengths of 1: one of each"):
+        SignalRows(rows, [6])
+    with pytest.raises(ValueError, match="rows 0 to 5 of a table with 5 rows"):
+        SignalRows(rows, [5, 4])
+    with pytest.raises(ValueError, match=r"v is \(3, 2, 5, 4\); the rows are for 2 windows of 5 tokens"):
+        run(leaves, SignalRows([row[:, :2] for row in rows], (6, 4)), mask)
+    leaves[6] = leaves[6][:, :, :3]
+    with pytest.raises(ValueError, match=r"tables_k have .*\[\(2, 6\), \(3, 3\)\]; the rows are for .*\(3, 4\)\]"):
+        run(leaves, rows, mask)
 
 
 @pytest.mark.parametrize("kind", ["plain", "shifted"])

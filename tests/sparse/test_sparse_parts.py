@@ -97,3 +97,16 @@ def test_windows(shifted: bool, window: int, stride: int) -> None:
         true = (positions[bucket.rows][:, :, None] - positions[bucket.rows][:, None]) / stride
         torch.testing.assert_close(difference, true, atol=1e-5, rtol=1e-5)
     assert sorted(map(sorted, found)) == sorted(map(sorted, wanted.values()))
+
+
+def test_padding_costs_little() -> None:
+    """Windows of many sizes: few buckets where there is little to do, little padding where there is much."""
+    generator = torch.Generator().manual_seed(0)
+    for side, buckets, padding in ((12, 8, 2.0), (60, 40, 1.12)):
+        cells = torch.unique((torch.rand(6 * side**2, 3, generator=generator) ** 2 * side).long(), dim=0)
+        coords = torch.cat((torch.zeros(len(cells), 1, dtype=torch.long), cells), dim=1)
+        plan = SparseWindows(coords, coords[:, 1:].double(), window=5).buckets
+        real = sum(int(bucket.mask.sum(1).square().sum()) for bucket in plan)
+        assert len(plan) <= buckets
+        assert sum(bucket.rows.numel() * bucket.rows.shape[1] for bucket in plan) <= padding * real
+        assert torch.equal(torch.cat([b.rows[b.mask] for b in plan]).sort().values, torch.arange(len(coords)))

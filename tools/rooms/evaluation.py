@@ -9,10 +9,10 @@ import torch
 
 from dense.evaluation import measure as measured
 from points.camera import View
-from points.cloud import room
 from points.page import write_page
 from points.picture import write_png
 from points.scan import from_config, process
+from points.sources import room
 from scaling.trainings import Training
 
 # No room of this seed is trained on, validated with or tested.

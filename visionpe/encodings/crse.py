@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visionpe.attention import AttentionWeights
@@ -17,7 +16,8 @@ from visionpe.grid import Grid
 from visionpe.precision import without_autocast
 from visionpe.registry import register_encoding
 from visionpe.resize import POSITION_POLICIES, rescale_positions
-from visionpe.signal_bias import SignalBias, SignalTables, pair_rows
+from visionpe.signal_bias import SignalBias, SignalTables
+from visionpe.signal_picks import LinePicks, PairPicks, Picks
 from visionpe.signal_rows import SignalRows
 
 # Values (1 or B, N, axes), rows of one unit, rows of the table.
@@ -58,6 +58,7 @@ class ContextualRelativeSignalEncoding(PositionEncoding):
     irregular = True
     structure = "signals"
     policies = POSITION_POLICIES
+    query_xyz_table: nn.Parameter
 
     def __init__(self, *, signals: str = "XYZ", quant_size: int = 4, init_std: float = 0.02, **context: Any) -> None:
         super().__init__(**context)
@@ -98,56 +99,51 @@ class ContextualRelativeSignalEncoding(PositionEncoding):
         names = [[f"{of}_{signal.lower()}_table" for signal in self.signals] for of in ("query", "key", "value")]
         return SignalTables(*([getattr(self, name)[layer].transpose(1, 2) for name in group] for group in names))
 
-    def _values(self, grid: Grid, device: torch.device) -> Iterator[Signal]:
-        """Every signal of the tokens of a grid."""
-        for signal in self.signals:
-            table = getattr(self, f"query_{signal.lower()}_table")
-            if signal == "XYZ":
-                wide = torch.float32 if grid.coords is None else torch.promote_types(grid.coords.dtype, torch.float32)
-                policy = self.policy or "extrapolate"
-                values = torch.stack(
-                    [
-                        rescale_positions(p, n, trained, policy)
-                        for p, n, trained in zip(
-                            grid.positions(device=device, dtype=wide).unbind(-1), grid.size, self.grid_size
-                        )
-                    ],
-                    dim=-1,
+    def _others(self, grid: Grid) -> Iterator[Signal]:
+        """Colour and normal of the tokens of a grid, as far as they are signals."""
+        for name in self.signals:
+            if (columns := COLUMNS.get(name)) is None:
+                continue
+            given = 0 if grid.signals is None else grid.signals.shape[-1]
+            if grid.signals is None or given < columns.stop:
+                raise ValueError(
+                    f"signals={'_'.join(self.signals)!r} reads columns {columns.start} to {columns.stop - 1} of the "
+                    f"grid's signals (colour, then normal); it has {given}"
                 )
-            else:
-                columns = COLUMNS[signal]
-                given = 0 if grid.signals is None else grid.signals.shape[-1]
-                if grid.signals is None or given < columns.stop:
-                    raise ValueError(
-                        f"signals={'_'.join(self.signals)!r} reads columns {columns.start} to {columns.stop - 1} of "
-                        f"the grid's signals (colour, then normal); it has {given}"
-                    )
-                values = grid.signals[..., columns]
-            multiplier = self.quant_size * (1 if signal == "XYZ" else FINER)
-            yield (values if values.ndim == 3 else values[None]), multiplier, table.shape[2]
+            values = grid.signals[..., columns]
+            length = 2 * SPAN * FINER * self.quant_size
+            yield (values if values.ndim == 3 else values[None]), FINER * self.quant_size, length
 
-    @staticmethod
-    def _index(signals: Sequence[Signal], grid: Grid) -> Callable[[int, int], list[Tensor]]:
-        def index(start: int, stop: int) -> list[Tensor]:
-            first, last = (max(t - grid.prefix, 0) for t in (start, stop))
-            blank = (stop - start) - (last - first)
-            rows = [(pair_rows(s[:, first:last], s, multiplier=m, length=n), n) for s, m, n in signals]
-            # (axes, B or 1, rows, N)
-            return [F.pad(r, (grid.prefix, 0, blank, 0), value=n) if grid.prefix else r for r, n in rows]
-
-        return index
+    def _places(self, grid: Grid, device: torch.device) -> list[Tensor]:
+        """Positions along each axis as the policy scales them: ``(n,)`` where the grid is full, else ``([B,] N)``."""
+        axes = grid.axis_positions(device=device)
+        if grid.coords is not None:
+            wide = torch.promote_types(grid.coords.dtype, torch.float32)
+            axes = list(grid.positions(device=device, dtype=wide).unbind(-1))
+        policy = self.policy or "extrapolate"
+        return [rescale_positions(p, n, trained, policy) for p, n, trained in zip(axes, grid.size, self.grid_size)]
 
     def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> SignalBias:
         with without_autocast(q):
-            signals = list(self._values(grid, q.device))
+            places = self._places(grid, q.device) if "XYZ" in self.signals else []
+            others = list(self._others(grid))
+            length = self.query_xyz_table.shape[2] if places else 0
+            picks: list[list[Picks]] = []
+            if places and grid.dense:
+                lines = [p * self.quant_size for p in places]
+                picks.append([LinePicks(line, axis, grid.size, length) for axis, line in enumerate(lines)])
+            elif places:
+                values = torch.stack(places, dim=-1)
+                others.insert(0, (values if values.ndim == 3 else values[None], self.quant_size, length))
+            picks += [[PairPicks(m * axis, n) for axis in values.unbind(-1)] for values, m, n in others]
         shared = None
         if not (grid.dense or grid.prefix):  # windows of voxels: their rows are made once for all blocks
-            options = tuple((m, n) for _, m, n in signals)
+            options = tuple((m, n) for _, m, n in others)
             key = ("crse", self.signals, options, self.policy, self.grid_size, len(q))
-            every = [(s.expand(len(q), -1, -1), m, n) for s, m, n in signals]
+            every = [(values.expand(len(q), -1, -1), m, n) for values, m, n in others]
             shared = partial(grid.keep, key, partial(SignalRows.of_signals, every))
-        index = self._index(signals, grid)
-        return SignalBias(q * self.head_dim**-0.5, k, self.tables(layer), index, shared=shared)
+        scaled = q * self.head_dim**-0.5
+        return SignalBias(scaled, k, self.tables(layer), picks, prefix=grid.prefix, shared=shared)
 
     def mix(
         self, attended: Tensor, v: Tensor, grid: Grid, *, layer: int = 0, weights: AttentionWeights | None = None

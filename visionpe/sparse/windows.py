@@ -13,6 +13,8 @@ from visionpe.sparse.cells import grouped
 EDGES = (*range(2, 33, 2), *range(36, 65, 4), *range(72, 129, 8), *range(144, 1025, 16))
 # Pairs of voxels that are computed together, padding included.
 PAIRS = 2**17
+# Fewer take longer to start on than to work out.
+FEW_PAIRS = 2**13
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,22 @@ class SparseWindows:
         self.buckets = list(_buckets(cells, inside / stride))
 
 
+def _merged(edges: Tensor, windows: Tensor) -> list[tuple[int, int]]:
+    """First and last edge of each bucket: what is too little to be worth a bucket of its own joins the next one."""
+    spans: list[tuple[int, int]] = []
+    first = held = 0
+    for at, (edge, count) in enumerate(zip(edges.tolist(), windows.tolist())):
+        if not count:
+            continue
+        if held and (held + count) * edge**2 > FEW_PAIRS:
+            spans.append((first, at - 1))
+            first = at
+            held = 0
+        held += count
+    spans.append((first, len(edges) - 1))
+    return spans
+
+
 def _buckets(cells: Tensor, places: Tensor) -> list[Bucket]:
     group, _ = grouped(cells)
     counts = torch.bincount(group)
@@ -64,8 +82,8 @@ def _buckets(cells: Tensor, places: Tensor) -> list[Bucket]:
     edges = torch.tensor(EDGES, device=cells.device)
     kind = torch.searchsorted(edges, counts)
     buckets = []
-    for each in kind.unique().tolist():
-        windows = (kind == each).nonzero()[:, 0]
+    for first, last in _merged(edges, torch.bincount(kind, minlength=len(EDGES))):
+        windows = ((kind >= first) & (kind <= last)).nonzero()[:, 0]
         length = int(counts[windows].max())
         for some in windows.split(max(1, PAIRS // length**2)):
             column = torch.arange(length, device=cells.device)

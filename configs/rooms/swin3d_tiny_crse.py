@@ -1,0 +1,3 @@
+_base_ = "_base_/rooms.py"
+
+model = dict(pos_encoding="crse")

@@ -1,0 +1,5 @@
+# RoPE-Mixed over three axes in place of the contextual encoding, the rest alike.
+_base_ = "swin3d_s.py"
+
+model = dict(pos_encoding="rope_mixed")
+test_evaluator = dict(counts="work_dirs/s3dis/swin3d_s_rope_mixed.json")

@@ -1,0 +1,1 @@
+"""Point clouds: readers, procedurally built rooms, augmentations and metrics."""

@@ -1,0 +1,154 @@
+"""From points to the voxels that a model takes, with the way back to the points."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from mmcv.transforms import BaseTransform, Compose
+from mmengine.registry import TRANSFORMS
+from mmengine.structures import BaseDataElement
+
+from visionpe.sparse import Voxels, voxelize
+
+Results = dict[str, Any]
+Keep = Literal["random", "first"]
+
+ROWS = ("points", "colors", "normals", "labels", "coords")
+# Keeps the largest difference of two colours off the end of the tables: Swin3D's recipes divide signals by it.
+MARGIN = 1.001
+
+
+def _rows(results: Results, chosen: np.ndarray) -> Results:
+    return {key: results[key][chosen] for key in ROWS if key in results}
+
+
+@TRANSFORMS.register_module()
+class VoxelizeCloud(BaseTransform):
+    """One point for each voxel that holds any. The corner of the cloud's box becomes the origin.
+
+    ``points`` become ``(N, 3)`` float32 in voxels, ``coords`` are their cells, int64; the other rows follow. With
+    ``keep="first"`` the labels of all points stay as ``truth`` ``(P,)`` and ``inverse`` ``(P,)`` is the voxel of each.
+
+    Args:
+        size: Side of a voxel, metres.
+        keep: The point that stands for a voxel: ``random`` to train, ``first`` to evaluate.
+    """
+
+    def __init__(self, size: float, keep: Keep = "random") -> None:
+        if not size > 0:
+            raise ValueError(f"size={size} must be positive")
+        if keep not in get_args(Keep):
+            raise ValueError(f"keep={keep!r} is unknown; allowed: {', '.join(get_args(Keep))}")
+        self.size, self.keep = size, keep
+
+    def transform(self, results: Results) -> Results:
+        """Choose the points."""
+        metres = results["points"].astype(np.float64)
+        # Rounded before cells are found, so that no position leaves its cell.
+        places = torch.from_numpy(((metres - metres.min(0)) / self.size).astype(np.float32))
+        generator = torch.default_generator if self.keep == "random" else None
+        coords, chosen, inverse = voxelize(places, size=1.0, generator=generator)
+        out = {
+            **results,
+            **_rows({**results, "points": places.numpy()}, chosen.numpy()),
+            "coords": coords[:, 1:].numpy(),
+        }
+        if self.keep == "first":
+            out |= {"truth": results["labels"], "inverse": inverse.numpy()}
+        return out
+
+
+@TRANSFORMS.register_module()
+class CropCloud(BaseTransform):
+    """Of a large cloud the voxels nearest to one of them, drawn at random; for training.
+
+    Args:
+        max_voxels: How many at most.
+    """
+
+    def __init__(self, max_voxels: int) -> None:
+        if max_voxels < 1:
+            raise ValueError(f"max_voxels={max_voxels} must be positive")
+        self.max_voxels = max_voxels
+
+    def transform(self, results: Results) -> Results:
+        """Keep the nearest rows, in their order."""
+        points = results["points"]
+        if len(points) <= self.max_voxels:
+            return results
+        centre = points[np.random.randint(len(points))]  # noqa: NPY002  mmengine seeds the global generator
+        distance = np.square(points - centre).sum(1)
+        nearest = np.sort(np.argpartition(distance, self.max_voxels - 1)[: self.max_voxels])
+        return {**results, **_rows(results, nearest)}
+
+
+@TRANSFORMS.register_module()
+class PackCloud(BaseTransform):
+    """Make :class:`visionpe.sparse.Voxels` and a data sample, as Swin3D's recipes feed them.
+
+    Features are ``[colour, (normal), offset]``, with the place of the point inside its voxel in 0..1 last; signals
+    ``[position in voxels, colour, (normal)]``, the latter two divided by 1.001.
+
+    Args:
+        normals: Whether normals are used.
+    """
+
+    def __init__(self, normals: bool = False) -> None:
+        self.normals = normals
+
+    def transform(self, results: Results) -> Results:
+        """Pack.
+
+        Returns:
+            ``inputs``, voxels; ``data_samples`` with ``gt_sem_seg.data``, the labels of voxels, or after
+            ``VoxelizeCloud(keep="first")`` of points, and then ``inverse.data`` ``(1, P)``.
+
+        Raises:
+            ValueError: If normals are wanted and there are none.
+        """
+        if self.normals and "normals" not in results:
+            raise ValueError("PackCloud(normals=True): the clouds of this data set have no normals")
+        points, coords = torch.from_numpy(results["points"]), torch.from_numpy(results["coords"])
+        looks = [torch.from_numpy(results[key]) for key in ("colors", "normals")[: 1 + self.normals]]
+        voxels = Voxels(
+            torch.cat((*looks, points - coords), 1),
+            torch.cat((torch.zeros_like(coords[:, :1]), coords), 1),
+            torch.cat((points, *(look / MARGIN for look in looks)), 1),
+        )
+        labels = results.get("truth", results["labels"])
+        sample = BaseDataElement(metainfo={"name": results.get("name", "")})
+        sample.gt_sem_seg = BaseDataElement(data=torch.from_numpy(labels))
+        if "inverse" in results:
+            sample.inverse = BaseDataElement(data=torch.from_numpy(results["inverse"])[None])
+        return {"inputs": voxels, "data_samples": sample}
+
+
+@TRANSFORMS.register_module()
+class CloudVotes(BaseTransform):
+    """Several views of one cloud, which the model's scores are averaged over; for evaluation.
+
+    Args:
+        times: How many views. More than one are turned about z, each by any angle; Swin3D's results have 12.
+        transforms: Pipeline of each view, with ``VoxelizeCloud(keep="first")`` and ``PackCloud``.
+    """
+
+    def __init__(self, times: int, transforms: Sequence[dict]) -> None:
+        if times < 1:
+            raise ValueError(f"times={times} must be positive")
+        turns = [{"type": "RotateCloud"}] if times > 1 else []
+        self.times, self.pipeline = times, Compose([*turns, *transforms])
+
+    def transform(self, results: Results) -> Results:
+        """Make the views.
+
+        Returns:
+            ``inputs``, voxels of all views, one cloud each; ``data_samples`` with ``inverse.data`` ``(times, P)``, the
+            row of each point in each view.
+        """
+        views = [self.pipeline(dict(results)) for _ in range(self.times)]
+        sample = views[0]["data_samples"]
+        sample.inverse = BaseDataElement(data=torch.cat([view["data_samples"].inverse.data for view in views]))
+        return {"inputs": Voxels.collate([view["inputs"] for view in views]), "data_samples": sample}
