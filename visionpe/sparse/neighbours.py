@@ -9,8 +9,8 @@ from torch import Tensor
 
 from visionpe.sparse.cells import CellIndex
 
-# Cells around a query that are searched; what is still open then is compared with every point.
-MAX_RING = 3
+# Cells around a query that are searched; what is still open then is searched for in larger cells.
+MAX_RING, LARGER = 3, 4
 # Candidates that are looked at together.
 BUDGET = 2**21
 
@@ -62,7 +62,11 @@ def nearest(
         todo = torch.cat(left)
         if not len(todo):
             break
-    for cloud in query_batch[todo].unique():
+    if len(todo) and cell * MAX_RING < float((points.amax(0) - corner).amax()):
+        some = nearest(points, batch, queries[todo], query_batch[todo], k, cell=LARGER * cell)
+        rows[todo], found[todo] = some
+        todo = todo[:0]
+    for cloud in query_batch[todo].unique():  # fewer than k points, or far outside of them
         part = todo[query_batch[todo] == cloud]
         starts, stops = (torch.searchsorted(batch[index.order], cloud, right=right) for right in (False, True))
         for some in part.split(max(1, BUDGET // int(stops - starts))):
