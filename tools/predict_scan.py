@@ -20,6 +20,7 @@ from typing import Any
 from show_points import load, source_arguments, view_of, write
 
 from scaling.errors import InputError
+from scaling.program import exit_code
 
 
 def parser() -> argparse.ArgumentParser:
@@ -120,14 +121,9 @@ def run(args: argparse.Namespace) -> list[Path]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The program; returns the exit code: 0, or 2 for input that cannot be used."""
+    """The program; returns the exit code: 0, 2 for input that cannot be used, 130 when interrupted."""
     args = parser().parse_args(argv)
-    try:
-        run(args)
-    except InputError as error:
-        print(f"predict_scan.py: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: run(args))
 
 
 if __name__ == "__main__":

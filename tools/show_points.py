@@ -19,6 +19,7 @@ from points.camera import View
 from points.cloud import Cloud, read_cloud
 from points.sources import motorcycle, room
 from scaling.errors import InputError
+from scaling.program import exit_code
 
 
 def source_arguments(p: argparse.ArgumentParser) -> None:
@@ -120,14 +121,9 @@ def run(args: argparse.Namespace) -> list[Path]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The program; returns the exit code: 0, or 2 for input that cannot be used."""
+    """The program; returns the exit code: 0, 2 for input that cannot be used, 130 when interrupted."""
     args = parser().parse_args(argv)
-    try:
-        run(args)
-    except InputError as error:
-        print(f"show_points.py: error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: run(args))
 
 
 if __name__ == "__main__":

@@ -11,14 +11,12 @@ from mmcv.transforms import BaseTransform, Compose
 from mmengine.registry import TRANSFORMS
 from mmengine.structures import BaseDataElement
 
-from visionpe.sparse import Voxels, voxelize
+from visionpe.sparse import Voxels, pack_voxels, voxelize
 
 Results = dict[str, Any]
 Keep = Literal["random", "first"]
 
 ROWS = ("points", "colors", "normals", "labels", "coords")
-# Keeps the largest difference of two colours off the end of the tables: Swin3D's recipes divide signals by it.
-MARGIN = 1.001
 
 
 def _rows(results: Results, chosen: np.ndarray) -> Results:
@@ -113,11 +111,7 @@ class PackCloud(BaseTransform):
             raise ValueError("PackCloud(normals=True): the clouds of this data set have no normals")
         points, coords = torch.from_numpy(results["points"]), torch.from_numpy(results["coords"])
         looks = [torch.from_numpy(results[key]) for key in ("colors", "normals")[: 1 + self.normals]]
-        voxels = Voxels(
-            torch.cat((*looks, points - coords), 1),
-            torch.cat((torch.zeros_like(coords[:, :1]), coords), 1),
-            torch.cat((points, *(look / MARGIN for look in looks)), 1),
-        )
+        voxels = pack_voxels(points, torch.cat((torch.zeros_like(coords[:, :1]), coords), 1), *looks)
         labels = results.get("truth", results["labels"])
         sample = BaseDataElement(metainfo={"name": results.get("name", "")})
         sample.gt_sem_seg = BaseDataElement(data=torch.from_numpy(labels))
