@@ -16,6 +16,7 @@ from torch import Tensor
 
 import visionpe
 from visionpe.backbones.level import Level
+from visionpe.backbones.swin3d_layers import ResidualConvs, coarser
 from visionpe.sparse import Voxels
 
 TINY: dict[str, Any] = {
@@ -197,6 +198,28 @@ def test_translation_permutation_and_batches(spec: str) -> None:
             assert (model(stretched) - wanted).abs().max() > 1e-3
 
 
+def test_places_of_a_level() -> None:
+    """In cells of the level, from the lowest corner of each cloud."""
+    x = Voxels.collate([moved(double(cloud(seed=i)), 7 * i * torch.ones(3).long()) for i in range(2)])
+    level = coarser(Level(x, 64), 3)
+    assert level.cloud_size == 22
+    for i in range(2):
+        own = level.voxels.cloud == i
+        low = level.voxels.coords[own, 1:].amin(0)
+        wanted = (level.voxels.positions[own] - low) / 3
+        torch.testing.assert_close(level.places.coords[own], wanted)
+        assert (level.places.coords[own] - level.cells.coords[own] + low / 3).amin() >= 0  # each inside its cell
+
+
+def test_residual_convolutions() -> None:
+    stem, x = ResidualConvs(6).double().eval(), double(cloud())
+    torch.nn.init.zeros_(stem.conv2.kernel)
+    around = Level(x, 64).around
+    torch.testing.assert_close(stem(x.features, around), x.features.relu())
+    torch.nn.init.normal_(stem.conv2.kernel)
+    assert (stem(x.features, around) - x.features.relu()).abs().max() > 0.1
+
+
 def test_every_encoding_differs() -> None:
     x = double(cloud())
     plain = dict(tiny("none").state_dict())
@@ -313,6 +336,8 @@ def test_features_and_heads() -> None:
         torch.testing.assert_close(classifier(pair)[:1], classifier(x))
         classifier.reset_classifier(0)
         assert classifier(pair).shape == (2, 48)
+        last = classifier.forward_features(pair)
+        torch.testing.assert_close(classifier(pair)[1], last.features[last.cloud == 1].mean(0))
         unet = tiny()
         unet.reset_classifier(7)
         assert unet.double().eval()(x).shape == (150, 7)
