@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml
 
 # Two processes of one thread each: on a busy machine two threads in one process wait for each other.
 test: $(STAMP)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 quickstart: $(STAMP)
 	$(BIN)/python tools/quickstart.py

@@ -15,6 +15,7 @@ from visionpe.backbones.level import Level
 from visionpe.backbones.loading import LoadsPublished, StateDict
 from visionpe.backbones.pyramid import init_linear
 from visionpe.backbones.stage_encoding import Inside, StageEncoding
+from visionpe.backbones.swin3d_checks import check_irregular, check_levels, check_positive, check_voxels
 from visionpe.backbones.swin3d_layers import (
     ConvStem,
     GridDown,
@@ -26,8 +27,8 @@ from visionpe.backbones.swin3d_layers import (
 )
 from visionpe.backbones.swin3d_weights import Filtered, inward, load_filtered, outward, published
 from visionpe.base import PositionEncoding
-from visionpe.encodings.crse import COLUMNS, parse_signals
-from visionpe.registry import Spec, encoding_classes
+from visionpe.encodings.crse import parse_signals
+from visionpe.registry import Spec
 from visionpe.sparse import Voxels
 
 
@@ -90,24 +91,16 @@ class Swin3DTransformer(LoadsPublished):
         super().__init__()
         levels, self.first = len(depths), int(not stem_transformer)
         windows = [window_size] * levels if isinstance(window_size, int) else list(window_size)
-        _check_levels(embed_dims=embed_dims, depths=depths, num_heads=num_heads, window_size=windows)
-        for name, value in {"first_down_stride": first_down_stride, "down_k": down_k, "cloud_size": cloud_size}.items():
-            if value < 1:
-                raise ValueError(f"{name}={value} must be positive")
-        if min(windows[self.first :]) < 1:
-            raise ValueError(f"window_size={tuple(windows)} must be positive where a level has attention")
+        check_levels(embed_dims=embed_dims, depths=depths, num_heads=num_heads, window_size=windows)
+        check_positive(first_down_stride=first_down_stride, down_k=down_k, cloud_size=cloud_size)
+        check_positive(window_size=min(windows[self.first :]))
+        check_irregular(pos_encoding, self.family)
         self.factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.in_chans, self.num_classes, self.global_pool = in_chans, num_classes, global_pool
         self.embed_dims, self.depths, self.windows = tuple(embed_dims), tuple(depths), tuple(windows)
         self.num_heads, self.quant_size, self.cloud_size = tuple(num_heads), quant_size, cloud_size
         self.num_features = self.head_hidden_size = self.embed_dim = embed_dims[-1]
         self.signals, self.spec = parse_signals(signals), pos_encoding
-        for part in encoding_classes(pos_encoding):
-            if not part.irregular:
-                raise ValueError(
-                    f"pos_encoding={pos_encoding!r}: {part.name!r} needs tokens that fill a grid; the tokens of "
-                    f"{self.family} are sparse voxels at real coordinates"
-                )
         options = {"mlp_ratio": mlp_ratio, "qkv_bias": qkv_bias, "norm_layer": partial(nn.LayerNorm, eps=1e-5)}
         self.block_options: dict[str, Any] = {**options, **self.factory}
         self.strides = [1, *(first_down_stride * 2**i for i in range(levels - 1))]
@@ -155,29 +148,9 @@ class Swin3DTransformer(LoadsPublished):
         blocks = [SparseBlock(dim, heads, depth=i, drop_path=rate, **options) for i, rate in enumerate(rates)]
         return SparseBlocks(blocks, encoding, side, downsample)
 
-    def checked(self, x: Any) -> Voxels:
-        """Voxels that this model can take.
-
-        Raises:
-            ValueError: If they are none (see :meth:`visionpe.sparse.Voxels.checked`), have other features than the stem
-                takes, or lack a signal.
-        """
-        voxels = Voxels.of(x).checked()
-        if voxels.axes != 3:
-            raise ValueError(f"coords must be (N, 4): cloud, x, y, z; got {tuple(voxels.coords.shape)}")
-        if voxels.features.shape[1] != self.in_chans:
-            raise ValueError(f"features has {voxels.features.shape[1]} columns; allowed: in_chans={self.in_chans}")
-        needed = 3 + max((COLUMNS[name].stop for name in self.signals if name in COLUMNS), default=0)
-        if voxels.signals.shape[1] < needed:
-            raise ValueError(
-                f"signals has {voxels.signals.shape[1]} columns; a model of {'_'.join(self.signals)} reads {needed}: "
-                "position, colour, then normal"
-            )
-        return voxels
-
     def encode(self, x: Any, stop: int | None = None) -> list[tuple[Tensor, Level]]:
         """Features ``(N, dim)`` of every level up to ``stop``, the finest first, and the level."""
-        voxels = self.checked(x)
+        voxels = check_voxels(x, self.in_chans, self.signals)
         level, y, out = Level(voxels, self.cloud_size), voxels.features, []
         stem: Any = self.stem_layer
         if self.first:
@@ -303,10 +276,3 @@ class Swin3DTransformer(LoadsPublished):
     def load_filtered(self, checkpoint: Any, *, skip_first_conv: bool = True) -> Filtered:
         """Load what fits of pre-trained weights, as the authors do to fine-tune: see :func:`load_filtered`."""
         return load_filtered(self, checkpoint, skip_first_conv=skip_first_conv)
-
-
-def _check_levels(**settings: Sequence[Any]) -> None:
-    """Refuse settings of the levels that differ in number."""
-    if len({len(values) for values in settings.values()}) > 1 or not settings["depths"]:
-        given = ", ".join(f"{name}={tuple(values)}" for name, values in settings.items())
-        raise ValueError(f"{given}: one entry a level is needed in each")

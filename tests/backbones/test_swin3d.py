@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import timm
 import torch
-from conftest import randomize
 from reference_files import REFERENCE
 from safetensors import safe_open
 from timm.optim import param_groups_layer_decay
+from tiny_voxels import cloud, double, moved, tiny, without_pairs
 from torch import Tensor
 
 import visionpe
@@ -19,13 +19,6 @@ from visionpe.backbones.level import Level
 from visionpe.backbones.swin3d_layers import ResidualConvs, coarser
 from visionpe.sparse import Voxels
 
-TINY: dict[str, Any] = {
-    "embed_dims": (24, 24, 48),
-    "depths": (2, 2, 1),
-    "num_heads": (2, 2, 2),
-    "window_size": (4, 5, 5),
-    "first_down_stride": 2,
-}
 IRREGULAR = [name for name in visionpe.list_encodings() if visionpe.get_encoding(name).irregular]
 
 
@@ -123,56 +116,6 @@ def test_unet(dtype: torch.dtype, tolerance: float) -> None:
         features = encoder.to(dtype).eval()(x)
     assert [f.stride for f in features] == [1, 6]
     torch.testing.assert_close(features[1].features, levels[2].features)
-
-
-def cloud(count: int = 150, seed: int = 0, extent: int = 14, columns: int = 3, cloud_index: int = 0) -> Voxels:
-    """Voxels on a wavy sheet, in mixed order."""
-    generator = torch.Generator().manual_seed(seed)
-    flat = torch.randperm(extent**2, generator=generator)[:count]
-    x, y = flat // extent, flat % extent
-    z = (3 * torch.sin(x / 3.0) + 3 * torch.cos(y / 4.0)).floor().long()
-    cells = torch.stack((x, y, z), dim=1)
-    positions = cells + torch.rand(count, 3, generator=generator) * 0.98 + 0.01
-    colours = torch.rand(count, columns, generator=generator) * 2 - 1
-    features = torch.randn(count, 6, generator=generator)
-    coords = torch.cat((torch.full((count, 1), cloud_index), cells), dim=1)
-    return Voxels(features, coords, torch.cat((positions, colours), dim=1))
-
-
-def tiny(spec: Any = "crse", model: str = "swin3d_s_unet", **options: Any) -> Any:
-    settings = {**TINY, "num_classes": 5, **options}
-    built = randomize(timm.create_model(model, pos_encoding=spec, **settings))
-    for each in built.modules():
-        if isinstance(each, torch.nn.Linear):  # as drawn they are so small that positions would hardly show
-            torch.nn.init.normal_(each.weight, std=1.5 * each.in_features**-0.5)
-    return built.double().eval()
-
-
-def without_pairs(voxels: Voxels) -> Voxels:
-    """Without the cells of two: which of those stands for its cell depends on the order of the rows, by rule."""
-    while True:
-        drop = torch.zeros(len(voxels), dtype=torch.bool)
-        coords = voxels.coords
-        for stride in (2, 4):  # of the levels of a tiny model
-            finer = coords.div(torch.tensor([1] + 3 * [stride // 2]), rounding_mode="floor").unique(dim=0)
-            cells = finer.div(torch.tensor([1, 2, 2, 2]), rounding_mode="floor")
-            pairs, counts = cells.unique(dim=0, return_counts=True)
-            own = coords.div(torch.tensor([1] + 3 * [stride]), rounding_mode="floor")
-            drop |= (own[:, None] == pairs[counts == 2]).all(-1).any(1)
-        if not drop.any():
-            return voxels
-        voxels = Voxels(voxels.features[~drop], coords[~drop], voxels.signals[~drop])
-
-
-def double(voxels: Voxels) -> Voxels:
-    return Voxels(voxels.features.double(), voxels.coords, voxels.signals.double(), voxels.stride)
-
-
-def moved(voxels: Voxels, by: Tensor) -> Voxels:
-    coords, signals = voxels.coords.clone(), voxels.signals.clone()
-    coords[:, 1:] += by
-    signals[:, :3] += by
-    return Voxels(voxels.features, coords, signals)
 
 
 SPECS = [*IRREGULAR, "rope_mixed+cpe", "crse+rope_axial"]
@@ -397,53 +340,3 @@ def test_official_columns_and_clamp() -> None:
         colours = x.signals.clone()
         colours[:, 3:] *= 3
         assert model((x.features, x.coords, colours)).isfinite().all()
-
-
-def test_weights_of_others(tmp_path: Any) -> None:
-    x, own = double(cloud()), tiny()
-    state = own.state_dict()
-    with torch.no_grad():
-        wanted = own(x)
-        for prefix in ("", "module.", "backbone.", "module.backbone."):
-            file = tmp_path / "weights.pth"
-            torch.save({"state_dict": {prefix + k: v for k, v in state.items()}, "epoch": 3}, file)
-            again = timm.create_model("swin3d_s_unet", checkpoint_path=file, **TINY, num_classes=5).double().eval()
-            torch.testing.assert_close(again(x), wanted)
-            nested = torch.nn.ModuleDict({"net": tiny()})
-            nested.load_state_dict({f"net.{k}": v for k, v in state.items()})
-            torch.testing.assert_close(nested["net"](x), wanted)
-            assert nested.state_dict().keys() == {f"net.{k}" for k in state}
-    with pytest.raises(RuntimeError, match=r"not in the model: layers.0.blocks.0.attn.key_rgb_table"):
-        tiny("rope_mixed").load_state_dict(state)
-    with pytest.raises(RuntimeError, match=r"of another shape: .*xyz_table \(file \(3, 32, 2, 12\)"):
-        tiny(window_size=(5, 5, 5)).load_state_dict(state)
-
-
-@pytest.mark.parametrize("skip", [True, False])
-def test_filtered_load(skip: bool, tmp_path: Any) -> None:
-    pretrained = randomize(timm.create_model("swin3d_s_unet", **TINY, num_classes=9, decoder_attn=False), seed=1)
-    torch.save({"state_dict": {f"module.{k}": v for k, v in pretrained.state_dict().items()}}, tmp_path / "a.pth")
-    model = tiny(window_size=(4, 5, 4)).float()
-    before = {k: v.clone() for k, v in model.state_dict().items()}
-    done = model.load_filtered(tmp_path / "a.pth", skip_first_conv=skip)
-    given, after = pretrained.state_dict(), model.state_dict()
-    assert ("stem_layer.conv_layers.0.kernel" in done.loaded) != skip
-    assert "layers.2.blocks.0.attn.key_xyz_table" in done.skipped  # of another window
-    assert "classifier.3.weight" in done.skipped
-    assert "upsamples.0.block.blocks.0.attn.qkv.weight" in done.kept
-    for key, value in after.items():
-        torch.testing.assert_close(value, given[key] if key in done.loaded else before[key])
-    with pytest.raises(ValueError, match="none of its 1 keys fits"):
-        model.load_filtered({"conv.weight": torch.ones(1)})
-
-
-def test_published_sizes() -> None:
-    """The published numbers of parameters."""
-    for name, signals, classes, attn, wanted in (
-        ("swin3d_s_unet", "XYZ_RGB", 20, True, 26_496_116),
-        ("swin3d_l_unet", "XYZ_RGB_NORM", 20, True, 71_119_540),
-        ("swin3d_l_unet", "XYZ_RGB", 25, False, 60_757_000),
-    ):
-        with torch.device("meta"):
-            model = timm.create_model(name, signals=signals, num_classes=classes, decoder_attn=attn)
-        assert sum(p.numel() for p in model.parameters()) == pytest.approx(wanted, rel=1e-5)
