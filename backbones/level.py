@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from visionpe.grid import Grid
-from visionpe.sparse import Neighbourhood, SparseWindows, Voxels, nearest
+from visionpe.sparse import Neighbourhood, SparseWindows, Voxels, cells_around, nearest
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,6 @@ class Level:
     def __init__(self, voxels: Voxels, cloud_size: int) -> None:
         self.voxels, self.cloud_size = voxels, cloud_size
         self._cuts: dict[tuple[int, bool], SparseCut] = {}
-        self._around: Neighbourhood | None = None
         cloud, stride = voxels.cloud, voxels.stride
         clouds = int(cloud[-1]) + 1
         index = cloud[:, None].expand(-1, voxels.axes)
@@ -129,9 +128,7 @@ class Level:
     @property
     def around(self) -> Neighbourhood:
         """The 27 cells around each voxel."""
-        if self._around is None:
-            self._around = Neighbourhood(self.voxels.coords, self.voxels.stride)
-        return self._around
+        return cells_around(self.cells)
 
     def holding(self, features: Tensor) -> Voxels:
         """The voxels with other features."""

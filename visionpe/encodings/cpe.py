@@ -13,7 +13,7 @@ from visionpe.base import PositionEncoding
 from visionpe.grid import Grid
 from visionpe.registry import register_encoding
 from visionpe.resize import POSITION_POLICIES
-from visionpe.sparse import Neighbourhood
+from visionpe.sparse import cells_around
 
 CONVS: dict[int, tuple[type[nn.Module], Callable[..., Tensor]]] = {
     2: (nn.Conv2d, F.conv2d),
@@ -91,11 +91,8 @@ class ConditionalPositionEncoding(PositionEncoding):
 
     def _sparse(self, x: Tensor, conv: Any, grid: Grid) -> Tensor:
         """The same among sparse voxels: cells that hold none count as zero, like the border of a map."""
-        assert grid.coords is not None
-        assert grid.cloud is not None
-        cells = torch.cat((grid.cloud[:, None], grid.coords), dim=1)
         width = self.kernel_size
-        around = grid.keep(("cells around", width), lambda: Neighbourhood(cells, width=width))
+        around = cells_around(grid, width)
         tokens, weight = x[0], conv.weight[:, 0].to(x.dtype)  # (N, dim), (dim, width, width, width)
         out = conv.bias.to(x.dtype).expand_as(tokens)
         for step, (here, there) in zip(around.steps, around.pairs):

@@ -2,7 +2,7 @@
 
 from visionpe.sparse.cells import CellIndex, check_cells, grouped
 from visionpe.sparse.cloud import Voxels
-from visionpe.sparse.convolution import Neighbourhood, SparseConv
+from visionpe.sparse.convolution import Neighbourhood, SparseConv, cells_around
 from visionpe.sparse.neighbours import nearest
 from visionpe.sparse.points import pack_voxels, voxels_of_points
 from visionpe.sparse.pooling import coarsen
@@ -16,6 +16,7 @@ __all__ = [
     "SparseConv",
     "SparseWindows",
     "Voxels",
+    "cells_around",
     "check_cells",
     "coarsen",
     "grouped",

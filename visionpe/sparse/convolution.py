@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from visionpe.grid import Grid
 from visionpe.sparse.cells import CellIndex
 
 
@@ -36,6 +37,17 @@ class Neighbourhood:
             found = index.find(cells + cells.new_tensor((0, *step)))
             here = (found >= 0).nonzero()[:, 0]
             self.pairs.append((here, found[here]))
+
+
+def cells_around(grid: Grid, width: int = 3) -> Neighbourhood:
+    """The neighbourhood of the voxels of a grid with ``coords`` in whole cells and ``cloud``, kept with the grid."""
+
+    def build() -> Neighbourhood:
+        assert grid.coords is not None
+        assert grid.cloud is not None
+        return Neighbourhood(torch.cat((grid.cloud[:, None], grid.coords), dim=1), width=width)
+
+    return grid.keep(("cells around", width), build)
 
 
 class SparseConv(nn.Module):

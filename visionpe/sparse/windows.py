@@ -54,7 +54,6 @@ class SparseWindows:
         # Inside the window: absolute coordinates of several hundred would cost float32 five bits.
         anchor = cells[:, 1:] * side - shift
         inside = (coords[:, 1:] - anchor) + (positions - coords[:, 1:].to(positions.dtype))
-        self.number = len(coords)
         self.buckets = list(_buckets(cells, inside / stride))
 
 
