@@ -78,6 +78,12 @@ class EncodedAttention(Attention):
         biases = encoding.bias(q, k, grid, layer=layer)  # of the content, not of its rotation
         q, k = encoding.rotate(q, k, grid, layer=layer)
         q, k = q.to(v.dtype), k.to(v.dtype)  # a norm under autocast gives float32
+        scale, decay = None, None
+        if (rule := encoding.logit_rule(grid)) is not None:
+            decay = rule.decay
+            if rule.factor != 1:
+                scale = q.shape[-1] ** -0.5 * rule.factor
+                biases = [bias.scaled(rule.factor) for bias in biases]
         attended = attend(
             q,
             k,
@@ -85,9 +91,11 @@ class EncodedAttention(Attention):
             biases=biases,
             mask=mask,
             dropout_p=self.attn_drop.p if self.training else 0.0,
+            scale=scale,
+            decay=decay,
             kernel="auto" if self.fused_attn else "math",
         )
-        weights = AttentionWeights(q, k, biases, mask)
+        weights = AttentionWeights(q, k, biases, mask, scale, decay)
         attended = encoding.mix(attended, v, grid, layer=layer, weights=weights)
         return attended.transpose(1, 2).flatten(2)
 

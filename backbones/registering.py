@@ -14,6 +14,7 @@ from timm.models._features import FeatureGetterNet
 
 from visionpe.backbones.loading import checkpoint_filter_fn
 from visionpe.base import PositionEncoding
+from visionpe.policy import build_policy
 from visionpe.registry import get_encoding, on_register
 
 # Model names shorter than their specification; of two rotary forms the paper's best has the plain name.
@@ -81,16 +82,25 @@ class Family:
     specs: Mapping[str, Any] = field(default_factory=dict)
     takes: Callable[[type[PositionEncoding]], bool] = lambda encoding: True
 
-    def create(self, variant: str, pretrained: bool = False, *, pretrained_strict: bool = True, **kwargs: Any) -> Any:
+    def create(
+        self,
+        variant: str,
+        pretrained: bool = False,
+        *,
+        pretrained_strict: bool = True,
+        policy: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
         """Build a model, as timm's entry points do.
 
         Args:
             variant: Name of the model.
             pretrained: Load the published weights.
             pretrained_strict: Refuse a file that does not fit.
+            policy: What to do at sizes that were not trained, see :func:`visionpe.set_policy`.
             kwargs: Of the constructor, and timm's ``features_only``, ``out_indices``, ``pretrained_cfg`` ...
         """
-        return build_model_with_cfg(
+        model = build_model_with_cfg(
             self.model,
             variant,
             pretrained,
@@ -99,6 +109,7 @@ class Family:
             feature_cfg={"out_indices": kwargs.pop("out_indices", self.out_indices), "feature_cls": FeatureGetter},
             **kwargs,
         )
+        return model if policy is None else build_policy(model, policy)
 
     def register(self, prefix: str, spec: Any) -> None:
         """Register ``<prefix>_<name>_<size>`` in all sizes, without the prefix and its underscore if that is empty."""

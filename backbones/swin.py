@@ -127,7 +127,16 @@ class SwinTransformer(Pyramid):
             context: dict[str, Any] = {"dim": dims[i], "num_heads": num_heads[i], "depth": depths[i]}
             kinds = {"window": Inside(**context, grid_size=windows[i])}
             encodings.append(
-                partial(StageEncoding, pos_encoding, **context, grid_size=size, kinds=kinds, first=i == 0, **factory)
+                partial(
+                    StageEncoding,
+                    pos_encoding,
+                    **context,
+                    grid_size=size,
+                    kinds=kinds,
+                    first=i == 0,
+                    attention_window=windows[i],
+                    **factory,
+                )
             )
             built.append(
                 SwinStage(
@@ -214,7 +223,8 @@ class SwinTransformer(Pyramid):
             stages[i].pos_encoding.set_input_grid(size, {"window": stages[i].window(size)})
 
     def measure_from(self, img_size: tuple[int, int], patch_size: tuple[int, int]) -> None:
-        """Let policies measure from another size, pixels: windows unless they were chosen, and encodings of the map."""
+        """Let policies measure from another size, pixels: windows unless chosen, patches, and encodings of the map."""
+        self.patch_embed.measure_from(img_size, patch_size)
         size = tuple(-(-n // p) for n, p in zip(img_size, patch_size))
         for stage in self.stages:
             if not self.window_is_chosen:

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from timm.layers import PatchEmbed
 from torch import Tensor, nn
 
 from visionpe.backbones.block import Cut, WindowBlock
+from visionpe.backbones.patches import AdaptivePatchEmbed
 from visionpe.backbones.pyramid import Stage
 from visionpe.backbones.windows import Pair, Windows, grown
 from visionpe.grid import Grid
@@ -20,11 +20,13 @@ WindowPolicy = Literal["keep", "grow"]
 WindowFit = Literal["per_axis", "shorter_side"]
 
 
-class Patches(PatchEmbed):
+class Patches(AdaptivePatchEmbed):
     """timm's patch embedding for images of any size: what is missing from the last patches is zero."""
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` to ``(B, height, width, dim)``, rounded up."""
+        if self.grows:
+            return super().forward(x)
         (height, width), (down, right) = x.shape[2:], self.patch_size
         # An exported graph serves every size, so it cannot branch on one. The convolution leaves out what is too much.
         if torch.compiler.is_exporting() or height % down or width % right:

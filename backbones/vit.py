@@ -14,6 +14,7 @@ from torch import Tensor
 
 from visionpe.backbones.block import EncodedBlock
 from visionpe.backbones.loading import LoadsPublished, StateDict
+from visionpe.backbones.patches import AdaptivePatchEmbed
 from visionpe.backbones.vit_weights import convert
 from visionpe.base import Composition, PositionEncoding
 from visionpe.grid import Grid
@@ -50,6 +51,7 @@ class VisionTransformer(LoadsPublished, TimmVisionTransformer):
         patch_size: int | tuple[int, int] = 16,
         init_values: float = 1e-4,
         patch_drop_rate: float = 0.0,
+        embed_layer: Callable[..., Any] = AdaptivePatchEmbed,
         block_fn: Callable[..., Any] = EncodedBlock,
         **kwargs: Any,
     ) -> None:
@@ -66,6 +68,7 @@ class VisionTransformer(LoadsPublished, TimmVisionTransformer):
             pos_embed="none",
             no_embed_class=True,
             dynamic_img_size=True,
+            embed_layer=embed_layer,
             block_fn=block_fn,
             **kwargs,
         )
@@ -226,6 +229,8 @@ class VisionTransformer(LoadsPublished, TimmVisionTransformer):
         for part in self.pos_encoding.modules():  # an encoding may stand over another
             if isinstance(part, PositionEncoding):
                 part.grid_size = tuple(s // p for s, p in zip(img_size, patch_size))
+        if isinstance(self.patch_embed, AdaptivePatchEmbed):
+            self.patch_embed.measure_from(img_size, patch_size)
 
     def convert_state(self, state: StateDict) -> StateDict:
         return convert(state, self)

@@ -90,3 +90,4 @@ def take_policy(parts: Iterable[PositionEncoding], policy: str) -> None:
         inner = getattr(part, "over", part)  # of a wrapper, the policy is that of what it wraps
         if isinstance(inner, AbsolutePositionEmbedding) and not part.policy_is_chosen:
             part.policy = policy
+            part.as_built()

@@ -151,6 +151,7 @@ class WindowedVisionTransformer(VisionTransformer):
             depth=depth,
             grid_size=tuple(max(1, side // patch) for side, patch in pretrained),
             kinds={kind: its for kind, its in kinds.items() if its.depth},
+            attention_window=window if all(window) else None,
             **factory,
         )
         take_policy(self.pos_encoding.map.parts, "bicubic")

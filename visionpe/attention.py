@@ -14,6 +14,7 @@ from visionpe import flex, kernels
 from visionpe.axial import axial_attention, axial_bias
 from visionpe.bias import AxesBias, Bias, LowRankBias
 from visionpe.choices import check_choice
+from visionpe.logits import Decay
 from visionpe.precision import without_autocast
 from visionpe.signal_bias import signal_bias
 
@@ -32,6 +33,7 @@ def attend(
     mask: Tensor | None = None,
     dropout_p: float = 0.0,
     scale: float | None = None,
+    decay: Decay | None = None,
     kernel: Kernel = "auto",
 ) -> Tensor:
     """Scaled dot-product attention with structured biases.
@@ -42,6 +44,7 @@ def attend(
         mask: Boolean (True takes part) or additive, broadcastable to ``(B, heads, N, N)``.
         dropout_p: Dropout of the attention weights, 0 to 1.
         scale: Of the logits; default ``head_dim ** -0.5``.
+        decay: What weakens the logits of far keys; it has one kernel, over parts with linear memory.
         kernel: ``auto`` picks; ``sdpa`` is PyTorch's kernel with the bias as one matrix, ``low_rank`` the same with
             low-rank biases as extra channels of queries and keys, ``flex`` FlexAttention for biases on the offset,
             ``chunked`` PyTorch's kernel over parts with linear memory, ``small`` the formula over parts that stay in
@@ -51,20 +54,25 @@ def attend(
         ``(B, heads, N, head_dim)``.
 
     Raises:
-        ValueError: If ``kernel`` is unknown, or an axial bias comes with a mask or a second bias.
+        ValueError: If ``kernel`` is unknown, or an axial bias comes with a mask, a second bias or a decay.
     """
     check_choice("kernel", kernel, Kernel)
     if (axial := axial_bias(biases, mask)) is not None:  # another attention, with one kernel
+        if decay is not None:
+            raise ValueError("decay: attention along rows, then columns has no logits of all pairs; allowed: None")
         return axial_attention(q, k, v, axial, dropout_p=dropout_p, scale=scale)
-    if scale is None and kernel == "auto" and (signal := signal_bias(biases, k, mask, dropout_p)) is not None:
+    plain = scale is None and decay is None and kernel == "auto"
+    if plain and (signal := signal_bias(biases, k, mask, dropout_p)) is not None:
         return signal.attend(k, v, mask)
     wide = torch.promote_types(q.dtype, torch.float32)
     if q.dtype != wide and any(bias.wide for bias in biases):
         with without_autocast(q):
             every = (t.to(wide) for t in (q, k, v))
-            options = {"biases": biases, "mask": mask, "dropout_p": dropout_p, "scale": scale}
+            options = {"biases": biases, "mask": mask, "dropout_p": dropout_p, "scale": scale, "decay": decay}
             return attend(*every, **options, kernel=kernel).to(v.dtype)  # type: ignore[arg-type]
     scale = q.shape[-1] ** -0.5 if scale is None else scale
+    if decay is not None:
+        return kernels.decayed(q, k, v, biases, mask, dropout_p, scale, decay)
     if kernel == "math":
         return kernels.math(q, k, v, biases, mask, dropout_p, scale)
     if kernel == "small" or (kernel == "auto" and _is_small(q, k)):
@@ -126,19 +134,21 @@ class AttentionWeights:
 
     Args:
         q, k: As given to :func:`attend`.
-        biases, mask: Likewise.
+        biases, mask, scale, decay: Likewise.
     """
 
     q: Tensor
     k: Tensor
     biases: Sequence[Bias] = ()
     mask: Tensor | None = None
+    scale: float | None = None
+    decay: Decay | None = None
 
     def rows(self, start: int, stop: int) -> Tensor:
         """Weights of queries ``start`` to ``stop``: ``(B, heads, stop - start, N)``."""
-        logits = self.q[..., start:stop, :] * self.q.shape[-1] ** -0.5 @ self.k.transpose(-2, -1)
-        extra = kernels.rows(self.biases, self.mask, start, stop, logits.dtype)
-        return (logits if extra is None else kernels.joined(logits, extra)).softmax(dim=-1)
+        scale = self.q.shape[-1] ** -0.5 if self.scale is None else self.scale
+        logits = self.q[..., start:stop, :] * scale @ self.k.transpose(-2, -1)
+        return kernels.weights(logits, self.biases, self.mask, self.decay, start, stop)
 
     def chunks(self) -> list[tuple[int, int]]:
         """Ranges of queries whose weights fit into a small buffer."""

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from visionpe.adapting import DEFAULT, Adapts
 from visionpe.attention import AttentionWeights
 from visionpe.bias import Bias
 from visionpe.cache import TableCache
 from visionpe.grid import Grid
+from visionpe.logits import Decay, LogitRule
+from visionpe.resize.logits import log_temperature
 
 SITES = ("add", "refine", "rotate", "bias", "mix")
 
 
-class PositionEncoding(nn.Module):
+class PositionEncoding(Adapts, nn.Module):
     """Base of every encoding: five sites that do nothing unless they are overridden.
 
     One module serves all blocks of one width and head count (a ViT, or one stage of a pyramid); sites inside the
@@ -27,7 +31,8 @@ class PositionEncoding(nn.Module):
         num_heads: Attention heads; divides ``dim``.
         depth: Blocks that this module serves.
         grid_size: Tokens per axis at which the model is or was trained. Resolution policies measure from it.
-        policy: What to do at another size; one of ``policies``, the first of which is the default.
+        policy: What to do at another size: one of ``policies``, the first of which is the default, and any of
+            ``modifiers``, joined by ``+``.
         device, dtype: Of the parameters.
 
     Raises:
@@ -38,7 +43,6 @@ class PositionEncoding(nn.Module):
     source: ClassVar[str] = ""
     # Of the bias: none, offset, low rank, buckets, or axial, which is another attention.
     structure: str = "none"
-    policies: ClassVar[tuple[str, ...]] = ()
     # Parameters that are stored per position, and resized when a checkpoint of another size is loaded.
     resized_on_load: ClassVar[tuple[str, ...]] = ()
     # False where tokens must fill the grid, so that patches cannot be dropped.
@@ -72,17 +76,15 @@ class PositionEncoding(nn.Module):
         self.policy = self.policies[0] if self.policies else None
         if policy is not None:
             self.set_policy(policy)
+        self.as_built()
 
     def set_policy(self, policy: str) -> None:
-        """Choose what to do at sizes other than the trained one; parameters and state dict stay as they are.
+        super().set_policy(policy)
+        self.policy_is_chosen = self.policy_is_chosen or policy != DEFAULT
 
-        Raises:
-            ValueError: If ``policy`` is not one of ``policies``.
-        """
-        if policy not in self.policies:
-            allowed = ", ".join(self.policies) or "none: it has no table to adapt"
-            raise ValueError(f"policy={policy!r} is unknown to {self.name!r}; allowed: {allowed}")
-        self.policy, self.policy_is_chosen = policy, True
+    def logit_factor(self, grid: Grid) -> float:
+        """A factor on all logits that belongs to the policy in force. Default: 1."""
+        return 1.0
 
     def set_input_grid(self, grid_size: Sequence[int]) -> None:
         """Adapt what is stored per position to a new nominal grid. Default: nothing is stored per position."""
@@ -135,8 +137,11 @@ class PositionEncoding(nn.Module):
         return f"policy={self.policy!r}" if self.policy else ""
 
 
-class Composition(nn.ModuleDict):
+class Composition(Adapts, nn.ModuleDict):
     """Several encodings that act as one, under the names of their parts: ``"rope_mixed+ape"``.
+
+    It holds the policies that concern attention as a whole, whatever the encoding: ``temperature`` multiplies logits
+    by ``log(N) / log(N_trained)``, ``decay`` weakens those of keys outside the trained window.
 
     Args:
         parts: The encodings, in the order in which they act at each site.
@@ -157,6 +162,28 @@ class Composition(nn.ModuleDict):
                     f"{part.name!r} finds no logits or weights of all pairs; allowed: parts without a bias"
                 )
         super().__init__(dict(zip(names, parts)))
+        self.as_built()
+        # Attention along the axes has no logits of all pairs.
+        self.modifiers = ("temperature",) if axial else ("temperature", "decay")  # type: ignore[misc]
+
+    @property
+    def called(self) -> str:
+        return "+".join(self)
+
+    def logit_rule(self, grid: Grid) -> LogitRule | None:
+        """What is done to the logits of tokens on ``grid``; None for nothing."""
+        factor, decay = 1.0, None
+        for part in self.parts:
+            factor *= part.logit_factor(grid)
+        if self.policy and self.parts:
+            trained = self.parts[0].grid_size
+            if warm := self.modifier("temperature"):
+                tokens, before = (prod(size) + grid.prefix for size in (grid.size, trained))
+                factor *= log_temperature(tokens, before, warm.number())
+            fading, larger = self.modifier("decay"), [n > m for n, m in zip(grid.size, trained)]
+            if fading and any(larger):
+                decay = Decay(grid, [m / 2 if more else None for m, more in zip(trained, larger)], fading.number())
+        return None if factor == 1 and decay is None else LogitRule(factor, decay)
 
     @property
     def parts(self) -> list[PositionEncoding]:

@@ -34,6 +34,10 @@ class Bias(ABC):
     def narrow(self, samples: slice, heads: slice) -> Bias:
         """The same bias for some samples and heads only."""
 
+    @abstractmethod
+    def scaled(self, factor: float) -> Bias:
+        """This bias times a positive factor."""
+
 
 def narrowed(t: Tensor, samples: slice, heads: slice) -> Tensor:
     """Some samples and heads of ``(B or 1, heads or 1, ...)``; what is shared by all stays."""
@@ -69,6 +73,9 @@ class DenseBias(Bias):
 
     def narrow(self, samples: slice, heads: slice) -> DenseBias:
         return DenseBias(narrowed(self.values, samples, heads))
+
+    def scaled(self, factor: float) -> DenseBias:
+        return DenseBias(self.values * factor)
 
 
 def _windows(table: Tensor, size: Sequence[int]) -> Tensor:
@@ -165,6 +172,9 @@ class OffsetBias(Bias):
         # Without the cache: parts of matrices are not worth keeping.
         return OffsetBias(narrowed(self.table[None], samples, heads)[0], self.grid)
 
+    def scaled(self, factor: float) -> OffsetBias:
+        return OffsetBias(self.table * factor, self.grid, cache=self.cache, key=(self.key, factor))
+
 
 class LowRankBias(Bias):
     """A product of two factors, exact: it can ride in extra query and key channels, without a matrix.
@@ -187,6 +197,9 @@ class LowRankBias(Bias):
 
     def narrow(self, samples: slice, heads: slice) -> LowRankBias:
         return LowRankBias(narrowed(self.left, samples, heads), narrowed(self.right, samples, heads))
+
+    def scaled(self, factor: float) -> LowRankBias:
+        return LowRankBias(self.left * factor, self.right)
 
 
 class AxesBias(LowRankBias):
@@ -225,6 +238,9 @@ class AxesBias(LowRankBias):
 
     def narrow(self, samples: slice, heads: slice) -> AxesBias:
         return AxesBias([narrowed(term, samples, heads) for term in self.terms], self.grid, self.places)
+
+    def scaled(self, factor: float) -> AxesBias:
+        return AxesBias([term * factor for term in self.terms], self.grid, self.places)
 
 
 class AxialBias(Bias):
@@ -276,3 +292,7 @@ class AxialBias(Bias):
 
     def narrow(self, samples: slice, heads: slice) -> AxialBias:
         return AxialBias([narrowed(table[None], samples, heads)[0] for table in self.tables], self.grid)
+
+    def scaled(self, factor: float) -> AxialBias:
+        tables = [table * factor for table in self.tables]
+        return AxialBias(tables, self.grid, cache=self.cache, key=(self.key, factor))

@@ -12,17 +12,18 @@ from torch import Tensor
 from visionpe.bias import Bias, narrowed
 
 
-def piecewise_index(offsets: Tensor, ratio: float) -> Tensor:
+def piecewise_index(offsets: Tensor, ratio: float, stretch: float = 1.0) -> Tensor:
     """Bucket of a signed distance: exact up to ``ratio``, logarithmic beyond, constant in the end.
 
     Args:
         offsets: Floating, any shape.
         ratio: The paper's alpha; beta is twice and gamma eight times that.
+        stretch: Gamma, where the last bucket begins to be the only one, is multiplied by it, but stays above beta.
 
     Returns:
         Integers (int64) from ``-floor(2 ratio)`` to ``floor(2 ratio)``.
     """
-    alpha, beta, gamma = ratio, 2 * ratio, 8 * ratio
+    alpha, beta, gamma = ratio, 2 * ratio, max(8 * stretch, 2) * ratio
     size = offsets.abs()
     far = (alpha + (size.clamp(min=alpha) / alpha).log() / log(gamma / alpha) * (beta - alpha)).round().clamp(max=beta)
     # Truncated last: a bucket clipped to 3.8 is bucket 3.
@@ -60,6 +61,9 @@ class BucketBias(Bias):
     def narrow(self, samples: slice, heads: slice) -> BucketBias:
         return BucketBias(narrowed(self.products, samples, heads), self.index, keys=self.keys)
 
+    def scaled(self, factor: float) -> BucketBias:
+        return BucketBias(self.products * factor, self.index, keys=self.keys)
+
 
 class SumBias(Bias):
     """Several terms as one."""
@@ -80,3 +84,6 @@ class SumBias(Bias):
 
     def narrow(self, samples: slice, heads: slice) -> SumBias:
         return SumBias([term.narrow(samples, heads) for term in self.terms])
+
+    def scaled(self, factor: float) -> SumBias:
+        return SumBias([term.scaled(factor) for term in self.terms])

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from visionpe.bias import Bias, LowRankBias, narrowed
+from visionpe.logits import Decay
 
 # A bias matrix above this is built in parts, so that memory stays linear in the tokens.
 MATRIX_BYTES = 256 * 2**20
@@ -145,6 +146,55 @@ def math(
     bias = matrix(biases, mask, q.dtype) if biases else None
     logits = joined(logits, mask) if bias is None else logits + bias
     return F.dropout(logits.softmax(dim=-1), dropout_p) @ v
+
+
+def weights(
+    logits: Tensor, biases: Sequence[Bias], mask: Tensor | None, decay: Decay | None, start: int, stop: int
+) -> Tensor:
+    """The softmax of the logits of queries ``start`` to ``stop``, ``(B, heads, rows, N)``, without biases so far."""
+    if decay is None:
+        extra = rows(biases, mask, start, stop, logits.dtype)
+        return (logits if extra is None else joined(logits, extra)).softmax(dim=-1)
+    bias = rows(biases, None, start, stop, logits.dtype)
+    logits = decay.rows(logits if bias is None else logits + bias, start, stop)
+    part = rows((), mask, start, stop, logits.dtype)  # a mask is no logit, so it does not decay
+    return (logits if part is None else joined(logits, part)).softmax(dim=-1)
+
+
+def decayed(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    biases: Sequence[Bias],
+    mask: Tensor | None,
+    dropout_p: float,
+    scale: float,
+    decay: Decay,
+) -> Tensor:
+    """The formula over parts, for logits that change by their own sign; linear memory."""
+
+    def part(start: int, stop: int, samples: slice = slice(None)) -> Tensor:
+        logits = (q[samples, :, start:stop] * scale) @ k[samples].transpose(-2, -1)
+        own = [bias.narrow(samples, slice(None)) for bias in biases] if samples != slice(None) else biases
+        own_mask = mask if mask is None or mask.ndim < 4 else narrowed(mask, samples, slice(None))
+        return F.dropout(weights(logits, own, own_mask, decay, start, stop), dropout_p) @ v[samples]
+
+    # An exported graph serves every size, so it cannot be cut into a number of parts.
+    if torch.compiler.is_exporting():
+        return part(0, q.shape[-2])
+    row = q.shape[1] * k.shape[-2] * q.element_size()
+    if torch.is_grad_enabled():
+        steps = ranges(q.shape[-2], 4 * CHUNK_BYTES // (len(q) * row))
+        if len(steps) == 1:
+            return part(*steps[0])
+        return torch.cat([checkpoint(part, *step, use_reentrant=False) for step in steps], dim=-2)
+    # Several passes over the logits: they should stay in a cache.
+    out = q.new_empty(*q.shape[:-1], v.shape[-1])
+    queries = max(1, min(q.shape[-2], SMALL_BYTES // row))
+    for start, stop in ranges(q.shape[-2], queries):
+        for sample in ranges(len(q), SMALL_BYTES // (row * queries)):
+            out[slice(*sample), :, start:stop] = part(start, stop, slice(*sample))
+    return out
 
 
 def small(

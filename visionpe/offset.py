@@ -14,7 +14,7 @@ from visionpe.base import PositionEncoding
 from visionpe.bias import Bias, DenseBias, OffsetBias
 from visionpe.grid import Grid
 from visionpe.precision import wide_dtype, without_autocast
-from visionpe.resize import POSITION_POLICIES, rescale_positions
+from visionpe.resize.positions import OFFSET_POLICIES, rescale_positions
 
 
 class OffsetEncoding(PositionEncoding):
@@ -25,7 +25,7 @@ class OffsetEncoding(PositionEncoding):
     """
 
     structure = "offset"
-    policies: ClassVar[tuple[str, ...]] = POSITION_POLICIES
+    policies: ClassVar[tuple[str, ...]] = OFFSET_POLICIES
     # Without parameters the matrix serves all layers, which is worth keeping.
     fixed: ClassVar[bool] = False
 
@@ -43,7 +43,7 @@ class OffsetEncoding(PositionEncoding):
         """
 
     def scaled(self, offsets: Sequence[Tensor], grid: Grid) -> list[Tensor]:
-        """Offsets as the policy measures them: in tokens, or in tokens of the trained grid."""
+        """Offsets as the policy measures them: in tokens, of the trained grid, or no longer than trained ones."""
         sizes = zip(offsets, grid.size, self.grid_size)
         return [rescale_positions(d, size, trained, self.policy or "extrapolate") for d, size, trained in sizes]
 

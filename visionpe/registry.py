@@ -149,7 +149,7 @@ def parse_spec(spec: Spec) -> list[tuple[str, dict[str, Any]]]:
 
 
 # What a backbone may say of itself, for the encodings that ask.
-HINTS = ("prefix_slots", "signals", "quant_size")
+HINTS = ("prefix_slots", "signals", "quant_size", "attention_window")
 
 
 def _keywords(cls: type[PositionEncoding]) -> set[str]:
@@ -201,7 +201,8 @@ def create_encoding(spec: Spec, **context: Any) -> PositionEncoding | Compositio
         spec: A name, ``"a+b"``, ``"a(b)"``, a dict with ``name`` and options, or a list of those.
         context: What the backbone knows: ``dim``, ``num_heads``, and where they matter ``depth``, ``grid_size``,
             ``device``, ``dtype``; ``prefix_slots=0`` where there are no prefix tokens, ``signals`` and ``quant_size``
-            where tokens have colours or normals. Options of the specification go first.
+            where tokens have colours or normals, ``attention_window`` where attention has windows. Options of the
+            specification go first.
 
     Returns:
         The encoding, or a composition where there are several.

@@ -12,7 +12,8 @@ from visionpe.base import PositionEncoding
 from visionpe.choices import check_choice
 from visionpe.grid import Grid
 from visionpe.precision import without_autocast
-from visionpe.resize import POSITION_POLICIES, rescale_positions
+from visionpe.resize.frequencies import adapt, yarn_temperature
+from visionpe.resize.positions import POSITION_POLICIES, is_trained, rescale_positions
 
 Layout = Literal["adjacent", "half"]
 
@@ -102,7 +103,8 @@ class RotaryEncoding(WideParameters, PositionEncoding):
             ``fractional`` is asked of an encoding whose coordinates are not in tokens, or along with a policy.
     """
 
-    policies: ClassVar[tuple[str, ...]] = POSITION_POLICIES
+    policies: ClassVar[tuple[str, ...]] = (*POSITION_POLICIES, "ntk", "yarn", "riflex")
+    modifiers: ClassVar[tuple[str, ...]] = ("resonance", "p")
     # Frequencies without parameters give one table for all layers, which is worth keeping.
     fixed = True
     # Whether frequencies are radians per token; else coordinates have a unit of their own.
@@ -125,7 +127,8 @@ class RotaryEncoding(WideParameters, PositionEncoding):
         if fractional:
             if self.policy_is_chosen:
                 self.set_policy(str(self.policy))  # which says why there is none to choose
-            self.policies, self.policy = (), None  # type: ignore[misc]
+            self.policies, self.modifiers, self.policy = (), (), None  # type: ignore[misc]
+            self.as_built()
         if self.head_dim % 4:
             raise ValueError(
                 f"dim={self.dim} and num_heads={self.num_heads} give head dimension {self.head_dim}; "
@@ -154,29 +157,69 @@ class RotaryEncoding(WideParameters, PositionEncoding):
             One tensor an axis, in the order of ``grid.size``: ``(n,)`` where the grid is dense, else ``([B,] N)``.
         """
         # A fraction times the trained tokens is what the policy `interpolate` makes of a position.
-        policy = "interpolate" if self.fractional else self.policy or "extrapolate"
+        policy = "interpolate" if self.fractional else self._rescaling
         return [
             rescale_positions(p, n, trained, policy)
             for p, n, trained in zip(self._axes(grid, device, dtype), grid.size, self.grid_size)
         ]
 
-    def _turning(self, freqs: Tensor) -> Tensor:
+    @property
+    def _rescaling(self) -> str:
+        """The policy in force if it rescales coordinates; other policies keep them and change the frequencies."""
+        return str(self.chosen) if self.chosen and self.chosen.name in POSITION_POLICIES else "extrapolate"
+
+    def _turning(self, freqs: Tensor, grid: Grid) -> Tensor:
         """The frequencies without those of the slowest pairs of each band."""
-        if not self.p:
+        still, p = self.modifier("p"), self.p
+        if still and not is_trained(grid.size, self.grid_size):
+            p = max(p, still.number())
+        if not p:
             return freqs
         bands = freqs.shape[-1] // len(freqs)
         place = torch.arange(freqs.shape[-1], device=freqs.device) % bands
-        return freqs.masked_fill(place >= bands - round(self.p * bands), 0)
+        return freqs.masked_fill(place >= bands - round(p * bands), 0)
+
+    def extremes(self, freqs: Tensor) -> tuple[Tensor, Tensor]:
+        """Fastest and slowest frequency that the base spans along each axis, ``(axes, 1, 1)``, radians a token.
+
+        Args:
+            freqs: ``(axes, heads, pairs)``.
+        """
+        size = freqs.abs().flatten(1)
+        slowest = size.masked_fill(size == 0, float("inf")).amin(1)
+        return size.amax(1)[:, None, None], slowest[:, None, None]
+
+    def units(self, grid: Grid) -> list[float]:
+        """Coordinates that a step of one token makes along each axis, in the order of ``grid.size``."""
+        return [1.0] * grid.axes
+
+    def _adapted(self, freqs: Tensor, grid: Grid) -> Tensor:
+        """The frequencies ``(axes, heads, pairs)`` under the policies that change them, each axis on its own ratio."""
+        choices = [choice for choice in self.choices if choice.name in ("ntk", "yarn", "riflex", "resonance")]
+        if not choices:
+            return freqs
+        fastest, slowest = self.extremes(freqs)
+        steps = torch.tensor(self.units(grid)[::-1], device=freqs.device, dtype=freqs.dtype)[:, None, None]
+        adapted = []
+        sizes = zip(freqs * steps, grid.size[::-1], self.grid_size[::-1], fastest * steps, slowest * steps)
+        for f, size, trained, high, low in sizes:
+            adapted.append(f if is_trained(size, trained) else adapt(f, size, trained, choices, high, low))
+        return torch.stack(adapted) / steps
+
+    def logit_factor(self, grid: Grid) -> float:
+        if self.chosen is None or self.chosen.name != "yarn" or is_trained(grid.size, self.grid_size):
+            return 1.0
+        return yarn_temperature(grid.size, self.grid_size)
 
     def _compute(self, grid: Grid, layer: int, device: torch.device, dtype: torch.dtype) -> Tensor:
         return self._rotation_at(self.frequencies(layer, device).to(dtype), grid)
 
     def _rotation_at(self, freqs: Tensor, grid: Grid) -> Tensor:
         """From frequencies ``(axes, heads, pairs)`` in the dtype to compute in."""
-        freqs, device, dtype = self._turning(freqs), freqs.device, freqs.dtype
+        device, dtype = freqs.device, freqs.dtype
         if len(freqs) != grid.axes:
             raise ValueError(f"{self.name} was built for {len(freqs)} axes, the tokens stand on {grid.axes}")
-        scaled = self.coordinates(grid, device, dtype)
+        freqs, scaled = self._turning(self._adapted(freqs, grid), grid), self.coordinates(grid, device, dtype)
         if grid.dense and self.layout == "adjacent" and not (torch.is_grad_enabled() or torch.compiler.is_compiling()):
             return _dense_rotation(scaled, freqs, grid)
         which = -1 if self.layout == "adjacent" else -2  # where cosine and sine stand

@@ -85,6 +85,10 @@ class SignalBias(Bias):
         q, k = (narrowed(t, samples, heads) for t in (self.q, self.k))
         return SignalBias(q, k, tables, picks, prefix=self.prefix)
 
+    def scaled(self, factor: float) -> SignalBias:
+        # Linear in queries and keys; its own kernel knows no factor on the logits.
+        return SignalBias(self.q * factor, self.k * factor, self.tables, self.picks, prefix=self.prefix)
+
     def attend(self, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
         """Attention with this bias alone, values included; ``k`` is that of the bias."""
         assert self.shared is not None

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from visionpe.adapting import Choice
 from visionpe.attention import AttentionWeights
 from visionpe.base import SITES, PositionEncoding
 from visionpe.bias import Bias
@@ -19,7 +20,10 @@ from visionpe.registry import Spec, create_encodings
 # What a module keeps its parameters, buffers and children in.
 STORES = ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modules")
 # What is known of an encoding once it is built.
-FACTS = ("name", "source", "structure", "policies", "resized_on_load", "takes_coords", "reads_neighbours", "sites")
+FACTS = (
+    *("name", "source", "structure", "policies", "modifiers", "resized_on_load", "takes_coords"),
+    *("reads_neighbours", "sites"),
+)
 SIZES = ("dim", "num_heads", "head_dim", "depth", "factory")
 
 
@@ -163,10 +167,21 @@ class PositionWrapper(PositionEncoding):
     # What the encoding underneath may change later.
     grid_size = property(lambda self: self.over.grid_size, lambda self, v: setattr(self.over, "grid_size", v))
     policy = property(lambda self: self.over.policy, lambda self, v: setattr(self.over, "policy", v))
+    choices = property(lambda self: self.over.choices)
     policy_is_chosen = property(lambda self: self.over.policy_is_chosen)
+    built_policy = property(lambda self: self.over.built_policy)
+
+    def knows(self, choice: Choice) -> bool:
+        return self.over.knows(choice)
 
     def set_policy(self, policy: str) -> None:
         self.over.set_policy(policy)
+
+    def as_built(self) -> None:
+        self.over.as_built()
+
+    def logit_factor(self, grid: Grid) -> float:
+        return self.over.logit_factor(grid)
 
     def set_input_grid(self, grid_size: Sequence[int]) -> None:
         self.over.set_input_grid(grid_size)

@@ -13,8 +13,7 @@ from timm.layers import build_sincos2d_pos_embed, resample_abs_pos_embed
 
 from visionpe import Grid, create_encoding
 from visionpe.encodings.alibi import alibi_slopes
-from visionpe.encodings.cpe import stretch
-from visionpe.resize import rescale_positions, resize_map, resize_table
+from visionpe.resize import rescale_positions, resize_map, resize_table, stretch
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 

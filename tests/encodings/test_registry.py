@@ -72,8 +72,8 @@ def test_policy_of_a_model() -> None:
     assert visionpe.policies(model)[:2] == ["extrapolate", "bicubic_antialias"]
     visionpe.set_policy(model, "bilinear")
     assert (model.pos_encoding["ape"].policy, model.pos_encoding["rope_mixed"].policy) == ("bilinear", "extrapolate")
-    with pytest.raises(ValueError, match=r"policy='yarn' applies to no encoding of VisionTransformer; allowed: extra"):
-        visionpe.set_policy(model, "yarn")
+    with pytest.raises(ValueError, match=r"policy='never' applies to no encoding of VisionTransformer; allowed: extra"):
+        visionpe.set_policy(model, "never")
     assert visionpe.policies(timm.create_model("resnet18")) == []
 
 

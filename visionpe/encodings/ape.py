@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from visionpe.adapting import DEFAULT, Choice, parse_policy
 from visionpe.base import PositionEncoding
 from visionpe.grid import Grid
 from visionpe.precision import wide_dtype
 from visionpe.registry import register_encoding
-from visionpe.resize import TABLE_POLICIES, resize_table, sample_table
+from visionpe.resize import ABSOLUTE_POLICIES, TABLE_POLICIES, resize_table, sample_table
 
 
 @register_encoding("ape")
@@ -28,15 +29,23 @@ class AbsolutePositionEmbedding(PositionEncoding):
 
     Args:
         init_std: Standard deviation of the initial entries.
+        attention_window: Side or sides of the windows of the model's attention in tokens, if it has any, which policy
+            ``window_aware`` repeats; ``window_aware(7)`` names another, and works without.
         context: See :class:`~visionpe.base.PositionEncoding`.
     """
 
     source = "ViT, arXiv 2010.11929"
-    policies = tuple(TABLE_POLICIES)
+    policies = ABSOLUTE_POLICIES
     resized_on_load = ("table",)
 
-    def __init__(self, *, init_std: float = 0.02, **context: Any) -> None:
+    def __init__(
+        self, *, init_std: float = 0.02, attention_window: int | Sequence[int] | None = None, **context: Any
+    ) -> None:
+        sides = (attention_window,) * 3 if isinstance(attention_window, int) else attention_window
+        self.attention_window = None if sides is None else tuple(sides)
         super().__init__(**context)
+        if self.attention_window is None:  # then a policy must name it, which a list of names cannot
+            self.policies = (*TABLE_POLICIES, "fourier")  # type: ignore[misc]
         self.init_std = init_std
         self.table = nn.Parameter(torch.empty(*self.grid_size, self.dim, **self.factory))
         self.reset_parameters()
@@ -44,9 +53,26 @@ class AbsolutePositionEmbedding(PositionEncoding):
     def reset_parameters(self) -> None:
         nn.init.trunc_normal_(self.table, std=self.init_std)
 
+    def knows(self, choice: Choice) -> bool:
+        return choice.name in ABSOLUTE_POLICIES
+
+    def set_policy(self, policy: str) -> None:
+        for choice in () if policy == DEFAULT else parse_policy(policy):
+            if choice.name == "window_aware":
+                if not choice.values and self.attention_window is None:
+                    choice.number()  # says what is missing
+                if choice.values and choice.number() % 1:
+                    raise ValueError(
+                        f"policy={policy!r}: {choice.number():g} tokens are no window; allowed: whole ones"
+                    )
+        super().set_policy(policy)
+
+    def _resize(self, table: Tensor, size: Sequence[int]) -> Tensor:
+        return resize_table(table, size, self.chosen or self.policies[0], self.attention_window)
+
     def resized(self, size: Sequence[int]) -> Tensor:
         """The table at another size, ``(*size, dim)``."""
-        return resize_table(self.table, size, self.policy or self.policies[0])
+        return self._resize(self.table, size)
 
     def add(self, x: Tensor, grid: Grid) -> Tensor:
         table = self.resized(grid.size)  # (*size, dim)
@@ -62,5 +88,5 @@ class AbsolutePositionEmbedding(PositionEncoding):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         table = state_dict.get(prefix + "table")
         if table is not None and table.ndim == self.table.ndim and table.shape[-1] == self.dim:
-            state_dict[prefix + "table"] = resize_table(table, self.table.shape[:-1], self.policy or self.policies[0])
+            state_dict[prefix + "table"] = self._resize(table, self.table.shape[:-1])
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from visionpe.encodings.rpb import look_up
+from visionpe.adapting import Choice
+from visionpe.encodings.rpb import OFFSET_TABLE_POLICIES, look_up, resize_offsets
 from visionpe.grid import Grid
 from visionpe.offset import OffsetEncoding
 from visionpe.registry import register_encoding
-from visionpe.resize import TABLE_POLICIES, resize_map
 
 
 @register_encoding("attention_bias")
@@ -22,12 +22,12 @@ class AttentionBias(OffsetEncoding):
     Source: LeViT, section 4.2. ``table`` is ``(depth, heads, H, W)``, zero at first.
 
     Args:
-        context: See :class:`~visionpe.base.PositionEncoding`. Policies resize the table, mirrored to all offsets so
-            that zero stays zero.
+        context: See :class:`~visionpe.base.PositionEncoding`. Policies are those of ``rpb``, on the table mirrored
+            to all offsets, so that zero stays zero.
     """
 
     source = "LeViT, arXiv 2104.01136"
-    policies = ("bicubic", *(p for p in TABLE_POLICIES if p != "bicubic"))
+    policies = OFFSET_TABLE_POLICIES
     resized_on_load = ("table",)
     whole_coords = True
 
@@ -39,31 +39,27 @@ class AttentionBias(OffsetEncoding):
         nn.init.zeros_(self.table)
 
     def function(self, offsets: Sequence[Tensor], grid: Grid, layer: int) -> Tensor:
-        return look_up(_mirrored(self.table[layer], grid.size, self.policy or "bicubic"), offsets).to(offsets[0].dtype)
+        return look_up(_mirrored(self.table[layer], grid.size, self.chosen or "bicubic"), offsets).to(offsets[0].dtype)
 
     def set_input_grid(self, grid_size: Sequence[int]) -> None:
-        resized = _quarter(self.table.detach().flatten(0, 1), grid_size, self.policy or "bicubic")
+        resized = _quarter(self.table.detach().flatten(0, 1), grid_size, self.chosen or "bicubic")
         resized = resized.unflatten(0, self.table.shape[:2]).clone()
         self.table = nn.Parameter(resized, requires_grad=self.table.requires_grad)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         table = state_dict.get(prefix + "table")
         if table is not None and table.ndim == 4:
-            resized = _quarter(table.flatten(0, 1), self.table.shape[2:], self.policy or "bicubic")
+            resized = _quarter(table.flatten(0, 1), self.table.shape[2:], self.chosen or "bicubic")
             state_dict[prefix + "table"] = resized.unflatten(0, table.shape[:2])
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def _mirrored(table: Tensor, size: Sequence[int], policy: str) -> Tensor:
+def _mirrored(table: Tensor, size: Sequence[int], policy: str | Choice) -> Tensor:
     """``(heads, H, W)`` over absolute offsets to ``(heads, 2 height - 1, 2 width - 1)`` over all of them."""
     for axis in (-2, -1):
         table = torch.cat((table.flip(axis).narrow(axis, 0, table.shape[axis] - 1), table), dim=axis)
-    shape = tuple(2 * n - 1 for n in size)
-    # An exported graph serves every size, so it cannot branch on one.
-    if not torch.compiler.is_exporting() and tuple(table.shape[-2:]) == shape:
-        return table
-    return resize_map(table[None], shape, policy)[0]
+    return resize_offsets(table, size, policy)
 
 
-def _quarter(table: Tensor, size: Sequence[int], policy: str) -> Tensor:
+def _quarter(table: Tensor, size: Sequence[int], policy: str | Choice) -> Tensor:
     return _mirrored(table, size, policy)[:, size[0] - 1 :, size[1] - 1 :]

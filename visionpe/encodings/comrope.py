@@ -11,6 +11,7 @@ from visionpe.base import PositionEncoding
 from visionpe.grid import Grid
 from visionpe.precision import without_autocast
 from visionpe.registry import register_encoding
+from visionpe.resize.positions import between
 from visionpe.rotary import WideParameters
 
 Form = Literal["ld", "ap"]
@@ -45,7 +46,7 @@ class CommutingRoPE(WideParameters, PositionEncoding):
 
     source = "ComRoPE, arXiv 2506.03737"
     irregular = True
-    policies = ("interpolate", "extrapolate")
+    policies = ("interpolate", "extrapolate", "rescale")
 
     def __init__(
         self,
@@ -97,7 +98,8 @@ class CommutingRoPE(WideParameters, PositionEncoding):
             places = grid.axis_positions(device=device, dtype=dtype)
         else:
             places = list(grid.positions(device=device, dtype=dtype).unbind(-1))
-        sides = self._sides(grid.size if self.policy == "interpolate" else self.grid_size)
+        pairs = zip(self._sides(self.grid_size), self._sides(grid.size))
+        sides = [between(trained, now, self.policy) for trained, now in pairs]
         return [(p + 0.5) / side for p, side in zip(places, sides)]
 
     def rotation(self, grid: Grid, *, layer: int, device: torch.device, dtype: torch.dtype) -> Tensor:

@@ -13,6 +13,7 @@ from visionpe.grid import Grid
 from visionpe.offset import OffsetEncoding
 from visionpe.precision import apply_wide
 from visionpe.registry import register_encoding
+from visionpe.resize.positions import between, rescale_positions
 
 
 @register_encoding("cpb")
@@ -46,8 +47,10 @@ class ContinuousPositionBias(OffsetEncoding):
         mlp = self.mlp[layer]
         coordinates = []
         for d, size, trained in zip(offsets, grid.size, self.grid_size):
-            side = size if self.policy == "interpolate" else trained
-            reach: Any = torch.sym_max(side - 1, 1)  # one token a side has no offset but zero
+            # One token a side has no offset but zero.
+            reach: Any = between(torch.sym_max(trained - 1, 1), torch.sym_max(size - 1, 1), self.policy)
+            if self.policy == "clamp":
+                d = rescale_positions(d, size, trained, self.policy)
             relative = d * 8 / reach
             coordinates.append(relative.sign() * (1 + relative.abs()).log() / log(8))
         points = torch.stack(torch.broadcast_tensors(*coordinates), dim=-1)  # (..., axes)

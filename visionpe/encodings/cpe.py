@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visionpe.base import PositionEncoding
 from visionpe.grid import Grid
 from visionpe.registry import register_encoding
-from visionpe.resize import POSITION_POLICIES
+from visionpe.resize import CONVOLUTION_POLICIES, convolve
 from visionpe.sparse import cells_around
 
-CONVS: dict[int, tuple[type[nn.Module], Callable[..., Tensor]]] = {
-    2: (nn.Conv2d, F.conv2d),
-    3: (nn.Conv3d, F.conv3d),
-}
+CONVS: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
 
 
 @register_encoding("cpe")
@@ -34,7 +30,8 @@ class ConditionalPositionEncoding(PositionEncoding):
         layers: Blocks after which a convolution stands, each with its own weights.
         context: See :class:`~visionpe.base.PositionEncoding`. Policy ``extrapolate`` convolves the map as it is;
             ``interpolate`` stretches the kernel, so that it spans as much of the image as in training (a dilation
-            where the ratio is whole).
+            where the ratio is whole), ``rescale(a)`` by the power a of that ratio; ``native`` convolves the map at
+            the trained size, see :func:`~visionpe.resize.convolve`. Sparse voxels have ``extrapolate`` alone.
 
     Raises:
         ValueError: If ``kernel_size`` is even, a layer does not exist, or there are neither two nor three axes.
@@ -42,7 +39,7 @@ class ConditionalPositionEncoding(PositionEncoding):
 
     source = "CPVT, arXiv 2102.10882"
     irregular = True
-    policies = POSITION_POLICIES
+    policies = CONVOLUTION_POLICIES
     takes_coords = False
 
     def __init__(self, *, kernel_size: int = 3, layers: Sequence[int] = (0,), **context: Any) -> None:
@@ -54,7 +51,7 @@ class ConditionalPositionEncoding(PositionEncoding):
         self.kernel_size, self.layers = kernel_size, tuple(layers)
         if len(self.grid_size) not in CONVS:
             raise ValueError(f"grid_size={self.grid_size}: cpe stands on two or three axes")
-        conv, _ = CONVS[len(self.grid_size)]
+        conv: Any = CONVS[len(self.grid_size)]
         self.proj = nn.ModuleList(
             conv(self.dim, self.dim, kernel_size, padding=kernel_size // 2, groups=self.dim, **self.factory)
             for _ in self.layers
@@ -73,24 +70,17 @@ class ConditionalPositionEncoding(PositionEncoding):
             raise ValueError("cpe needs the full map of tokens: its convolution is undefined where patches are dropped")
         prefix, tokens = x[:, : grid.prefix], x[:, grid.prefix :]
         tokens = tokens.transpose(1, 2).unflatten(2, grid.size)  # (B, dim, [time,] height, width)
-        tokens = tokens + self._convolve(tokens, conv, grid)
+        tokens = tokens + convolve(tokens, conv.weight, conv.bias, self.grid_size, self.chosen or "extrapolate")
         tokens = tokens.flatten(2).transpose(1, 2)
         return torch.cat((prefix, tokens), dim=1) if grid.prefix else tokens
 
-    def _convolve(self, tokens: Tensor, conv: Any, grid: Grid) -> Tensor:
-        if self.policy == "extrapolate":
-            return conv(tokens)
-        spread = [
-            stretch(self.kernel_size, size, trained, conv.weight) for size, trained in zip(grid.size, self.grid_size)
-        ]
-        weight = conv.weight  # (dim, 1, kernel_size, kernel_size)
-        for axis, taps in enumerate(spread, start=2):
-            weight = torch.tensordot(weight, taps, dims=([axis], [1])).movedim(-1, axis)  # 2 reach + 1 along it
-        padding = [s.shape[0] // 2 for s in spread]
-        return CONVS[len(spread)][1](tokens, weight, conv.bias, padding=padding, groups=self.dim)
-
     def _sparse(self, x: Tensor, conv: Any, grid: Grid) -> Tensor:
         """The same among sparse voxels: cells that hold none count as zero, like the border of a map."""
+        if self.chosen and self.chosen.name != "extrapolate":
+            raise ValueError(
+                f"policy={self.policy!r} of cpe needs the full map of tokens, and sparse voxels have cells of their "
+                "own; allowed: extrapolate"
+            )
         width = self.kernel_size
         around = cells_around(grid, width)
         tokens, weight = x[0], conv.weight[:, 0].to(x.dtype)  # (N, dim), (dim, width, width, width)
@@ -99,20 +89,3 @@ class ConditionalPositionEncoding(PositionEncoding):
             tap = weight[(slice(None), *(n + width // 2 for n in step))]
             out = out.index_add(0, here, tokens[there] * tap)
         return out[None]
-
-
-def stretch(kernel_size: int, size: int, trained: int, like: Tensor) -> Tensor:
-    """How the taps of a kernel spread over the tokens when a step is ``size / trained`` tokens long.
-
-    A tap that falls between two tokens is shared between them linearly, so that an integer ratio is a dilation and
-    the ratio one is the identity.
-
-    Returns:
-        ``(2 reach + 1, kernel_size)``, reach the whole tokens that the stretched kernel needs on either side.
-    """
-    half = kernel_size // 2
-    reach = -(-half * size // trained)  # rounded up
-    wide = torch.promote_types(like.dtype, torch.float32)
-    offsets = torch.arange(2 * reach + 1, device=like.device, dtype=wide) - reach
-    taps = (torch.arange(kernel_size, device=like.device, dtype=wide) - half) * size / trained
-    return (1 - (offsets[:, None] - taps).abs()).clamp(min=0).to(like.dtype)

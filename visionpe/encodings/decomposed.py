@@ -10,27 +10,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from visionpe.adapting import Choice
 from visionpe.base import PositionEncoding
 from visionpe.bias import AxesBias, LowRankBias
 from visionpe.grid import Grid
 from visionpe.registry import register_encoding
+from visionpe.resize import READ_POLICIES, is_trained, resize_offset_table
 
 AXES = ("time", "height", "width")
+INTERPOLATE = Choice("interpolate")
 
 
-def resize_offsets(table: Tensor, size: int) -> Tensor:
-    """Resize a table of offsets along one axis, linearly, corners not aligned, in at least float32.
+def resize_offsets(table: Tensor, size: int, policy: str | Choice = "interpolate") -> Tensor:
+    """Resize a table of offsets along one axis, in at least float32.
 
     Args:
         table: ``(2 n - 1, channels)``, entry ``offset + n - 1``.
         size: Tokens along the axis now.
+        policy: ``interpolate``: linearly, corners not aligned; or one of
+            :func:`~visionpe.resize.resize_offset_table`.
 
     Returns:
         ``(2 size - 1, channels)``.
     """
     # The graph of an export serves every size, so it must not branch on one.
-    if not torch.compiler.is_exporting() and len(table) == 2 * size - 1:
+    if is_trained(len(table), 2 * size - 1):
         return table
+    if policy not in ("interpolate", INTERPOLATE):
+        return resize_offset_table(table, [size], policy, axes=[0])
     wide = table.to(torch.promote_types(table.dtype, torch.float32))
     return F.interpolate(wide.T[None], size=2 * size - 1, mode="linear")[0].T.to(table.dtype)
 
@@ -88,7 +95,8 @@ class DecomposedRelativePosition(PositionEncoding):
 
     The tables are ``(depth, 2 n - 1, head_dim)``. For all pairs they have rank height + width, so no matrix is built:
     a query carries its products with every row and every column, a key says in which it stands. At another size each
-    table is resized on its own; a checkpoint of another size is resized on loading.
+    table is resized on its own, by the policy (the published code interpolates); a checkpoint of another size is
+    resized on loading.
 
     Tokens with explicit coordinates must stand at whole ones, within the extent of the grid.
 
@@ -102,7 +110,7 @@ class DecomposedRelativePosition(PositionEncoding):
 
     source = "MViTv2, arXiv 2112.01526; ViTDet, arXiv 2203.16527"
     structure = "low rank"
-    policies = ("interpolate",)
+    policies = ("interpolate", *READ_POLICIES)
     resized_on_load = tuple(f"{axis}_table" for axis in AXES)
     whole_coords = True
 
@@ -126,10 +134,13 @@ class DecomposedRelativePosition(PositionEncoding):
         """The table of each axis, ``(depth, 2 n - 1, head_dim)``."""
         return [self.get_parameter(name) for name in self.names]
 
+    def _resized(self, table: Tensor, size: int) -> Tensor:
+        return resize_offsets(table, size, self.chosen or INTERPOLATE)
+
     def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> LowRankBias:
         if len(self.names) != grid.axes:
             raise ValueError(f"{self.name} was built for {len(self.names)} axes, the tokens stand on {grid.axes}")
-        tables = [resize_offsets(table[layer], n).to(q.dtype) for table, n in zip(self.tables, grid.size)]
+        tables = [self._resized(table[layer], n).to(q.dtype) for table, n in zip(self.tables, grid.size)]
         tokens = q[..., grid.prefix :, :]  # (B, heads, N_spatial, head_dim)
         products = self._dense(tokens, tables, grid) if grid.dense else self._listed(tokens, tables, grid)
         if grid.prefix:
@@ -169,7 +180,7 @@ class DecomposedRelativePosition(PositionEncoding):
     def set_input_grid(self, grid_size: Sequence[int]) -> None:
         """Resize the tables themselves, as timm does in ``set_input_size``."""
         for name, table, n in zip(self.names, self.tables, grid_size):
-            resized = torch.stack([resize_offsets(t, n) for t in table.detach()]).clone()
+            resized = torch.stack([self._resized(t, n) for t in table.detach()]).clone()
             self.register_parameter(name, nn.Parameter(resized, requires_grad=table.requires_grad))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
@@ -182,5 +193,5 @@ class DecomposedRelativePosition(PositionEncoding):
                 and stored.shape[::2] == table.shape[::2]
             ):
                 n = (table.shape[1] + 1) // 2
-                state_dict[prefix + name] = torch.stack([resize_offsets(t, n) for t in stored])
+                state_dict[prefix + name] = torch.stack([self._resized(t, n) for t in stored])
         super()._load_from_state_dict(state_dict, prefix, *args)

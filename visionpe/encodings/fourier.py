@@ -40,7 +40,7 @@ class LearnableFourierFeatures(PositionEncoding):
 
     source = "Learnable Fourier Features, arXiv 2106.02795"
     irregular = True
-    policies = ("interpolate", "extrapolate")
+    policies = ("interpolate", "extrapolate", "rescale")
 
     def __init__(
         self, *, features: int = 384, hidden: int = 32, gamma: float = 1.0, groups: int = 1, **context: Any

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from math import floor
+from math import floor, prod
+from operator import index
 from typing import Any, Literal
 
 import torch
@@ -16,6 +17,7 @@ from visionpe.buckets import BucketBias, SumBias, piecewise_index
 from visionpe.grid import Grid
 from visionpe.registry import register_encoding
 from visionpe.resize import POSITION_POLICIES, rescale_positions
+from visionpe.resize.named import refuse_export
 
 METHODS = ("product", "cross", "quant", "euclidean")
 MODES = ("contextual", "bias")
@@ -44,7 +46,10 @@ class ImageRelativePositionEncoding(PositionEncoding):
         shared: One table for all heads.
         ratio: Offsets up to this have a bucket of their own.
         context: See :class:`~visionpe.base.PositionEncoding`. Policy ``extrapolate`` takes offsets in tokens, as in the
-            paper; ``interpolate`` in tokens of the trained grid.
+            paper; ``interpolate`` in tokens of the trained grid, ``rescale(a)`` between the two. ``reach`` stretches
+            the logarithmic part of the buckets alone, so that near offsets keep theirs: the paper's gamma is multiplied
+            by the ratio of the sizes, by its mean over the axes (geometric) for ``euclidean``, the square of that for
+            ``quant``.
 
     Raises:
         ValueError: If an option is unknown, or the grid has not two axes.
@@ -52,7 +57,7 @@ class ImageRelativePositionEncoding(PositionEncoding):
 
     source = "iRPE, arXiv 2107.14222"
     structure = "buckets"
-    policies = POSITION_POLICIES
+    policies = (*POSITION_POLICIES, "reach")
     v_table: nn.Parameter
 
     def __init__(
@@ -95,19 +100,27 @@ class ImageRelativePositionEncoding(PositionEncoding):
         for table in self.parameters():
             nn.init.zeros_(table)  # as published: no position at the start
 
-    def _classify(self, dy: Tensor, dx: Tensor) -> tuple[Tensor, ...]:
+    def _stretches(self, grid: Grid) -> list[float]:
+        """What policy ``reach`` multiplies gamma by, along each axis."""
+        if self.chosen is None or self.chosen.name != "reach":
+            return [1.0, 1.0]
+        refuse_export(self.chosen, POSITION_POLICIES)
+        return [index(n) / trained for n, trained in zip(grid.size, self.grid_size)]
+
+    def _classify(self, dy: Tensor, dx: Tensor, grid: Grid) -> tuple[Tensor, ...]:
         """Buckets of offsets (query - key), one tensor a part."""
-        reach = self.reach
+        reach, stretches = self.reach, self._stretches(grid)
         if self.method in ("product", "cross"):
-            rows, columns = (piecewise_index(d, self.ratio) + reach for d in (dy, dx))
+            rows, columns = (piecewise_index(d, self.ratio, s) + reach for d, s in zip((dy, dx), stretches))
             return (
                 (rows * (2 * reach + 1) + columns,)
                 if self.method == "product"
                 else torch.broadcast_tensors(rows, columns)
             )
         squares = dy.square() + dx.square()
-        distance = squares if self.method == "quant" else squares.sqrt().round()
-        return (piecewise_index(distance, self.ratio) + reach,)
+        if self.method == "quant":
+            return (piecewise_index(squares, self.ratio, prod(stretches)) + reach,)
+        return (piecewise_index(squares.sqrt().round(), self.ratio, prod(stretches) ** 0.5) + reach,)
 
     def index(self, grid: Grid, start: int, stop: int, device: torch.device, *, reverse: bool = False) -> list[Tensor]:
         """Buckets of queries ``start`` to ``stop`` with every key, ``([B, 1,] stop - start, N)``, one tensor a part.
@@ -122,19 +135,19 @@ class ImageRelativePositionEncoding(PositionEncoding):
         return [p[:, None] if p.ndim == 3 else p for p in padded]
 
     def _scaled(self, values: Sequence[Tensor], grid: Grid) -> list[Tensor]:
-        policy = self.policy or "extrapolate"
+        policy = "extrapolate" if self.policy in (None, "reach") else self.policy
         return [rescale_positions(t, n, trained, policy) for t, n, trained in zip(values, grid.size, self.grid_size)]
 
     def _dense(self, grid: Grid, first: int, last: int, device: torch.device, reverse: bool) -> list[Tensor]:
         """By a table over all offsets of a full grid."""
         dy, dx = self._scaled([torch.arange(1 - n, n, device=device, dtype=torch.float32) for n in grid.size], grid)
-        parts = self._classify(-dy[:, None], -dx) if reverse else self._classify(dy[:, None], dx)
+        parts = self._classify(-dy[:, None], -dx, grid) if reverse else self._classify(dy[:, None], dx, grid)
         return [offset_rows(part[None], grid.size, first, last)[0] for part in parts]  # (rows, N_spatial)
 
     def _listed(self, grid: Grid, first: int, last: int, device: torch.device, reverse: bool) -> list[Tensor]:
         axes = self._scaled(grid.positions(device=device).unbind(-1), grid)
         dy, dx = (p[..., first:last, None] - p[..., None, :] for p in axes)  # ([B,] rows, N_spatial)
-        return list(self._classify(-dy, -dx) if reverse else self._classify(dy, dx))
+        return list(self._classify(-dy, -dx, grid) if reverse else self._classify(dy, dx, grid))
 
     def _part(self, grid: Grid, part: int, device: torch.device, reverse: bool) -> Callable[[int, int], Tensor]:
         """``index(start, stop)`` of one part; rows of a matrix that is kept, where that is small."""

@@ -12,6 +12,7 @@ from visionpe.attention import AttentionWeights
 from visionpe.base import PositionEncoding
 from visionpe.grid import Grid
 from visionpe.registry import register_encoding
+from visionpe.resize import CONVOLUTION_POLICIES, convolve
 
 
 @register_encoding("lepe")
@@ -24,8 +25,9 @@ class LocallyEnhancedPositionEncoding(PositionEncoding):
 
     Args:
         kernel_size: Side of the kernel in tokens, odd.
-        context: See :class:`~visionpe.base.PositionEncoding`. There is no policy: a local convolution is the same at
-            every size.
+        context: See :class:`~visionpe.base.PositionEncoding`. Policy ``extrapolate`` takes the convolution as it is,
+            as in the paper; ``interpolate``, ``rescale`` and ``native`` are those of
+            :func:`~visionpe.resize.convolve`.
 
     Raises:
         ValueError: If ``kernel_size`` is even or not positive, or the trained grid has not two axes; in use, if the
@@ -33,6 +35,7 @@ class LocallyEnhancedPositionEncoding(PositionEncoding):
     """
 
     source = "CSWin, arXiv 2107.00652"
+    policies = CONVOLUTION_POLICIES
     takes_coords = False
     reads_neighbours = True
 
@@ -64,23 +67,31 @@ class LocallyEnhancedPositionEncoding(PositionEncoding):
         # Channels last in memory throughout, as attention leaves them: half the time of the other order.
         values = v[:, :, grid.prefix :].transpose(1, 2).flatten(2)  # (B, N_spatial, dim)
         values = values.unflatten(1, grid.size).permute(0, 3, 1, 2)  # (B, dim, height, width)
-        local = self._convolve(values, self.proj[layer], grid.window).permute(0, 2, 3, 1).flatten(1, 2)
+        local = self._convolve(values, self.proj[layer], grid).permute(0, 2, 3, 1).flatten(1, 2)
         local = local.unflatten(2, (self.num_heads, -1)).transpose(1, 2).to(attended.dtype)
         prefix, spatial = attended[:, :, : grid.prefix], attended[:, :, grid.prefix :]  # (B, heads, N, head_dim)
         return torch.cat((prefix, spatial + local), dim=2) if grid.prefix else spatial + local
 
-    @staticmethod
-    def _convolve(values: Tensor, conv: Any, window: tuple[int, ...] | None) -> Tensor:
-        if window is None:
-            return _line(values, conv) if not torch.compiler.is_exporting() and 1 in values.shape[-2:] else conv(values)
-        (height, width), (rows, columns) = values.shape[-2:], window
+    def _convolve(self, values: Tensor, conv: Any, grid: Grid) -> Tensor:
+        if grid.window is None:
+            return self._adapted(values, conv, grid)
+        (height, width), (rows, columns) = values.shape[-2:], grid.window
         padded = F.pad(values, (0, -width % columns, 0, -height % rows))
         tiles = padded.unflatten(3, (-1, columns)).unflatten(2, (-1, rows))  # (B, dim, n, rows, m, columns)
         batch, dim, n, _, m, _ = tiles.shape
         tiles = tiles.permute(0, 2, 4, 1, 3, 5).reshape(batch * n * m, dim, rows, columns)
-        tiles = conv(tiles).reshape(batch, n, m, dim, rows, columns)
+        tiles = self._adapted(tiles, conv, grid).reshape(batch, n, m, dim, rows, columns)
         whole = tiles.permute(0, 3, 1, 4, 2, 5).reshape(batch, dim, n * rows, m * columns)
         return whole[..., :height, :width]
+
+    def _adapted(self, values: Tensor, conv: Any, grid: Grid) -> Tensor:
+        """``conv`` of a map or of windows of it, by the policy."""
+        choice = self.chosen
+        if choice and choice.name != "extrapolate":
+            return convolve(values, conv.weight, conv.bias, self.grid_size, choice, size=grid.size)
+        if grid.window is None and not torch.compiler.is_exporting() and 1 in values.shape[-2:]:
+            return _line(values, conv)
+        return conv(values)
 
 
 def _line(values: Tensor, conv: Any) -> Tensor:

@@ -67,6 +67,12 @@ class MixedRoPE(RotaryEncoding):
     def frequencies(self, layer: int, device: torch.device) -> Tensor:
         return self.freqs[:, layer]
 
+    def extremes(self, freqs: Tensor) -> tuple[Tensor, Tensor]:
+        # Of the base: a learned frequency may come as near to zero along an axis as it likes.
+        bands = freqs.shape[-1] // len(freqs)
+        fastest = freqs.new_ones(len(freqs), 1, 1)
+        return fastest, fastest * self.theta ** -((bands - 1) / bands)
+
     def rotation(self, grid: Grid, *, layer: int, device: torch.device, dtype: torch.dtype) -> Tensor:
         tables = self.memo.get(grid, layer, (device, dtype))
         if tables is None and layer == 0 and self._together(grid):

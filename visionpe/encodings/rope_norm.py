@@ -12,6 +12,7 @@ from torch import Tensor
 
 from visionpe.grid import Grid
 from visionpe.registry import register_encoding
+from visionpe.resize.positions import between
 from visionpe.rotary import Layout, RotaryEncoding
 
 Normalize = Literal["separate", "max", "min"]
@@ -38,7 +39,7 @@ class NormalizedRoPE(RotaryEncoding):
         rescale_coords: In training all axes are scaled by a factor of up to this, likewise.
         layout: Channel pairs, see :class:`~visionpe.rotary.RotaryEncoding`; published weights are half-split.
         context: See :class:`~visionpe.base.PositionEncoding`. Policy ``interpolate``, as published, spans -1 to 1 at
-            every size; ``extrapolate`` keeps the step of the trained grid.
+            every size; ``extrapolate`` and those that change frequencies keep the step of the trained grid.
 
     Raises:
         ValueError: If the periods are given in no way or in two, or an option lies outside its range.
@@ -46,7 +47,7 @@ class NormalizedRoPE(RotaryEncoding):
 
     source = "DINOv3, arXiv 2508.10104"
     irregular = True
-    policies = ("interpolate", "extrapolate")
+    policies = ("interpolate", *(name for name in RotaryEncoding.policies if name != "interpolate"))
     in_tokens = False
 
     def __init__(
@@ -111,13 +112,16 @@ class NormalizedRoPE(RotaryEncoding):
 
     def coordinates(self, grid: Grid, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
         lengths = self._lengths(grid.size)
-        units = lengths if self.policy == "interpolate" else self._lengths(self.grid_size)
+        units = [between(m, n, self._rescaling) for n, m in zip(lengths, self._lengths(self.grid_size))]
         places = zip(self._axes(grid, device, dtype), lengths, units)
         scaled = [(2 * p + 1 - length) / unit for p, length, unit in places]
         if not self._moves:
             return scaled
         scale, shift = self._drawn(grid, device, dtype).unbind()
         return [(p + t) * s for p, s, t in zip(scaled, scale, shift)]
+
+    def units(self, grid: Grid) -> list[float]:
+        return [2 / n for n in self._lengths(self.grid_size)]
 
     @property
     def _moves(self) -> bool:

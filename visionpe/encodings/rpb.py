@@ -8,10 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from visionpe.adapting import Choice
 from visionpe.grid import Grid
 from visionpe.offset import OffsetEncoding
 from visionpe.registry import register_encoding
-from visionpe.resize import TABLE_POLICIES, resize_map
+from visionpe.resize import READ_POLICIES, TABLE_POLICIES, is_trained, resize_map, resize_offset_table
+from visionpe.resize.named import named
+
+# What becomes of tables of offsets.
+OFFSET_TABLE_POLICIES = ("bicubic", *(p for p in TABLE_POLICIES if p != "bicubic"), *READ_POLICIES)
 
 
 def look_up(table: Tensor, offsets: Sequence[Tensor]) -> Tensor:
@@ -31,12 +36,13 @@ class RelativePositionBias(OffsetEncoding):
     Args:
         init_std: Standard deviation of the initial entries.
         gain: The entries are multiplied by it. Above one they learn faster, which matters in short trainings.
-        context: See :class:`~visionpe.base.PositionEncoding`. Policies resize the table: the offset that spans a
-            given part of the image keeps its bias.
+        context: See :class:`~visionpe.base.PositionEncoding`. Policies that interpolate resize the table: the offset
+            that spans a given part of the image keeps its bias. Under ``clamp``, ``geometric`` and ``rescale(a)``
+            near offsets keep it, or nearly, see :func:`~visionpe.resize.resize_offset_table`.
     """
 
     source = "Swin, arXiv 2103.14030"
-    policies = ("bicubic", *(p for p in TABLE_POLICIES if p != "bicubic"))
+    policies = OFFSET_TABLE_POLICIES
     resized_on_load = ("table",)
     whole_coords = True
 
@@ -52,7 +58,7 @@ class RelativePositionBias(OffsetEncoding):
 
     def resized(self, size: Sequence[int], layer: int) -> Tensor:
         """The table of a layer for a grid of ``size``: ``(heads, 2 height - 1, 2 width - 1)``."""
-        table = _resize(self.table[layer], size, self.policy or "bicubic")
+        table = resize_offsets(self.table[layer], size, self.chosen or "bicubic")
         return table if self.gain == 1 else table * self.gain
 
     def function(self, offsets: Sequence[Tensor], grid: Grid, layer: int) -> Tensor:
@@ -62,20 +68,23 @@ class RelativePositionBias(OffsetEncoding):
         return self.resized(grid.size, layer).to(dtype)  # all offsets of a full grid, in order
 
     def set_input_grid(self, grid_size: Sequence[int]) -> None:
-        resized = _resize(self.table.detach(), grid_size, self.policy or "bicubic").clone()
+        resized = resize_offsets(self.table.detach(), grid_size, self.chosen or "bicubic").clone()
         self.table = nn.Parameter(resized, requires_grad=self.table.requires_grad)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         table = state_dict.get(prefix + "table")
         if table is not None and table.ndim == 4:
             grid = [(n + 1) // 2 for n in self.table.shape[2:]]
-            state_dict[prefix + "table"] = _resize(table, grid, self.policy or "bicubic")
+            state_dict[prefix + "table"] = resize_offsets(table, grid, self.chosen or "bicubic")
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def _resize(table: Tensor, size: Sequence[int], policy: str) -> Tensor:
+def resize_offsets(table: Tensor, size: Sequence[int], policy: str | Choice) -> Tensor:
+    """A table over offsets, ``([depth,] heads, 2 H - 1, 2 W - 1)``, for a grid of ``size``."""
     shape = tuple(2 * n - 1 for n in size)
     # An exported graph serves every size, so it cannot branch on one.
-    if not torch.compiler.is_exporting() and tuple(table.shape[-2:]) == shape:
+    if is_trained(tuple(table.shape[-2:]), shape):
         return table
+    if named(policy, OFFSET_TABLE_POLICIES).name in READ_POLICIES:
+        return resize_offset_table(table, size, policy)
     return resize_map(table, shape, policy) if table.ndim == 4 else resize_map(table[None], shape, policy)[0]

@@ -31,7 +31,7 @@ class SinCosEncoding(PositionEncoding):
 
     source = "Transformer, arXiv 1706.03762; MoCo v3, arXiv 2104.02057"
     irregular = True
-    policies = ("interpolate", "extrapolate")
+    policies = ("interpolate", "extrapolate", "rescale")
 
     def __init__(self, *, temperature: float = 10000.0, **context: Any) -> None:
         super().__init__(**context)
