@@ -1,7 +1,7 @@
 """Accuracy, speed and memory of vision models against input resolution.
 
 Takes any timm model, ours or not, and trained runs of ``tools/train.py``; measures each under several resolution
-policies and two protocols, beside a baseline that resizes the image to the trained size.
+policies and two protocols, beside controls that bring the image to the trained size.
 """
 
 from __future__ import annotations
@@ -15,19 +15,24 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from scaling.arguments import keyword, parser
+from scaling import page
+from scaling.arguments import fewer, keyword, parser
+from scaling.auto import Chooser
 from scaling.data import EMBEDDED, Source, open_source
 from scaling.errors import InputError, first_line
 from scaling.labels import label
+from scaling.launch import World, join_world, leave_world
 from scaling.models import Subject, from_names, from_runs
+from scaling.plan import AUTO, Task, choose_policies, plan
 from scaling.plot import plot
+from scaling.published import published, remarks
 from scaling.report import device_name, provenance, show, write_csv, write_json
-from scaling.sizes import Size, parse_resolution
+from scaling.sizes import parse_resolution
 from scaling.store import Store
-from scaling.summary import Row, summarise
-from scaling.sweep import Settings, Task, choose_policies, plan, sweep
+from scaling.summary import Row, against_native, summarise
+from scaling.sweep import Settings, sweep
 
-FULL_WIDTH = 150  # columns of the full table with names of usual length
+FULL_WIDTH = 160  # columns of the full table with names of usual length
 
 
 def _device(name: str) -> torch.device:
@@ -54,8 +59,15 @@ def _check(args: argparse.Namespace, subjects: Sequence[Subject], source: Source
         value = getattr(args, name)
         if value is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} {value}: must be at least 1")
-    if args.num_workers < 0:
-        raise InputError(f"--num-workers {args.num_workers}: must be at least 0")
+    if args.auto_images < 2:
+        raise InputError(f"--auto-images {args.auto_images}: must be at least 2")
+    for name in ("num_workers", "diagnostics"):
+        if getattr(args, name) < 0:
+            raise InputError(f"--{name.replace('_', '-')} {getattr(args, name)}: must be at least 0")
+    if args.crop_pct is not None and not 0 < args.crop_pct <= 1:
+        raise InputError(f"--crop-pct {args.crop_pct}: must be above 0 and at most 1")
+    if "none" in args.controls and len(args.controls) > 1:
+        raise InputError(f"--controls {' '.join(args.controls)}: `none` stands alone")
     for subject in subjects:
         facts = subject.facts
         if facts.classes != source.classes:
@@ -75,19 +87,33 @@ def run(args: argparse.Namespace, console: Console) -> list[Row]:
         console: For tables, notes and the progress bar.
 
     Returns:
-        The lines of the table, as :func:`scaling.summary.summarise` gives them.
+        The lines of the table, as :func:`scaling.summary.summarise` gives them; none in all processes but the first.
 
     Raises:
         InputError: If an argument cannot be used.
     """
-    device = _device(args.device)
+    if args.config:  # OpenMMLab is imported only where it is asked for
+        from dense.scaling import run as run_dense
+
+        return run_dense(args, console)
+    world = join_world(args.launcher, args.device)
+    try:
+        return _run(args, console if world.rank == 0 else Console(quiet=True), world)
+    finally:
+        leave_world(world)
+
+
+def _run(args: argparse.Namespace, console: Console, world: World) -> list[Row]:
+    device = _device(world.device(args.device))
     resolutions = [parse_resolution(text) for text in args.resolutions]
     subjects = _subjects(args)
     known = {subject.data for subject in subjects if subject.data}
     source = open_source(args.data or (known.pop() if len(known) == 1 else EMBEDDED[0]))
     _check(args, subjects, source)
     policies, notes = choose_policies(subjects, args.policy)
-    tasks = plan(subjects, policies, args.protocol, resolutions)
+    controls = [name for name in args.controls if name != "none"]
+    tasks = plan(subjects, policies, args.protocol, resolutions, list(dict.fromkeys(controls)))
+    notes += remarks(tasks, source.classes)
     for subject in subjects:
         if subject.checkpoint is None and not subject.pretrained:
             notes.append(f"{subject.label} has random weights: its accuracy means nothing, its cost does")
@@ -99,17 +125,33 @@ def run(args: argparse.Namespace, console: Console) -> list[Row]:
         batch_size=args.batch_size,
         amp=args.amp,
         limit=args.limit,
+        fewer=tuple(fewer(text) for text in args.fewer),
         seed=args.seed,
         workers=args.num_workers,
         skip_corrupt=args.skip_corrupt,
         fresh=args.fresh,
+        crop=args.crop_pct,
+        diagnostics=args.diagnostics,
     )
-    rows = _measure(tasks, source, settings, args.out, console)
+    chooser = _chooser(args, source, settings) if any(task.policy == AUTO for task in tasks) else None
+    rows = _measure(tasks, source, settings, args.out, console, world, chooser)
+    if world.rank:
+        return []
+    rows = [row | {"paper": published(task, source.classes)} for task, row in zip(tasks, against_native(rows))]
     lines = summarise(rows)
     arguments = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
     write_csv(args.out / "results.csv", rows, lines)
-    write_json(args.out / "results.json", rows, lines, provenance(arguments, device, subjects))
-    plot(args.out / "resolution.png", lines, f"Accuracy against resolution, {source.name}")
+    origin = provenance(arguments, device, subjects)
+    write_json(args.out / "results.json", rows, lines, origin)
+    title = f"Accuracy against resolution, {source.name}"
+    plot(args.out / "resolution.png", lines, title)
+    page.write_page(
+        args.out / "resolution.html",
+        title,
+        page.panels(lines),
+        table=page.table(lines),
+        details={"Settings and provenance": origin},
+    )
     narrow = console.width < FULL_WIDTH
     show(console, lines, compact=narrow or args.table == "compact")
     if narrow and args.table == "full":
@@ -118,14 +160,37 @@ def run(args: argparse.Namespace, console: Console) -> list[Row]:
     if corrupt:
         shown = ", ".join(corrupt[:5]) + (", ..." if len(corrupt) > 5 else "")
         console.print(f"{len(corrupt)} corrupt images left out: {shown}", style="yellow", highlight=False)
-    console.print(f"written: {args.out}/results.csv, results.json, resolution.png", highlight=False)
+    console.print(f"written: {args.out}/results.csv, results.json, resolution.png, resolution.html", highlight=False)
     return lines
 
 
-def _measure(tasks: Sequence[Task], source: Source, settings: Settings, out: Path, console: Console) -> list[Row]:
-    def area(size: Size) -> int:
-        return size[0] * size[1]
+def _chooser(args: argparse.Namespace, source: Source, settings: Settings) -> Chooser:
+    """What chooses policies: by images of the validation split where there is one, else by some of the evaluated."""
+    images = open_source(args.auto_data or source.name, "val")
+    return Chooser(
+        images,
+        args.auto_images,
+        settings.fewer,
+        settings.seed,
+        settings.batch_size,
+        settings.workers,
+        settings.device,
+        Store(args.out),
+    )
 
+
+def _measure(
+    tasks: Sequence[Task],
+    source: Source,
+    settings: Settings,
+    out: Path,
+    console: Console,
+    world: World,
+    chooser: Chooser | None,
+) -> list[Row]:
+    """All rows, in the order of ``tasks``; in processes but the first their own alone."""
+    mine = world.share([task.pixels for task in tasks])
+    own = [tasks[i] for i in mine]
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -134,25 +199,25 @@ def _measure(tasks: Sequence[Task], source: Source, settings: Settings, out: Pat
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    reused = 0
+    reused: list[bool] = []
     with Progress(*columns, console=console, transient=True) as progress:
         # Pixels, not rows, so that the time left is right when the large sizes come last.
-        bar = progress.add_task("measuring", total=sum(area(task.size) for task in tasks))
+        bar = progress.add_task("measuring", total=sum(task.pixels for task in own))
 
         def advance(task: Task, stored: bool) -> None:
-            nonlocal reused
-            reused += stored
-            progress.update(bar, advance=area(task.size), description=f"{task.subject.label}, {task.policy}")
+            reused.append(stored)
+            progress.update(bar, advance=task.pixels, description=f"{task.subject.label}, {task.policy}")
 
-        rows = list(sweep(tasks, source, settings, Store(out), device_name(settings.device), advance))
-    console.print(f"{len(rows)} rows, {reused} of them already finished", highlight=False)
-    return rows
+        rows = list(sweep(own, source, settings, Store(out), device_name(settings.device), advance, chooser))
+    every = [item for _, item in sorted(world.gather(dict(zip(mine, zip(rows, reused)))).items())]
+    console.print(f"{len(every)} rows, {sum(stored for _, stored in every)} of them already finished", highlight=False)
+    return [row for row, _ in every]
 
 
 def make_console() -> Console:
     """A console that is wide enough for the tables where the output is no terminal."""
     console = Console()
-    return console if console.is_terminal else Console(width=160)
+    return console if console.is_terminal else Console(width=FULL_WIDTH)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -87,12 +87,15 @@ def fake_images(root, classes=2, images=3, size=(40, 30)):
 
 
 def test_table_csv_json_and_plot(run):
-    code, out, err = run(f"--model rope_vit_ti {TINY} {SMALL} --resolutions 0.5x 1x 48x24 --policy all")
+    code, out, err = run(
+        f"--model rope_vit_ti {TINY} {SMALL} --resolutions 1x 48x24 --policy interpolate yarn+temperature "
+        "--controls downscale tiling --diagnostics 4"
+    )
     assert (code, err) == (0, "")
     rows = list(csv.DictReader((run.out / "results.csv").open()))
-    policies = {"downscale", *visionpe.policies(timm.create_model("rope_vit_ti", **KWARGS))}
+    policies = {"downscale", "tiling", "interpolate", "yarn+temperature"}
     assert {row["policy"] for row in rows} == policies
-    assert len(rows) == len(policies) * 2 * 3  # protocols, resolutions
+    assert len(rows) == len(policies) * 2 * 2  # protocols, resolutions
     for row in rows:
         assert row["status"] == "ok"
         assert int(row["n"]) == 20
@@ -100,14 +103,34 @@ def test_table_csv_json_and_plot(run):
         assert float(row["top5"]) >= float(row["top1"])
         assert float(row["images_per_s"]) > 0
         assert int(row["flops"]) > 0
+        assert 0 <= float(row["agreement"]) <= 100
+        assert float(row["entropy"]) > 0
+        assert float(row["distance"]) > 0
+        assert row["paper"] == ""
     sizes = {(row["policy"], row["height"], row["width"]): row for row in rows}
     prefix = 1  # the class token
     assert int(sizes["interpolate", "48", "24"]["tokens"]) == 12 * 6 + prefix
     assert int(sizes["downscale", "48", "24"]["tokens"]) == 6 * 6 + prefix
     assert sizes["downscale", "48", "24"]["flops"] == sizes["interpolate", "24", "24"]["flops"]
+    assert int(sizes["tiling", "48", "24"]["tokens"]) == 2 * (6 * 6 + prefix)
+    assert int(sizes["tiling", "48", "24"]["flops"]) == 2 * int(sizes["downscale", "48", "24"]["flops"])
+    assert {sizes[policy, "24", "24"]["agreement"] for policy in policies} == {"100.0"}
+    assert float(sizes["interpolate", "48", "24"]["entropy_change"]) > 0
+    assert float(sizes["tiling", "24", "24"]["distance_change"]) == 0
     assert float(sizes["interpolate", "48", "24"]["factor"]) == pytest.approx(2**0.5)
     assert (run.out / "resolution.png").read_bytes().startswith(b"\x89PNG")
-    for word in ("object protocol", "canvas protocol", "downscale", "48x24", "Wilson", "random weights"):
+    assert "Plotly.newPlot" in (run.out / "resolution.html").read_text()
+    assert not {"predicted", "correct"} & results(run)["rows"][0].keys()
+    for word in (
+        "object protocol",
+        "canvas protocol",
+        "downscale",
+        "tiling",
+        "agree %",
+        "48x24",
+        "Wilson",
+        "random weights",
+    ):
         assert word in out
 
 
@@ -245,6 +268,18 @@ def test_seeds_of_one_model_become_one_line(run, tmp_path):
     assert "paired bootstrap" in out
 
 
+def test_policies_that_exclude_each_other_fail_alone(run, monkeypatch):
+    def refuse(model, policy):
+        if policy == "interpolate":
+            raise ValueError("cannot")
+
+    monkeypatch.setattr(sweep_module.visionpe, "set_policy", refuse)
+    command = f"--model rope_vit_ti {TINY} {SMALL} --resolutions 2x --protocol object --controls none"
+    assert run(f"{command} --policy default interpolate extrapolate")[0] == 0
+    status = {row["policy"]: (row["status"], row["reason"]) for row in results(run)["rows"]}
+    assert status == {"default": ("ok", ""), "interpolate": ("failed", "cannot"), "extrapolate": ("ok", "")}
+
+
 def test_policies_apply_where_they_can(run):
     names = "--model none_vit_ti --model ape_vit_ti --model rope_vit_ti"
     command = f"{names} {TINY} {SMALL} --resolutions 2x --protocol object --policy bicubic interpolate"
@@ -258,19 +293,25 @@ def test_policies_apply_where_they_can(run):
 
 
 def test_policy_reaches_the_model(run, monkeypatch):
-    in_force = []
+    in_force, parts = [], []
     original = sweep_module.measure
 
     def spy(model, *args, **kwargs):
-        in_force.append((visionpe.policies(model)[0], kwargs["downscale_to"] is not None))
+        parts.append([part.policy for part in model.pos_encoding.parts])
+        control = "downscale" if kwargs["downscale_to"] else "tiling" if kwargs["tile_to"] else None
+        in_force.append((visionpe.policies(model)[0], control))
         return original(model, *args, **kwargs)
 
     monkeypatch.setattr(sweep_module, "measure", spy)
     command = f"--model rope_vit_ti {TINY} {SMALL} --resolutions 2x --protocol object"
-    run(f"{command} --policy default interpolate extrapolate")
-    assert in_force[0] == ("extrapolate", False)
-    assert in_force[1] == ("extrapolate", True)
-    assert sorted(in_force[2:]) == [("extrapolate", False), ("interpolate", False)]
+    run(f"{command} --policy interpolate default extrapolate --controls downscale tiling --diagnostics 0")
+    as_built = [("extrapolate", None), ("extrapolate", "downscale"), ("extrapolate", "tiling")]
+    assert in_force[:3] == as_built
+    assert sorted(in_force[3:]) == [("extrapolate", None), ("interpolate", None)]
+    parts.clear()
+    # A policy leaves alone what does not know it, so each must start from the model as built.
+    run(f"{command.replace('rope_vit', 'rope_ape_vit')} --policy bilinear yarn --controls none --diagnostics 0")
+    assert sorted(parts) == [["extrapolate", "bilinear"], ["yarn", "bicubic_antialias"]]
 
 
 def test_folder(run, tmp_path):
@@ -322,6 +363,10 @@ def assert_one_line(err, *words):
         ("--model rope_vit_ti --model-kwargs bogus=1", ["--model rope_vit_ti", "bogus"]),
         ("--model rope_vit_ti --data /no/such/folder", ["--data /no/such/folder", "digits", "mnist"]),
         (f"--model rope_vit_ti {TINY} --batch-size 0", ["--batch-size 0", "at least 1"]),
+        (f"--model rope_vit_ti {TINY} --diagnostics -1", ["--diagnostics -1", "at least 0"]),
+        (f"--model rope_vit_ti {TINY} --crop-pct 2", ["--crop-pct 2", "at most 1"]),
+        (f"--model rope_vit_ti {TINY} --controls none tiling", ["--controls none tiling", "alone"]),
+        (f"--model rope_vit_ti {TINY} --launcher pytorch", ["--launcher pytorch", "torchrun"]),
         (f"--model rope_vit_ti {TINY} --limit 0", ["--limit 0", "at least 1"]),
         (f"--model rope_vit_ti {TINY} --device cuda:99", ["--device cuda:99"]),
         (f"--model rope_vit_ti {TINY} --protocol dream", ["--protocol", "dream", "object", "canvas"]),

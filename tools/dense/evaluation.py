@@ -15,7 +15,7 @@ from scaling.trainings import Training
 
 
 @contextlib.contextmanager
-def _into(log: Path) -> Iterator[None]:
+def into(log: Path) -> Iterator[None]:
     """Everything printed goes to the end of a file."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as file, contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
@@ -55,7 +55,7 @@ def measure(training: Training, options: Mapping[str, str], scale: float | None 
             return kept["metrics"]
     from visionpe.detection import runner as setup
 
-    with _into(training.directory / "test.log"):
+    with into(training.directory / "test.log"):
         try:
             config = setup.load_config(str(training.config), {**options, "work_dir": str(training.directory / "test")})
             if scale is not None:
@@ -87,7 +87,7 @@ def draw(task: Task, trainings: Sequence[Training], options: Mapping[str, str], 
     from visionpe.detection.drawing import Painter, caption, contact_sheet, write_image
     from visionpe.detection.predictor import Predictor, read_image
 
-    with _into(out.parent / "drawing.log"):
+    with into(out.parent / "drawing.log"):
         predictors = []
         for training in trainings:
             config = setup.load_config(str(training.config), dict(options))

@@ -6,6 +6,7 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -48,25 +49,31 @@ class Source(ABC):
         return f"image {index} of {self.name}"
 
     def subset(self, limit: int | None, seed: int) -> list[int]:
-        """Indices to evaluate: all, or a seeded random ``limit`` of them, in ascending order."""
-        if limit is None or limit >= len(self):
-            return list(range(len(self)))
-        order = torch.randperm(len(self), generator=torch.Generator().manual_seed(seed))
-        return sorted(order[:limit].tolist())
+        """Indices to evaluate, see :func:`subset`."""
+        return subset(len(self), limit, seed)
+
+
+def subset(total: int, limit: int | None, seed: int) -> list[int]:
+    """All indices below ``total``, or a seeded random ``limit`` of them, ascending; a smaller choice is in a larger."""
+    if limit is None or limit >= total:
+        return list(range(total))
+    order = torch.randperm(total, generator=torch.Generator().manual_seed(seed))
+    return sorted(order[:limit].tolist())
 
 
 class EmbeddedSource(Source):
-    """The test digits that ship inside a package: 24 x 24 pixels on black.
+    """The digits that ship inside a package: 24 x 24 pixels on black.
 
     Args:
         name: ``digits`` or ``mnist``.
+        split: ``test``, or ``val`` for choices.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, split: Literal["test", "val"] = "test") -> None:
         from visionpe.digits import CLASSES, load_digits
 
         try:
-            self.images, self.labels = load_digits("test", name)  # type: ignore[arg-type]
+            self.images, self.labels = load_digits(split, name)  # type: ignore[arg-type]
         except ImportError as error:
             raise InputError(f"--data {name}: {first_line(error)}; install the `data` extra") from None
         self.name, self.classes = name, len(CLASSES)
@@ -155,11 +162,12 @@ def batches(
             yield torch.empty(0), labels, names
 
 
-def open_source(name: str) -> Source:
+def open_source(name: str, split: Literal["test", "val"] = "test") -> Source:
     """Open a data set.
 
     Args:
         name: ``digits``, ``mnist``, or a folder with one sub-folder a class (directly, or in its ``val/``).
+        split: Of embedded data; a folder is what it is.
 
     Returns:
         The images.
@@ -168,7 +176,7 @@ def open_source(name: str) -> Source:
         InputError: If there is no such folder, or it holds no classes or no images.
     """
     if name in EMBEDDED:
-        return EmbeddedSource(name)
+        return EmbeddedSource(name, split)
     from scaling.folder import FolderSource
 
     return FolderSource(Path(name))

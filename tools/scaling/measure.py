@@ -14,10 +14,12 @@ from timm.utils import accuracy
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from scaling.memory import peak_memory
+from scaling.controls import OverTiles, tiles
+from scaling.diagnostics import tap
+from scaling.memory import is_out_of_memory, peak_memory
 from scaling.protocols import resize
 from scaling.sizes import Size
-from scaling.statistics import pack, wilson
+from scaling.statistics import pack, pack_classes, wilson
 
 
 def _autocast(device: torch.device, amp: bool) -> AbstractContextManager:
@@ -50,6 +52,34 @@ def count_flops(model: nn.Module, image: Tensor) -> int:
     return counter.get_total_flops()
 
 
+class _Diagnostics:
+    """Attention on the first ``wanted`` images, weighted by their number; gone if memory does not suffice for it."""
+
+    def __init__(self, wanted: int) -> None:
+        self.wanted, self.seen = wanted, 0
+        self.parts: list[tuple[int, dict[str, float | None]]] = []
+
+    def look(self, model: nn.Module, images: Tensor) -> None:
+        images = images[: self.wanted - self.seen]
+        if not len(images):
+            return
+        try:
+            with tap(model) as tapped:
+                model(images)
+            self.parts.append((len(images), tapped.result()))
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            self.parts.append((len(images), {}))
+        self.seen += len(images)
+
+    def mean(self, key: str) -> float | None:
+        values = [(n, part.get(key)) for n, part in self.parts]
+        if not values or any(value is None for _, value in values):
+            return None
+        return sum(n * value for n, value in values if value is not None) / self.seen
+
+
 @torch.inference_mode()
 def measure(
     model: nn.Module,
@@ -58,6 +88,8 @@ def measure(
     device: torch.device,
     amp: bool = False,
     downscale_to: Size | None = None,
+    tile_to: Size | None = None,
+    diagnostics: int = 0,
 ) -> dict[str, Any]:
     """Run a model over a set of images.
 
@@ -67,17 +99,25 @@ def measure(
         device: Where to run.
         amp: Half precision by autocast.
         downscale_to: Resize every batch to this height and width first (the baseline), pixels.
+        tile_to: Cut every image into tiles of this height and width first, pixels, and average over them; see
+            :func:`scaling.controls.tiles`.
+        diagnostics: On how many images to look at attention, in a forward pass more; 0 for none.
 
     Returns:
         ``n top1 top1_low top1_high top5 top5_low top5_high`` (percent, 95% Wilson intervals), ``images_per_s`` (of
-        the model alone, median over whole batches, after a warm-up), ``peak_bytes``, ``flops`` (an image),
-        ``corrupt`` (names) and ``correct`` (the packed outcome of every image).
+        the model alone, median over whole batches, after a warm-up), ``peak_bytes``, ``flops`` (an image, over all its
+        tiles), ``entropy`` and ``distance`` of attention (:mod:`scaling.diagnostics`; None where they do not apply),
+        ``corrupt`` (names), ``correct`` and ``predicted`` (the packed outcome and class of every image).
 
     Raises:
         ValueError: If there are no images at all, or the outputs are not finite.
     """
+    if tile_to is not None:
+        model = OverTiles(model)
     hits = {1: 0, 5: 0}
     outcomes: list[Tensor] = []
+    classes: list[Tensor] = []
+    attention = _Diagnostics(diagnostics)
     speeds: list[tuple[int, float]] = []  # images in the batch, images/s
     corrupt: list[str] = []
     peak: dict[str, float | None] = {"bytes": None}
@@ -89,19 +129,24 @@ def measure(
         images, labels = images.to(device), labels.to(device)
         if downscale_to is not None:
             images = resize(images, downscale_to)
+        if tile_to is not None:
+            images = tiles(images, tile_to)
         with _autocast(device, amp):
             if flops is None:  # the first batch warms up; it is timed again below
                 flops = count_flops(model, images[:1])
                 with peak_memory(device) as peak:
                     model(images)
             logits, seconds = _timed(model, images)  # (B, classes)
+            attention.look(model, images)
         logits = logits.float()
         if not logits.isfinite().all():
             raise ValueError("the outputs are not finite")
         speeds.append((len(images), len(images) / seconds))
         for k, percent in zip(hits, accuracy(logits, labels, topk=tuple(hits))):
             hits[k] += round(float(percent) * len(images) / 100)
-        outcomes.append(logits.argmax(1).eq(labels).cpu())
+        guess = logits.argmax(1)  # (B,)
+        outcomes.append(guess.eq(labels).cpu())
+        classes.append(guess.cpu())
     if flops is None:
         raise ValueError("no readable images")
     correct = torch.cat(outcomes).numpy()
@@ -115,6 +160,9 @@ def measure(
         "images_per_s": median(speed for size, speed in speeds if size == whole),
         "peak_bytes": peak["bytes"],
         "flops": flops,
+        "entropy": attention.mean("entropy"),
+        "distance": attention.mean("distance"),
         "corrupt": corrupt,
         "correct": pack(np.asarray(correct)),
+        "predicted": pack_classes(torch.cat(classes).numpy()),
     }

@@ -6,15 +6,20 @@ import io
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from scaling.controls import CONTROLS, DOWNSCALE, TILING
 from scaling.report import bands
 from scaling.store import write_atomic
 from scaling.summary import Row
-from scaling.sweep import DOWNSCALE, OK
+from scaling.sweep import OK
 
 # Okabe and Ito's colours, told apart with any colour vision; the yellow is left out, too pale on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#777777")
 STYLES = ("-", "--", "-.", (0, (3, 1, 1, 1, 1, 1)), (0, (6, 2)), (0, (1, 1)))
+# Thin and without markers, unlike policies.
+CONTROL_STYLES: dict[str, Any] = {DOWNSCALE: ":", TILING: (0, (5, 2, 1, 2))}
+CONTROL_NAMES = {DOWNSCALE: "downscale to the trained size", TILING: "tiles of the trained size"}
 MARKERS = ("o", "s", "^", "D", "v", "P")
 TITLES = {
     "object": "object: the image is resized, objects grow",
@@ -33,7 +38,7 @@ def assign_looks(lines: Sequence[Row]) -> dict[str, int]:
     """
     has = defaultdict(set)
     for line in lines:
-        if line["policy"] != DOWNSCALE:
+        if line["policy"] not in CONTROLS:
             has[line["policy"]].add(line["label"])
     looks: dict[str, int] = {}
     for policy, models in has.items():
@@ -56,7 +61,7 @@ def plot(path: Path, lines: Sequence[Row], title: str) -> None:
 
     protocols = list(dict.fromkeys(line["protocol"] for line in lines))
     labels = list(dict.fromkeys(line["label"] for line in lines))
-    policies = list(dict.fromkeys(line["policy"] for line in lines if line["policy"] != DOWNSCALE))
+    policies = list(dict.fromkeys(line["policy"] for line in lines if line["policy"] not in CONTROLS))
     colour = {label: COLOURS[i % len(COLOURS)] for i, label in enumerate(labels)}
     looks = assign_looks(lines)
     style = {policy: STYLES[look % len(STYLES)] for policy, look in looks.items()}
@@ -67,9 +72,10 @@ def plot(path: Path, lines: Sequence[Row], title: str) -> None:
     panels = figure.subplots(1, len(protocols), sharey=True, squeeze=False)[0]
     ticks = sorted({round(line["factor"], 2) for line in lines})
     entries: dict[str, Line2D] = {}
+    cross = Line2D([], [], color="0.4", linestyle="", marker="x")
     for panel, protocol in zip(panels, protocols):
         for label in labels:
-            for policy in [DOWNSCALE, *policies]:
+            for policy in [*CONTROLS, *policies]:
                 points = [
                     x
                     for x in lines
@@ -79,8 +85,8 @@ def plot(path: Path, lines: Sequence[Row], title: str) -> None:
                     continue
                 points.sort(key=lambda x: x["factor"])
                 factors, top1 = [x["factor"] for x in points], [x["top1"] for x in points]
-                if policy == DOWNSCALE:
-                    panel.plot(factors, top1, color=colour[label], linestyle=":", linewidth=1, alpha=0.9)
+                if policy in CONTROLS:
+                    panel.plot(factors, top1, color=colour[label], linestyle=CONTROL_STYLES[policy], linewidth=1)
                     continue
                 (drawn,) = panel.plot(
                     factors,
@@ -94,6 +100,10 @@ def plot(path: Path, lines: Sequence[Row], title: str) -> None:
                 low, high = [x["top1_low"] for x in points], [x["top1_high"] for x in points]
                 panel.fill_between(factors, low, high, color=colour[label], alpha=0.12, linewidth=0)
                 entries.setdefault(label if policy == "default" else f"{label}, {policy}", drawn)
+                paper = [(x["factor"], x["paper"]) for x in points if x.get("paper") is not None]
+                if paper:
+                    panel.plot(*zip(*paper), color=colour[label], linestyle="", marker="x", markersize=6)
+                    entries["stated in the paper\n(colour of the model)"] = cross
         panel.set_title(TITLES.get(protocol, protocol), fontsize=11)
         panel.set_xscale("log")
         panel.set_xticks(ticks, [f"{tick:g}x" for tick in ticks], minor=False)
@@ -106,8 +116,10 @@ def plot(path: Path, lines: Sequence[Row], title: str) -> None:
             panel.axvline(1, color="0.6", linewidth=0.8, zorder=0)
     panels[0].set_ylabel("top-1 accuracy, %")
     panels[0].set_ylim(0, 101)
-    if any(line["policy"] == DOWNSCALE for line in lines):
-        entries["downscale to the trained size\n(colour of the model)"] = Line2D([], [], color="0.4", linestyle=":")
+    for control, text in CONTROL_NAMES.items():
+        if any(line["policy"] == control for line in lines):
+            look = Line2D([], [], color="0.4", linestyle=CONTROL_STYLES[control], linewidth=1)
+            entries[f"{text}\n(colour of the model)"] = look
     figure.legend(entries.values(), entries.keys(), loc="outside right center", frameon=False, fontsize=9)
     figure.suptitle(title, fontsize=12)
     figure.supxlabel(f"Bands: {bands(lines)}.", fontsize=8, color="0.35")

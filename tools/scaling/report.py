@@ -15,16 +15,26 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from scaling.controls import CONTROLS
 from scaling.models import Subject
-from scaling.store import write_atomic
-from scaling.summary import Row
-from scaling.sweep import DOWNSCALE, OK, VERSIONS
+from scaling.store import VERSIONS, write_atomic
+from scaling.summary import EXTRA, Row
+from scaling.sweep import OK
 
 LOSES = "▼"
+SHOWN = {"agreement": "agree %", "entropy": "entropy", "distance": "reach", "paper": "paper"}
 COLUMNS = (
     *("label", "model", "seed", "policy", "protocol", "height", "width", "factor", "status", "n", "top1", "top1_low"),
     *("top1_high", "top5", "top5_low", "top5_high", "images_per_s", "peak_bytes", "tokens", "flops", "corrupt"),
-    *("versus_downscale", "versus_low", "versus_high", "loses", "reason"),
+    *("versus_downscale", "versus_low", "versus_high", "loses"),
+    *(*EXTRA, "reason"),
+)
+PACKED = ("correct", "predicted")  # what rows keep of every image; the store has it
+
+
+EXPLAINED = (
+    "agree: images of the same predicted class as at the trained size; entropy (nats) and reach (tokens) of attention, "
+    "means over a few images, layers, heads and queries."
 )
 
 
@@ -76,7 +86,7 @@ def provenance(arguments: dict[str, Any], device: torch.device, subjects: Sequen
 
 def write_json(path: Path, rows: Sequence[Row], lines: Sequence[Row], source: dict[str, Any]) -> None:
     """Write rows (one a run), summary lines (one a group of seeds) and provenance."""
-    bare = [{key: value for key, value in row.items() if key != "correct"} for row in rows]
+    bare = [{key: value for key, value in row.items() if key not in PACKED} for row in rows]
     content = {"provenance": source, "rows": bare, "summary": lines}
     write_atomic(path, json.dumps(content, indent=1, default=str, allow_nan=False) + "\n")
 
@@ -108,12 +118,13 @@ def full_table(lines: Sequence[Row], protocol: str) -> Table:
     table = Table(title=f"{protocol} protocol", title_justify="left", header_style="bold")
     table.add_column("model", overflow="fold")
     table.add_column("policy", overflow="fold")
-    for name in ("size", "factor", "top-1 % [95%]", "− downscale", "top-5 % [95%]", "images/s", "peak MB"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for name in ("tokens", "MFLOPs"):
+    lines = [line for line in lines if line["protocol"] == protocol]
+    extra = {key: name for key, name in SHOWN.items() if any(line.get(key) is not None for line in lines)}
+    names = ("size", "factor", "top-1 % [95%]", "− downscale", "top-5 %", "images/s", "peak MB", "tokens", "MFLOPs")
+    for name in (*names, *extra.values()):
         table.add_column(name, justify="right", no_wrap=True)
     last = None
-    for line in (line for line in lines if line["protocol"] == protocol):
+    for line in lines:
         if last not in (None, (line["label"], line["policy"])):
             table.add_section()
         last = (line["label"], line["policy"])
@@ -121,20 +132,20 @@ def full_table(lines: Sequence[Row], protocol: str) -> Table:
         if line["status"] != OK:
             table.add_row(*head, Text(line["status"], "red"), style="dim")
             continue
-        tops = [f"{line[t]:.1f} [{line[f'{t}_low']:.1f}, {line[f'{t}_high']:.1f}]" for t in ("top1", "top5")]
         versus = line.get("versus_downscale")
         mark = Text("" if versus is None else f"{versus:+.1f}" + (f" {LOSES}" if line["loses"] else "  "))
         mark.stylize("red" if line.get("loses") else "")
         table.add_row(
             *head,
-            tops[0],
+            f"{line['top1']:.1f} [{line['top1_low']:.1f}, {line['top1_high']:.1f}]",
             mark,
-            tops[1],
+            f"{line['top5']:.1f}",
             _cost(line["images_per_s"], 1, 0),
             _cost(line["peak_bytes"], 1e6),
             str(line["tokens"] or ""),
             _cost(line["flops"], 1e6),
-            style="dim" if line["policy"] == DOWNSCALE else "",
+            *(_cost(line.get(key), 1, 2 if key == "entropy" else 1) for key in extra),
+            style="dim" if line["policy"] in CONTROLS else "",
         )
     return table
 
@@ -163,7 +174,7 @@ def compact_table(lines: Sequence[Row], protocol: str) -> Table:
             half = (line["top1_high"] - line["top1_low"]) / 2
             loses = bool(line.get("loses"))
             texts.append(Text(f"{line['top1']:.1f} ±{half:.1f}{LOSES if loses else ' '}", "red" if loses else ""))
-        table.add_row(*key, *texts, style="dim" if key[1] == DOWNSCALE else "")
+        table.add_row(*key, *texts, style="dim" if key[1] in CONTROLS else "")
     return table
 
 
@@ -195,6 +206,8 @@ def show(console: Console, lines: Sequence[Row], *, compact: bool = False) -> No
         style="dim",
         highlight=False,
     )
+    if not compact and any(line.get("agreement") is not None for line in lines):
+        console.print(EXPLAINED, style="dim", highlight=False)
     for reason in dict.fromkeys(
         f"{line['label']} at {_size(line)}: {line['status']} ({line['reason']})"
         for line in lines

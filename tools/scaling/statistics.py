@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import zlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -34,6 +36,17 @@ def unpack(text: str) -> np.ndarray:
     """The inverse of :func:`pack`."""
     n, _, digits = text.partition(":")
     return np.unpackbits(np.frombuffer(bytes.fromhex(digits), dtype=np.uint8), count=int(n)).astype(bool)
+
+
+def pack_classes(classes: np.ndarray) -> str:
+    """Predicted classes ``(n,)``, 0 to 65,535, as text: two bytes an image, compressed."""
+    content = zlib.compress(np.asarray(classes).astype("<u2").tobytes(), 9)
+    return base64.b85encode(content).decode()
+
+
+def unpack_classes(text: str) -> np.ndarray:
+    """The inverse of :func:`pack_classes`."""
+    return np.frombuffer(zlib.decompress(base64.b85decode(text)), dtype="<u2").astype(np.int64)
 
 
 def bootstrap(values: Sequence[np.ndarray], level: float = 0.95, seed: int = 0) -> tuple[float, float]:

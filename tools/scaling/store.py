@@ -6,8 +6,14 @@ import hashlib
 import json
 import os
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import torch
+
+# Of what decides a number.
+VERSIONS = {"torch": torch.__version__, **{name: version(name) for name in ("timm", "visionpe")}}
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:

@@ -1,29 +1,28 @@
-"""The walk over models, policies, protocols and resolutions, skipping what is already measured."""
+"""The walk over all rows, skipping what is already measured."""
 
 from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from importlib.metadata import version
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import nn
 
 import visionpe
+from scaling.auto import Chooser, columns
+from scaling.controls import DOWNSCALE, TILING
 from scaling.data import Source, batches
 from scaling.errors import InputError, first_line
 from scaling.measure import measure
 from scaling.memory import is_out_of_memory
 from scaling.models import Subject
-from scaling.protocols import Protocol
-from scaling.sizes import Resolution, Size, factor_of, resolve_all
-from scaling.store import Store, key_of
+from scaling.plan import AUTO, DEFAULT, Task
+from scaling.sizes import factor_of
+from scaling.store import VERSIONS, Store, key_of
 
-DEFAULT, DOWNSCALE, ALL = "default", "downscale", "all"
 OK, OUT_OF_MEMORY, FAILED = "ok", "out of memory", "failed"
-VERSIONS = {"torch": torch.__version__, **{name: version(name) for name in ("timm", "visionpe")}}
 
 
 @dataclass(frozen=True)
@@ -35,88 +34,38 @@ class Settings:
         batch_size: Images a batch.
         amp: Half precision by autocast.
         limit: Images to evaluate, or None for all.
+        fewer: From which factor of the trained size on only how many of them.
         seed: Of the places on the canvas and the choice of images.
         workers: Processes that prepare images.
         skip_corrupt: Leave unreadable images out.
         fresh: Measure again what is already stored.
+        crop: Share of the resized image that the central crop keeps, or None for that of the model; folders only.
+        diagnostics: Images on which to look at attention.
     """
 
     device: torch.device
     batch_size: int = 100
     amp: bool = False
     limit: int | None = None
+    fewer: tuple[tuple[float, int], ...] = ()
     seed: int = 0
     workers: int = 0
     skip_corrupt: bool = False
     fresh: bool = False
+    crop: float | None = None
+    diagnostics: int = 0
+
+    def images(self, task: Task) -> int | None:
+        """How many images a row is about, None for all."""
+        factor = factor_of(task.size, task.subject.facts.trained)
+        counts = [n for n in (self.limit, *(n for least, n in self.fewer if factor >= least - 1e-6)) if n is not None]
+        return min(counts, default=None)
 
 
-@dataclass(frozen=True)
-class Task:
-    """One row to fill; ``policy`` is ``default``, ``downscale`` or one that the model has."""
-
-    subject: Subject
-    policy: str
-    protocol: Protocol
-    size: Size
-
-    @property
-    def input_size(self) -> Size:
-        """Height and width that reach the model, pixels."""
-        return self.subject.facts.trained if self.policy == DOWNSCALE else self.size
-
-
-def choose_policies(subjects: Sequence[Subject], asked: Sequence[str]) -> tuple[list[list[str]], list[str]]:
-    """Which policies each model runs under.
-
-    Args:
-        subjects: The models.
-        asked: Names of policies, ``default`` (as built) or ``all`` (each that applies).
-
-    Returns:
-        One list a model, and notes on what was left out. A model to which no name applies runs as built.
-
-    Raises:
-        InputError: If a name applies to none of the models.
-    """
-    special = (DEFAULT, ALL)
-    for name in asked:
-        if name not in special and not any(name in subject.facts.policies for subject in subjects):
-            applies = {s.label: ", ".join((DEFAULT, *s.facts.policies)) for s in subjects}
-            raise InputError(
-                f"--policy {name}: applies to none of the models; allowed: all, or "
-                + "; ".join(f"for {label}: {names}" for label, names in applies.items())
-            )
-    chosen, notes = [], []
-    for subject in subjects:
-        has = subject.facts.policies
-        names = [DEFAULT] if DEFAULT in asked else []
-        names += [name for name in has if name in asked or ALL in asked]
-        if missing := [name for name in asked if name not in (*special, *has)]:
-            rest = "" if names else ": it runs as built"
-            notes.append(f"--policy {' '.join(missing)} does not apply to {subject.label}{rest}")
-        chosen.append(names or [DEFAULT])
-    return chosen, list(dict.fromkeys(notes))
-
-
-def plan(
-    subjects: Sequence[Subject],
-    policies: Sequence[Sequence[str]],
-    protocols: Sequence[Protocol],
-    asked: Sequence[Resolution],
-) -> list[Task]:
-    """Every row to fill: for each model the runs as built first, then the ``downscale`` baseline, then its policies.
-
-    Raises:
-        InputError: If a resolution is no multiple of a model's patch.
-    """
-    tasks = []
-    for subject, names in zip(subjects, policies):
-        facts = subject.facts
-        sizes = resolve_all(asked, facts.trained, facts.patch, subject.label)
-        ordered = [DEFAULT] * (DEFAULT in names) + [DOWNSCALE] + [name for name in names if name != DEFAULT]
-        tasks += [Task(subject, n, protocol, size) for n in ordered for protocol in protocols for size in sizes]
-    return tasks
+def _view(task: Task, source: Source, settings: Settings) -> Any:
+    spec = task.subject.view(source.name, settings.seed)
+    spec.crop = spec.crop if settings.crop is None else settings.crop
+    return spec
 
 
 def _key(task: Task, source: Source, settings: Settings, device_name: str) -> str:
@@ -126,40 +75,86 @@ def _key(task: Task, source: Source, settings: Settings, device_name: str) -> st
         "policy": task.policy,
         "protocol": task.protocol,
         "size": task.size,
-        "images": [source.fingerprint, settings.limit, settings.seed],
-        "view": subject.view(source.name, settings.seed).key(),
+        "images": [source.fingerprint, settings.images(task), settings.seed],
+        "view": _view(task, source, settings).key(),
         "how": [settings.batch_size, settings.amp, device_name, settings.skip_corrupt, torch.get_num_threads()],
+        "diagnostics": settings.diagnostics,
         "versions": VERSIONS,
     }
     return key_of(what)
 
 
 def _fill(task: Task, model: nn.Module, source: Source, settings: Settings) -> dict[str, Any]:
-    """Measure one row; a lack of memory or a refusal of the size becomes its status."""
+    """Measure one row; a lack of memory or a refusal of the policy or the size becomes its status."""
     facts = task.subject.facts
     try:
+        if facts.policies:  # other models take none
+            visionpe.set_policy(model, DEFAULT)  # a policy leaves parts alone that do not know it
+            if not task.is_control and task.policy != DEFAULT:
+                visionpe.set_policy(model, task.policy)
         shown = batches(
             source,
             protocol=task.protocol,
             size=task.size,
-            spec=task.subject.view(source.name, settings.seed),
-            indices=source.subset(settings.limit, settings.seed),
+            spec=_view(task, source, settings),
+            indices=source.subset(settings.images(task), settings.seed),
             batch_size=settings.batch_size,
             workers=settings.workers,
             skip_corrupt=settings.skip_corrupt,
         )
-        target = facts.trained if task.policy == DOWNSCALE else None
-        result = measure(model, shown, device=settings.device, amp=settings.amp, downscale_to=target)
+        result = measure(
+            model,
+            shown,
+            device=settings.device,
+            amp=settings.amp,
+            downscale_to=facts.trained if task.policy == DOWNSCALE else None,
+            tile_to=facts.trained if task.policy == TILING else None,
+            diagnostics=settings.diagnostics,
+        )
         row = {"status": OK, "reason": "", **result}
     except InputError:
         raise
     except Exception as error:
-        row = {"status": OUT_OF_MEMORY if is_out_of_memory(error) else FAILED, "reason": first_line(error)}
+        row = _failure(error)
     if row["status"] == OUT_OF_MEMORY:  # outside the handler, whose traceback would keep the tensors alive
         gc.collect()
         if settings.device.type == "cuda":
             torch.cuda.empty_cache()
-    return row | {"tokens": facts.tokens(task.input_size)}
+    return row | {"tokens": task.tokens}
+
+
+class _Models:
+    """The model at hand; the next is built when the last is gone."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.subject: Subject | None = None
+        self.model: Any = None
+
+    def get(self, subject: Subject) -> nn.Module:
+        if self.subject is not subject:
+            self.model = None
+            self.subject, self.model = subject, subject.build().to(self.device)
+        return self.model
+
+
+def _failure(error: Exception) -> dict[str, Any]:
+    return {"status": OUT_OF_MEMORY if is_out_of_memory(error) else FAILED, "reason": first_line(error)}
+
+
+def _chosen(
+    task: Task, source: Source, settings: Settings, models: _Models, chooser: Chooser | None
+) -> tuple[Task | None, dict[str, Any]]:
+    """A row to measure, and what it says of its choice; no row, but the reason, where choosing failed."""
+    if task.policy != AUTO or chooser is None:
+        return task, {}
+    try:
+        verdict = chooser(task, models.get(task.subject), _view(task, source, settings))
+    except InputError:
+        raise
+    except Exception as error:
+        return None, {**_failure(error), "tokens": task.tokens}
+    return replace(task, policy=verdict.policy), columns(verdict)
 
 
 def sweep(
@@ -169,16 +164,18 @@ def sweep(
     store: Store,
     device_name: str,
     on_row: Callable[[Task, bool], None] = lambda task, stored: None,
+    chooser: Chooser | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Fill every row, taking from the store what is already there.
 
     Args:
-        tasks: From :func:`plan`; those of one model stand together.
+        tasks: From :func:`scaling.plan.plan`; those of one model stand together.
         source: The images.
         settings: What holds for every row.
         store: Finished rows. Rows that ran out of memory are tried again.
         device_name: Part of what decides a row, as speed and memory depend on it.
         on_row: Called after each row, with whether it was already stored.
+        chooser: Of the policies of rows whose policy is ``auto``.
 
     Yields:
         Rows in the order of ``tasks``.
@@ -186,24 +183,20 @@ def sweep(
     Raises:
         InputError: If a checkpoint does not fit its model or an image cannot be read.
     """
-    built: tuple[Subject, nn.Module] | None = None
-    policy = DEFAULT
+    models = _Models(settings.device)
     for task in tasks:
-        subject = task.subject
-        key = _key(task, source, settings, device_name)
-        row = None if settings.fresh else store.load(key)
-        stored = row is not None and row["status"] != OUT_OF_MEMORY
-        if row is None or not stored:
-            wanted = DEFAULT if task.policy == DOWNSCALE else task.policy
-            # A policy stays in force in the other parts of a composition, so each starts from the model as built.
-            if built is None or built[0] is not subject or policy not in (DEFAULT, wanted):
-                built = None  # let go of the last model before the next is built
-                built, policy = (subject, subject.build().to(settings.device)), DEFAULT
-            if wanted != policy:
-                visionpe.set_policy(built[1], wanted)
-                policy = wanted
-            row = _fill(task, built[1], source, settings)
-            store.save(key, row)
+        subject, stored = task.subject, False
+        measured, choice = _chosen(task, source, settings, models, chooser)
+        if measured is None:
+            row = choice
+        else:
+            key = _key(measured, source, settings, device_name)
+            kept = None if settings.fresh else store.load(key)
+            stored = kept is not None and kept["status"] != OUT_OF_MEMORY
+            if kept is None or not stored:
+                kept = _fill(measured, models.get(subject), source, settings)
+                store.save(key, kept)
+            row = {**kept, **choice}
         on_row(task, stored)
         yield {
             "label": subject.label,
@@ -214,5 +207,7 @@ def sweep(
             "height": task.size[0],
             "width": task.size[1],
             "factor": factor_of(task.size, subject.facts.trained),
+            "native": task.is_native,
+            "drawn": [len(source), settings.images(task), settings.seed],
             **row,
         }

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from scaling.controls import CONTROLS
+from scaling.plan import DEFAULT
 from scaling.summary import Row
-from scaling.sweep import DEFAULT, DOWNSCALE, OK
+from scaling.sweep import OK
 
 
 def _name(line: Row) -> str:
@@ -71,5 +73,5 @@ def closing(lines: Sequence[Row]) -> list[str]:
     Returns:
         What holds at the trained size, at the largest object scale, and against the ``downscale`` baseline.
     """
-    measured = [line for line in lines if line["status"] == OK and line["policy"] != DOWNSCALE]
+    measured = [line for line in lines if line["status"] == OK and line["policy"] not in CONTROLS]
     return [_at_trained(measured), _at_largest(measured), _against_downscale(measured)]

@@ -1,0 +1,119 @@
+"""Choosing a policy without labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import visionpe
+from scaling.auto import Chooser, first_round, second_round
+from scaling.data import open_source
+from scaling.models import Subject
+from scaling.plan import Task
+from scaling.selection import agreement, choose, mutual_information
+from scaling.store import Store
+
+LABELS = torch.arange(200) % 10
+
+
+def predictions(right: float, seed: int = 0) -> torch.Tensor:
+    """Logits of a model that is right, and sure, on a share of the images; of the others it is not sure."""
+    g = torch.Generator().manual_seed(seed)
+    knows = torch.rand(200, generator=g) < right
+    guess = torch.where(knows, LABELS, torch.randint(10, (200,), generator=g))
+    sharp = torch.where(knows, 6.0, 1.0)[:, None]
+    return sharp * torch.nn.functional.one_hot(guess, 10) + 0.3 * torch.randn(200, 10, generator=g)
+
+
+def test_scores_by_hand() -> None:
+    even = torch.zeros(4, 2)
+    split = torch.tensor([[20.0, 0.0], [0.0, 20.0]] * 2)
+    assert agreement(even, split).tolist() == pytest.approx([0.5] * 4)
+    assert mutual_information(even) == pytest.approx(0, abs=1e-6)
+    assert mutual_information(split) == pytest.approx(0.6931, abs=1e-4)
+    assert mutual_information(split[::2]) == pytest.approx(0, abs=1e-4)  # sure, but always of the same
+    halves = torch.tensor([[0.25] * 4, [0.5, 0, 0.5, 0]])
+    assert mutual_information(split, halves).tolist() == pytest.approx([0.6931, 0], abs=1e-4)
+
+
+def test_a_good_reference_is_imitated() -> None:
+    """A candidate that knows more, but something else, is not taken."""
+    other = predictions(0.8, 4).roll(1, 1)
+    candidates = {"default": predictions(0.3, 1), "a": predictions(0.6, 2), "b": other}
+    verdict = choose(candidates, predictions(0.98, 3))
+    assert mutual_information(other) > mutual_information(candidates["a"])
+    assert (verdict.policy, verdict.by, verdict.warns) == ("a", "agreement", True)
+    assert verdict.sure > 0.99
+    assert verdict.margin == pytest.approx(verdict.scores["a"] - verdict.scores["default"])
+
+
+def test_a_poor_reference_is_not() -> None:
+    """Where the reference knows little, the candidate that repeats it is not taken."""
+    reference = predictions(0.2, 3)
+    candidates = {"default": predictions(0.3, 1), "repeats": 1.1 * reference, "good": predictions(0.9, 2)}
+    verdict = choose(candidates, reference)
+    assert (verdict.policy, verdict.by, verdict.warns) == ("good", "both", False)
+
+
+def test_ties_and_noise_leave_the_default() -> None:
+    reference, x = predictions(0.9, 3), predictions(0.7, 1)
+    assert choose({"default": x, "same": x.clone()}, reference).policy == "default"
+    for seed in range(5):  # no better than the default but by chance
+        noise = 0.3 * torch.randn(200, 10, generator=torch.Generator().manual_seed(seed))
+        assert choose({"default": x, "b": x + noise}, reference).margin < 0.02
+    with pytest.raises(ValueError, match="candidates: 0 given"):
+        choose({}, reference)
+    with pytest.raises(ValueError, match="of as many images as reference"):
+        choose({"default": x[:5]}, reference)
+
+
+def subject() -> Subject:
+    kwargs = {"img_size": 24, "patch_size": 4, "in_chans": 1, "num_classes": 10, "embed_dim": 16, "depth": 1}
+    return Subject("rope_vit_ti", {**kwargs, "num_heads": 1}, seed=0, trained=(24, 24), data="digits")
+
+
+def test_rounds() -> None:
+    model = subject().build(weights=False)
+    first = first_round(model)
+    assert first[0] == "default"
+    assert {"interpolate", "rescale", "rescale(0.25)", "rescale(0.75)", "ntk", "yarn"} <= set(first)
+    assert "extrapolate" not in first  # as built
+    assert {"yarn+temperature", "yarn+temperature(-1)", "yarn+decay"} <= set(second_round(model, "yarn"))
+    assert "temperature" in second_round(model, "default")
+    for name in (*first, *second_round(model, "ntk")):
+        visionpe.set_policy(model, name)
+
+
+def test_a_choice_is_kept_and_reads_no_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, source = subject(), open_source("digits", "val")
+    source.labels = torch.full_like(source.labels, -1)
+    chooser = Chooser(source, 12, (), 0, 6, 0, torch.device("cpu"), Store(tmp_path))
+    model, spec = one.build(), one.view("digits", 0)
+    task = Task(one, "auto", "object", (36, 36))
+    verdict = chooser(task, model, spec)
+    assert verdict.policy in verdict.scores
+    assert len(verdict.scores) > 10
+    monkeypatch.setattr(Chooser, "_choose", lambda *args: pytest.fail("chosen anew"))
+    assert chooser(task, model, spec) == verdict
+    native = chooser(Task(one, "auto", "object", (24, 24)), model, spec)
+    assert (native.policy, native.by) == ("default", "none")
+
+
+def test_a_policy_that_cannot_run_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = subject()
+    chooser = Chooser(open_source("digits", "val"), 9, ((1.2, 8),), 0, 4, 0, torch.device("cpu"), Store(tmp_path))
+    model, own = one.build(), visionpe.set_policy
+
+    def refuse(model: torch.nn.Module, policy: str) -> torch.nn.Module:
+        own(model, policy)
+        model.forward = (lambda x: 1 / 0) if "ntk" in policy else type(model).forward.__get__(model)
+        return model
+
+    monkeypatch.setattr(visionpe, "set_policy", refuse)
+    verdict = chooser(Task(one, "auto", "canvas", (36, 24)), model, one.view("digits", 0))
+    assert chooser.images(Task(one, "auto", "canvas", (36, 24))) == 4
+    assert chooser.images(Task(one, "auto", "canvas", (24, 24))) == 9
+    assert "ntk" not in verdict.scores
+    assert "yarn" in verdict.scores
