@@ -36,6 +36,8 @@ WEIGHTS = {
         "augreg_384_in21k_ft_in1k": "vit_{size}_patch16_384.augreg_in21k_ft_in1k",
     },
 }
+# The learned table that RoPE-ViT compares with, trained as its rotary models are.
+COMPARED = {"s": "deit_small_patch16_LS", "b": "deit_base_patch16_LS", "l": "deit_large_patch16_LS"}
 default_cfgs: dict[str, Any] = {}
 
 
@@ -45,6 +47,9 @@ def _cfgs(prefix: str, size: str) -> dict[str, dict[str, Any]]:
     changes: dict[str, Any] = {"fixed_input_size": True, "classifier": "head"}
     names = {tag: name.format(size=TIMM_SIZES[size]) for tag, name in WEIGHTS.get(prefix, {}).items()}
     known = {tag: timm_cfg(name, **changes) for tag, name in names.items() if is_model_pretrained(name)}
+    if prefix == "ape" and size in COMPARED:
+        alike = timm_cfg(WEIGHTS["rope"]["naver_in1k"].format(size=TIMM_SIZES[size]), **changes)
+        known["naver_in1k"] = alike | {"hf_hub_id": f"naver-ai/{COMPARED[size]}"}
     return known or {"": base_cfg(**changes)}
 
 

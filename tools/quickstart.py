@@ -15,7 +15,6 @@ from pathlib import Path
 
 from scaling.program import cores, exit_code
 
-ROOT = Path(__file__).resolve().parents[1]
 ENCODINGS = ("none", "ape", "rope_mixed", "cpe")
 FACTORS = ("0.5x", "1x", "1.5x", "2x", "2.5x", "3x")
 # A model runs under those of them that apply to it; `none` has nothing to adapt and runs as built.
@@ -66,14 +65,13 @@ def run(args: argparse.Namespace) -> None:
     """
     # After parsing: these imports take seconds, --help should not.
     import resolution_scaling
-    from mmengine.config import Config
 
-    import visionpe
     from scaling.arguments import parser as scaling_parser
     from scaling.errors import InputError
     from scaling.models import from_runs
+    from scaling.recipes import digit_trainings
     from scaling.sweep import DEFAULT
-    from scaling.trainings import Training, train
+    from scaling.trainings import train
     from scaling.words import closing
 
     start = time.monotonic()
@@ -82,20 +80,7 @@ def run(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and value < 1:
             raise InputError(f"--{name} {value}: must be at least 1")
-    folder = ROOT / "configs" / args.data
-    # Configs of detectors and segmentors stand beside them.
-    known = [name for name in visionpe.list_encodings() if (folder / f"{name}_vit.py").is_file()]
-    trainings = []
-    for encoding in dict.fromkeys(args.encodings):
-        if encoding not in known:
-            raise InputError(f"--encodings {encoding}: no {folder}/{encoding}_vit.py; allowed: {', '.join(known)}")
-        config = folder / f"{encoding}_vit.py"
-        epochs = args.epochs or Config.fromfile(config, import_custom_modules=False).train_cfg.max_epochs
-        options = (f"train_cfg.max_epochs={epochs}",) if args.epochs else ()
-        for seed in range(args.seeds):
-            name = f"{encoding}_seed{seed}" + (f"_{epochs}epochs" if args.epochs else "")
-            directory = args.out.resolve() / "runs" / args.data / name
-            trainings.append(Training(f"{encoding}, seed {seed}", config, directory, seed, epochs, options))
+    trainings = digit_trainings(args.encodings, seeds=args.seeds, data=args.data, out=args.out, epochs=args.epochs)
     train(trainings, console, at_once=args.jobs)
     trained = time.monotonic()
 

@@ -26,6 +26,7 @@ from scaling.models import Subject, from_names, from_runs
 from scaling.plan import AUTO, Task, choose_policies, plan
 from scaling.plot import plot
 from scaling.published import published, remarks
+from scaling.regret import regrets, verdicts
 from scaling.report import device_name, provenance, show, write_csv, write_json
 from scaling.sizes import parse_resolution
 from scaling.store import Store
@@ -142,7 +143,8 @@ def _run(args: argparse.Namespace, console: Console, world: World) -> list[Row]:
     arguments = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
     write_csv(args.out / "results.csv", rows, lines)
     origin = provenance(arguments, device, subjects)
-    write_json(args.out / "results.json", rows, lines, origin)
+    choices = regrets(rows)
+    write_json(args.out / "results.json", rows, lines, origin, choices)
     title = f"Accuracy against resolution, {source.name}"
     plot(args.out / "resolution.png", lines, title)
     page.write_page(
@@ -156,6 +158,8 @@ def _run(args: argparse.Namespace, console: Console, world: World) -> list[Row]:
     show(console, lines, compact=narrow or args.table == "compact")
     if narrow and args.table == "full":
         console.print(f"(the full table needs {FULL_WIDTH} columns; its figures are in results.csv)", highlight=False)
+    for sentence in verdicts(choices):
+        console.print(sentence, highlight=False)
     corrupt = sorted({name for row in rows for name in row.get("corrupt", [])})
     if corrupt:
         shown = ", ".join(corrupt[:5]) + (", ..." if len(corrupt) > 5 else "")

@@ -35,7 +35,7 @@ examples:
       --data /data/imagenet --resolutions 224 320 448 --limit 5000
 
   # the RoPE-ViT paper's models and sizes with every policy, the paper's own figures beside them, on 4 GPUs
-  torchrun --nproc_per_node=4 tools/resolution_scaling.py --launcher pytorch --model ape_vit_s \\
+  torchrun --nproc_per_node=4 tools/resolution_scaling.py --launcher pytorch --model ape_vit_s.naver_in1k \\
       --model rope_axial_vit_s --model rope_vit_s --pretrained --data /data/imagenet --crop-pct 1 --policy all \\
       --resolutions 144 192 224 256 320 384 512 640 768 1024 --protocol object
 

@@ -78,7 +78,7 @@ def choose_policies(subjects: Sequence[Subject], asked: Sequence[str]) -> tuple[
     Args:
         subjects: The models.
         asked: Names of policies, also with numbers and joined by ``+``, ``default`` (as built), ``all`` (each that
-            applies, alone) or ``auto`` (chosen at each resolution).
+            applies, alone; with ``default``, but for the one in force) or ``auto`` (chosen at each resolution).
 
     Returns:
         One list a model, and notes on what was left out. A model to which no name applies runs as built.
@@ -99,7 +99,8 @@ def choose_policies(subjects: Sequence[Subject], asked: Sequence[str]) -> tuple[
             )
     chosen, notes = [], []
     for subject, has in zip(subjects, known):
-        listed = [name for name in subject.facts.policies if name in asked or ALL in asked]
+        every = subject.facts.policies[DEFAULT in asked :] if ALL in asked else ()  # the first is that of the default
+        listed = [name for name in subject.facts.policies if name in asked or name in every]
         further = [name for name in named if name not in listed and needs[name] <= has]
         if further:
             _try_out(subject, further)

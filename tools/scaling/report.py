@@ -27,7 +27,7 @@ COLUMNS = (
     *("label", "model", "seed", "policy", "protocol", "height", "width", "factor", "status", "n", "top1", "top1_low"),
     *("top1_high", "top5", "top5_low", "top5_high", "images_per_s", "peak_bytes", "tokens", "flops", "corrupt"),
     *("versus_downscale", "versus_low", "versus_high", "loses"),
-    *(*EXTRA, "reason"),
+    *(*EXTRA, "chosen", "chosen_by", "warns", "reason"),
 )
 PACKED = ("correct", "predicted")  # what rows keep of every image; the store has it
 
@@ -84,10 +84,12 @@ def provenance(arguments: dict[str, Any], device: torch.device, subjects: Sequen
     }
 
 
-def write_json(path: Path, rows: Sequence[Row], lines: Sequence[Row], source: dict[str, Any]) -> None:
-    """Write rows (one a run), summary lines (one a group of seeds) and provenance."""
+def write_json(
+    path: Path, rows: Sequence[Row], lines: Sequence[Row], source: dict[str, Any], choices: Sequence[Row] = ()
+) -> None:
+    """Write rows (one a run), summary lines (one a group of seeds), provenance and what ``auto`` chose."""
     bare = [{key: value for key, value in row.items() if key not in PACKED} for row in rows]
-    content = {"provenance": source, "rows": bare, "summary": lines}
+    content = {"provenance": source, "rows": bare, "summary": lines, "auto": list(choices)}
     write_atomic(path, json.dumps(content, indent=1, default=str, allow_nan=False) + "\n")
 
 
