@@ -45,7 +45,7 @@ class OffsetEncoding(PositionEncoding):
     def scaled(self, offsets: Sequence[Tensor], grid: Grid) -> list[Tensor]:
         """Offsets as the policy measures them: in tokens, of the trained grid, or no longer than trained ones."""
         sizes = zip(offsets, grid.size, self.grid_size)
-        return [rescale_positions(d, size, trained, self.policy or "extrapolate") for d, size, trained in sizes]
+        return [rescale_positions(d, size, trained, self.chosen) for d, size, trained in sizes]
 
     def distance(self, offsets: Sequence[Tensor], grid: Grid) -> Tensor:
         """Euclidean length of offsets as the policy measures them."""

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from visionpe.adapting import Choice
 from visionpe.base import PositionEncoding
 from visionpe.choices import check_choice
 from visionpe.grid import Grid
@@ -157,16 +158,16 @@ class RotaryEncoding(WideParameters, PositionEncoding):
             One tensor an axis, in the order of ``grid.size``: ``(n,)`` where the grid is dense, else ``([B,] N)``.
         """
         # A fraction times the trained tokens is what the policy `interpolate` makes of a position.
-        policy = "interpolate" if self.fractional else self._rescaling
+        policy = Choice("interpolate") if self.fractional else self._rescaling
         return [
             rescale_positions(p, n, trained, policy)
             for p, n, trained in zip(self._axes(grid, device, dtype), grid.size, self.grid_size)
         ]
 
     @property
-    def _rescaling(self) -> str:
+    def _rescaling(self) -> Choice | None:
         """The policy in force if it rescales coordinates; other policies keep them and change the frequencies."""
-        return str(self.chosen) if self.chosen and self.chosen.name in POSITION_POLICIES else "extrapolate"
+        return self.chosen if self.chosen and self.chosen.name in POSITION_POLICIES else None
 
     def _turning(self, freqs: Tensor, grid: Grid) -> Tensor:
         """The frequencies without those of the slowest pairs of each band."""

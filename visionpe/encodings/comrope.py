@@ -99,7 +99,7 @@ class CommutingRoPE(WideParameters, PositionEncoding):
         else:
             places = list(grid.positions(device=device, dtype=dtype).unbind(-1))
         pairs = zip(self._sides(self.grid_size), self._sides(grid.size))
-        sides = [between(trained, now, self.policy) for trained, now in pairs]
+        sides = [between(trained, now, self.chosen) for trained, now in pairs]
         return [(p + 0.5) / side for p, side in zip(places, sides)]
 
     def rotation(self, grid: Grid, *, layer: int, device: torch.device, dtype: torch.dtype) -> Tensor:

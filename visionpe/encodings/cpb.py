@@ -48,9 +48,9 @@ class ContinuousPositionBias(OffsetEncoding):
         coordinates = []
         for d, size, trained in zip(offsets, grid.size, self.grid_size):
             # One token a side has no offset but zero.
-            reach: Any = between(torch.sym_max(trained - 1, 1), torch.sym_max(size - 1, 1), self.policy)
+            reach: Any = between(torch.sym_max(trained - 1, 1), torch.sym_max(size - 1, 1), self.chosen)
             if self.policy == "clamp":
-                d = rescale_positions(d, size, trained, self.policy)
+                d = rescale_positions(d, size, trained, "clamp")
             relative = d * 8 / reach
             coordinates.append(relative.sign() * (1 + relative.abs()).log() / log(8))
         points = torch.stack(torch.broadcast_tensors(*coordinates), dim=-1)  # (..., axes)

@@ -120,8 +120,7 @@ class ContextualRelativeSignalEncoding(PositionEncoding):
         if grid.coords is not None:
             wide = torch.promote_types(grid.coords.dtype, torch.float32)
             axes = list(grid.positions(device=device, dtype=wide).unbind(-1))
-        policy = self.policy or "extrapolate"
-        return [rescale_positions(p, n, trained, policy) for p, n, trained in zip(axes, grid.size, self.grid_size)]
+        return [rescale_positions(p, n, trained, self.chosen) for p, n, trained in zip(axes, grid.size, self.grid_size)]
 
     def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> SignalBias:
         with without_autocast(q):

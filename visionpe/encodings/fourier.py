@@ -77,7 +77,7 @@ class LearnableFourierFeatures(PositionEncoding):
             raise ValueError(f"fourier was built for {len(self.grid_size)} axes, the tokens stand on {grid.axes}")
         positions = grid.positions(device=device, dtype=dtype).unbind(-1)
         scaled = [
-            rescale_positions(p, size, trained, self.policy or self.policies[0]) / trained
+            rescale_positions(p, size, trained, self.chosen) / trained
             for p, size, trained in zip(positions, grid.size, self.grid_size)
         ]
         points = torch.stack(scaled, dim=-1).unflatten(-1, (self.groups, -1))  # ([B,] N, groups, axes / groups)

@@ -45,7 +45,7 @@ class SinCosEncoding(PositionEncoding):
         parts = []
         positions = grid.positions(device=device, dtype=dtype).unbind(-1)
         for p, size, trained in list(zip(positions, grid.size, self.grid_size))[::-1]:  # x first
-            angles = rescale_positions(p, size, trained, self.policy or self.policies[0])[..., None] * freqs
+            angles = rescale_positions(p, size, trained, self.chosen)[..., None] * freqs
             parts += [angles.sin(), angles.cos()]
         return torch.cat(parts, dim=-1)  # (N, dim)
 

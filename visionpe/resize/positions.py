@@ -7,30 +7,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from visionpe.adapting import parse_policy
+from visionpe.adapting import Choice
+from visionpe.resize.named import named
 
 # Of coordinates, and of distances, which may also stop at the longest trained one.
 POSITION_POLICIES = ("extrapolate", "interpolate", "rescale")
 OFFSET_POLICIES = (*POSITION_POLICIES, "clamp")
 
 
-def exponent(policy: str | None) -> float:
+def exponent(policy: str | Choice | None) -> float:
     """How far a policy rescales: 0 keeps the step of training, 1 the span of training, between them in powers.
 
     Raises:
-        ValueError: If ``policy`` is none of ``POSITION_POLICIES``.
+        ValueError: If ``policy`` is unknown.
     """
-    if policy in ("extrapolate", "clamp", None):
-        return 0.0
-    if policy == "interpolate":
-        return 1.0
-    (choice,) = parse_policy(policy)
-    if choice.name != "rescale":
-        raise ValueError(f"policy={policy!r} is unknown; allowed: {', '.join(OFFSET_POLICIES)}")
-    return choice.number()
+    choice = named(policy or "extrapolate", OFFSET_POLICIES)
+    return choice.number() if choice.name == "rescale" else float(choice.name == "interpolate")
 
 
-def between(trained: Any, now: Any, policy: str | None) -> Any:
+def between(trained: Any, now: Any, policy: str | Choice | None) -> Any:
     """A length of training under ``extrapolate``, the present one under ``interpolate``, and the powers between."""
     power = exponent(policy)
     if power in (0, 1):  # exact, and without a power of a symbol under export
@@ -38,7 +33,9 @@ def between(trained: Any, now: Any, policy: str | None) -> Any:
     return trained ** (1 - power) * now**power
 
 
-def rescale_positions(positions: Tensor, size: int, trained: int, policy: str = "extrapolate") -> Tensor:
+def rescale_positions(
+    positions: Tensor, size: int, trained: int, policy: str | Choice | None = "extrapolate"
+) -> Tensor:
     """Coordinates or offsets along one axis of ``size`` tokens for a model trained on ``trained``.
 
     Args:
@@ -53,13 +50,14 @@ def rescale_positions(positions: Tensor, size: int, trained: int, policy: str = 
     Raises:
         ValueError: If ``policy`` is unknown.
     """
-    if policy == "extrapolate":
+    choice = named(policy or "extrapolate", OFFSET_POLICIES)
+    if choice.name == "extrapolate":
         return positions
-    if policy == "interpolate":
+    if choice.name == "interpolate":
         return positions * trained / size
-    if policy == "clamp":
+    if choice.name == "clamp":
         return positions.clamp(1 - trained, trained - 1)
-    return positions * (trained / size) ** exponent(policy)
+    return positions * (trained / size) ** choice.number()
 
 
 def is_trained(size: Any, trained: Any) -> bool:
