@@ -22,6 +22,7 @@ from scaling.data import EMBEDDED, Source, open_source
 from scaling.errors import InputError, first_line
 from scaling.labels import label
 from scaling.launch import World, join_world, leave_world
+from scaling.markdown import document
 from scaling.models import Subject, from_names, from_runs
 from scaling.plan import AUTO, Task, choose_policies, plan
 from scaling.plot import plot
@@ -29,7 +30,7 @@ from scaling.published import published, remarks
 from scaling.regret import regrets, verdicts
 from scaling.report import device_name, provenance, show, write_csv, write_json
 from scaling.sizes import parse_resolution
-from scaling.store import Store
+from scaling.store import Store, write_atomic
 from scaling.summary import Row, against_native, summarise
 from scaling.sweep import Settings, sweep
 
@@ -146,6 +147,7 @@ def _run(args: argparse.Namespace, console: Console, world: World) -> list[Row]:
     choices = regrets(rows)
     write_json(args.out / "results.json", rows, lines, origin, choices)
     title = f"Accuracy against resolution, {source.name}"
+    write_atomic(args.out / "results.md", document(lines, title))
     plot(args.out / "resolution.png", lines, title)
     page.write_page(
         args.out / "resolution.html",
@@ -164,7 +166,9 @@ def _run(args: argparse.Namespace, console: Console, world: World) -> list[Row]:
     if corrupt:
         shown = ", ".join(corrupt[:5]) + (", ..." if len(corrupt) > 5 else "")
         console.print(f"{len(corrupt)} corrupt images left out: {shown}", style="yellow", highlight=False)
-    console.print(f"written: {args.out}/results.csv, results.json, resolution.png, resolution.html", highlight=False)
+    console.print(
+        f"written: {args.out}/results.csv, results.json, results.md, resolution.png, resolution.html", highlight=False
+    )
     return lines
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import study
 
+from scaling.markdown import document
 from scaling.panels import draw_panels
 from scaling.regret import regrets, verdicts
 
@@ -73,3 +74,16 @@ def test_panels(tmp_path: Path) -> None:
     with Image.open(tmp_path / "p.png") as picture:
         assert picture.size[0] > 1000
         assert len(picture.convert("RGB").getcolors(1 << 20)) > 20
+
+
+def test_markdown() -> None:
+    bounds = {"seeds": 1, "n": 240}
+    lines = [row("default", 40.0, loses=True, **bounds), row("yarn", 70.0, **bounds), row("auto", 75.0, **bounds)]
+    lines += [row("downscale", 90.0, **bounds), row("ntk", 0.0, **bounds) | {"status": "failed"}]
+    text = document(lines, "Digits")
+    assert "| `a` | downscale | 90.0 |" in text
+    assert "| `a` | default | 40.0 ▼ |" in text
+    assert "| `a` | yarn | **70.0** |" in text  # the best policy; auto is none, nor is a control
+    assert "| `a` | auto | 75.0 |" in text
+    assert "| `a` | ntk | failed |" in text
+    assert text.index("downscale") < text.index("default") < text.index("auto")
