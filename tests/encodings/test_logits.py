@@ -7,6 +7,7 @@ from math import exp, log
 import pytest
 import torch
 from policy_models import tiny
+from torch import Tensor
 
 import visionpe
 from visionpe import Grid, create_encoding
@@ -14,7 +15,7 @@ from visionpe.attention import AttentionWeights, attend
 from visionpe.bias import AxesBias, AxialBias, Bias, DenseBias, LowRankBias, OffsetBias
 from visionpe.buckets import BucketBias, SumBias
 from visionpe.logits import Decay
-from visionpe.resize import log_temperature
+from visionpe.resize import log_temperature, yarn_temperature
 
 CPU = torch.device("cpu")
 
@@ -118,3 +119,39 @@ def test_compiles() -> None:
     with torch.no_grad():
         expected = model(images)
         torch.testing.assert_close(torch.compile(model, fullgraph=True)(images), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_the_temperature_of_yarn_reaches_attention() -> None:
+    for spec in ("rope_axial", "randomised(rope_axial)"):
+        encoding = tiny("none", pos_encoding=spec).pos_encoding
+        visionpe.set_policy(encoding, "yarn+temperature")
+        grid = Grid((8, 6))
+        expected = yarn_temperature((8, 6), (4, 6)) * log_temperature(48, 24)
+        assert expected > log_temperature(48, 24) > 1
+        assert encoding.logit_rule(grid).factor == pytest.approx(expected)
+        visionpe.set_policy(encoding, "ntk")
+        assert encoding.logit_rule(grid) is None
+
+
+@torch.no_grad()
+def test_attention_of_a_block_by_the_formula() -> None:
+    """Biases are logits too; what is weighted besides the values has the same weights."""
+    model = tiny("none", pos_encoding=[{"name": "irpe", "on": "kv"}, "alibi"])
+    encoding, attention, grid = model.pos_encoding, model.blocks[0].attn, Grid((8, 9), prefix=1)
+    visionpe.set_policy(model, "temperature(2)+decay(0.5)")
+    qkv = torch.randn(2, 73, 3, 2, 16)
+    q, k, v = qkv.permute(2, 0, 3, 1, 4)
+    rule = encoding.logit_rule(grid)
+    logits = q @ k.mT / 4 + sum(bias.matrix(torch.float32) for bias in encoding.bias(q, k, grid))
+    weights = rule.decay.rows(rule.factor * logits, 0, 73).softmax(-1)
+
+    class Rows:
+        def rows(self, start: int, stop: int) -> Tensor:
+            return weights[:, :, start:stop]
+
+        def chunks(self) -> list[tuple[int, int]]:
+            return [(0, 73)]
+
+    expected = encoding.mix(weights @ v, v, grid, weights=Rows())  # type: ignore[arg-type]
+    got = attention.encoded(qkv, encoding, grid)
+    torch.testing.assert_close(got, expected.transpose(1, 2).flatten(2), atol=1e-5, rtol=1e-4)

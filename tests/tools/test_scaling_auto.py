@@ -92,7 +92,10 @@ def test_a_choice_is_kept_and_reads_no_label(tmp_path: Path, monkeypatch: pytest
     chooser = Chooser(source, 12, (), 0, 6, 0, torch.device("cpu"), Store(tmp_path))
     model, spec = one.build(), one.view("digits", 0)
     task = Task(one, "auto", "object", (36, 36))
+    seen, forward = [], model.forward
+    model.forward = lambda x: seen.append(tuple(x.shape[2:])) or forward(x)
     verdict = chooser(task, model, spec)
+    assert seen[:3] == [(24, 24), (24, 24), (36, 36)]  # what to agree with, then the candidates
     assert verdict.policy in verdict.scores
     assert len(verdict.scores) > 10
     monkeypatch.setattr(Chooser, "_choose", lambda *args: pytest.fail("chosen anew"))
@@ -117,3 +120,15 @@ def test_a_policy_that_cannot_run_is_left_out(tmp_path: Path, monkeypatch: pytes
     assert chooser.images(Task(one, "auto", "canvas", (24, 24))) == 9
     assert "ntk" not in verdict.scores
     assert "yarn" in verdict.scores
+
+
+def test_a_lead_that_the_draws_do_not_bear_out_is_none() -> None:
+    labels = torch.arange(200) % 2
+    reference = 20.0 * torch.nn.functional.one_hot(labels, 2)
+    right = torch.where(torch.arange(200) < 100, 0.901, 0.1)[:, None]  # of the right class, where both said a half
+    of_classes = torch.where(torch.nn.functional.one_hot(labels, 2).bool(), right, 1 - right)
+    verdict = choose({"default": torch.zeros(200, 2), "mixed": of_classes.log()}, reference)
+    assert verdict.by == "agreement"
+    assert verdict.scores["mixed"] > verdict.scores["default"]
+    assert verdict.sure < 0.6
+    assert (verdict.policy, verdict.margin) == ("default", 0)
