@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from scaling import page
+from scaling.data import subset
 from scaling.plan import Task, choose_policies
 from scaling.published import published, remarks
 from scaling.statistics import pack, pack_classes, unpack_classes
@@ -17,7 +18,7 @@ from scaling.summary import against_native, summarise
 
 
 def row(policy="default", factor=2.0, *, predicted=(0, 1, 2, 3), label="m", seed=0, protocol="object", **changes):
-    correct = np.asarray(predicted) == np.arange(4)
+    correct = np.asarray(predicted) == np.arange(len(predicted))
     shares = {f"top{k}{end}": 100 * correct.mean() for k in (1, 5) for end in ("", "_low", "_high")}
     side = int(24 * factor)
     where = {"policy": policy, "protocol": protocol, "factor": factor, "height": side, "width": side}
@@ -31,7 +32,7 @@ def row(policy="default", factor=2.0, *, predicted=(0, 1, 2, 3), label="m", seed
         "reason": "",
     }
     costs = {"images_per_s": 1.0, "peak_bytes": None, "flops": 1, "tokens": 9, "corrupt": []}
-    packed = {"n": 4, "correct": pack(correct), "predicted": pack_classes(np.asarray(predicted))}
+    packed = {"n": 4, "correct": pack(correct), "predicted": pack_classes(np.asarray(predicted)), "drawn": [4, None, 0]}
     return {**content, **shares, **costs, **packed, "entropy": factor, "distance": 3 * factor, **changes}
 
 
@@ -66,6 +67,10 @@ def test_against_native():
         assert [r["agreement"] for r in against_native(order)].count(0) == 3
     (controlled,) = against_native([row("downscale", 1.0)])  # the same image, as built
     assert controlled["agreement"] == 100
+    few = row("policy", 2.0, predicted=(9, 3), drawn=[4, 2, 0])  # of the images of both
+    expected = [predicted == [0, 1, 2, 3][i] for predicted, i in zip((9, 3), subset(4, 2, 0))]
+    assert against_native([row(factor=1.0), few])[1]["agreement"] == 100 * sum(expected) / 2
+    assert against_native([row(factor=1.0), few | {"drawn": [4, 3, 0]}])[1]["agreement"] is None  # one unreadable
     lines = summarise(rows[:2])
     assert [line["agreement"] for line in lines] == [100, 75]
     assert lines[1]["distance_change"] == 3
@@ -169,7 +174,8 @@ def test_policies_are_chosen_by_their_parts():
     assert chosen == [["temperature", "yarn+temperature", "rescale(0.5)"], ["temperature"]]
     assert "yarn+temperature rescale(0.5) does not apply to none_vit_ti" in notes[0]
     chosen, _ = choose_policies([rope], ["all", "default"])
-    assert chosen[0] == ["default", *rope.facts.policies]
+    assert chosen[0] == ["default", *rope.facts.policies[1:]]  # the first is what the default does
+    assert choose_policies([rope], ["all"])[0] == [list(rope.facts.policies)]
     for name, words in (("rescale(9)", "out of range"), ("yarn+ntk", "exclude"), ("yarn(", "cannot be read")):
         with pytest.raises(InputError, match=re.escape(f"--policy {name}")) as error:
             choose_policies([rope], [name])
