@@ -57,6 +57,14 @@ def test_a_poor_reference_is_not() -> None:
     assert (verdict.policy, verdict.by, verdict.warns) == ("good", "both", False)
 
 
+def test_an_imitator_needs_a_reference_worth_imitating() -> None:
+    poor, good = predictions(0.3, 3), predictions(0.98, 3)
+    for reference, expected in ((poor, "own"), (good, "imitator")):
+        candidates = {"default": predictions(0.2, 1), "own": predictions(0.5, 2), "imitator": 1.01 * reference}
+        assert choose(candidates, reference, imitators=["imitator"]).policy == expected
+        assert choose(candidates, reference).policy == "imitator"  # its agreement would always decide
+
+
 def test_ties_and_noise_leave_the_default() -> None:
     reference, x = predictions(0.9, 3), predictions(0.7, 1)
     assert choose({"default": x, "same": x.clone()}, reference).policy == "default"

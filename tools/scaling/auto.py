@@ -15,11 +15,13 @@ from scaling.errors import InputError
 from scaling.memory import is_out_of_memory
 from scaling.plan import DEFAULT, Task
 from scaling.protocols import ViewSpec, resize
-from scaling.selection import Verdict, choose
+from scaling.selection import DRAWS, KNOWS_MORE, SURE, Verdict, choose
 from scaling.sizes import factor_of
 from scaling.store import VERSIONS, Store, key_of
 from visionpe.adapting import adaptable
 
+# With as many tokens as in training a model sees what it sees of the image resized to the trained size.
+IMITATES = "patch_resize"
 # Further values of what takes a number; the name alone stands for its default.
 VALUES = {"rescale": ("rescale(0.25)", "rescale(0.75)"), "temperature": ("temperature(-1)", "temperature(2)")}
 
@@ -75,6 +77,7 @@ class Chooser:
             {
                 **task.subject.key(),
                 "auto": [task.protocol, task.size, self.source.fingerprint, self.images(task), self.seed],
+                "rule": [KNOWS_MORE, SURE, DRAWS],
                 "view": spec.key(),
                 "versions": VERSIONS,
             }
@@ -122,7 +125,7 @@ class Chooser:
         self._try(first_round(model), model, images, logits)
         first = choose(logits, reference, seed=self.seed)
         self._try(second_round(model, first.policy), model, images, logits)
-        return choose(logits, reference, seed=self.seed)
+        return choose(logits, reference, imitators=[name for name in logits if IMITATES in name], seed=self.seed)
 
     def _try(self, names: Sequence[str], model: nn.Module, images: Sequence[Tensor], logits: dict[str, Tensor]) -> None:
         """Logits under each policy; one that cannot run here is left out, but never the default."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -72,7 +72,9 @@ def _draws(n: int, seed: int) -> Tensor:
     return torch.zeros(DRAWS, n).scatter_add_(1, picks, torch.ones(DRAWS, n)) / n
 
 
-def choose(candidates: Mapping[str, Tensor], reference: Tensor, *, seed: int = 0) -> Verdict:
+def choose(
+    candidates: Mapping[str, Tensor], reference: Tensor, *, imitators: Collection[str] = (), seed: int = 0
+) -> Verdict:
     """Choose the policy whose predictions are the best, without labels.
 
     Two scores serve, where one would fail. *Agreement* with what the model says of the same images at its trained
@@ -80,11 +82,13 @@ def choose(candidates: Mapping[str, Tensor], reference: Tensor, *, seed: int = 0
     keep their size on a larger canvas they are tiny at the trained size, and the model's word on them is worth little;
     then it counts together with the *mutual information* of images and predictions, as their product. Which of both
     holds shows in the mutual information itself: the reference is imitated if it knows clearly more than every
-    candidate.
+    candidate. A candidate that looks at the image as the reference does agrees with it whatever both know: it can be
+    chosen only where the reference is imitated.
 
     Args:
         candidates: Policy -> logits ``(n, classes)`` of the same images, the default policy first.
         reference: Logits of these images resized to the trained size, run as built.
+        imitators: Candidates that see no more of an image than the reference.
         seed: Of the bootstrap over images.
 
     Returns:
@@ -99,13 +103,15 @@ def choose(candidates: Mapping[str, Tensor], reference: Tensor, *, seed: int = 0
     logits = [candidates[name].float().cpu() for name in names]
     reference = reference.float().cpu()
     known = torch.stack([mutual_information(x) for x in logits])  # (candidates,)
-    trusted = float(mutual_information(reference)) >= KNOWS_MORE * float(known.max())
+    apart = torch.tensor([name in imitators for name in names])
+    trusted = float(mutual_information(reference)) >= KNOWS_MORE * float(known.masked_fill(apart, 0).max())
     draws = _draws(len(reference), seed)
     each = torch.stack([agreement(x, reference) for x in logits])  # (candidates, n)
     scores, drawn = each.mean(1), each @ draws.T
     if not trusted:
         scores, drawn = scores * known, drawn * torch.stack([mutual_information(x, draws) for x in logits])
-    best = int(scores.argmax())  # of equal ones the first, so that the default goes ahead
+    allowed = scores if trusted else scores.masked_fill(apart, -1)
+    best = int(allowed.argmax())  # of equal ones the first, so that the default goes ahead
     sure = float((drawn[best] > drawn[0]).float().mean()) if best else 1.0
     if best and sure < SURE:
         best = 0
