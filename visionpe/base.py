@@ -178,7 +178,7 @@ class Composition(Adapts, nn.ModuleDict):
         if self.policy and self.parts:
             trained = self.parts[0].grid_size
             if warm := self.modifier("temperature"):
-                tokens, before = (prod(size) + grid.prefix for size in (grid.size, trained))
+                tokens, before = (prod(grid.size) + grid.prefix, prod(trained) + grid.prefix)
                 factor *= log_temperature(tokens, before, warm.number())
             fading, larger = self.modifier("decay"), [n > m for n, m in zip(grid.size, trained)]
             if fading and any(larger):

@@ -46,7 +46,7 @@ def test_every_encoding_has_its_configs():
     seven = {"none", "ape", "sincos", "rope_axial", "rope_mixed", "cpe", "alibi"}
     nine = seven | {"rope_ape", "rope_axial_ape"}
     found = {name: {Path(f).stem for f in FILES if Path(f).parent.as_posix() == name} for name in SETS}
-    ablation = {"fourier", "lepe", "irpe", "decomposed", "rpb", "cpb", "lookhere", "rope_norm"}
+    ablation = {"fourier", "lepe", "irpe", "decomposed", "rpb", "cpb", "lookhere", "rope_norm", "fire"}
     assert found["mnist"] == {f"{name}_vit" for name in seven}
     assert found["digits"] == {f"{name}_vit" for name in seven | ablation}
     assert found["imagenet/deit3_finetune"] == {f"{name}_vit_b" for name in nine}
@@ -68,6 +68,8 @@ def test_one_training_step(file):
         side, channels = 24, 1
     model = MODELS.build(config.model)
     expected = {"rope_ape": "rope_mixed+ape", "rope_axial_ape": "rope_axial+ape"}.get(encoding)
+    if encoding == "rpb":
+        expected = {"name": "rpb", "gain": 10.0}
     assert config.model.get("pos_encoding") == expected
     first = {"rope_mixed": "rope", "rope_ape": "rope", "rope_axial_ape": "rope_axial"}.get(encoding, encoding)
     size = Path(file).stem.split("_vit")[1] or "_ti"

@@ -60,7 +60,7 @@ def yarn_temperature(sizes: Sequence[int], trained: Sequence[int]) -> float:
 
     Source: YaRN, arXiv 2309.00071, eq. 22, for one axis; here s is the geometric mean over the axes.
     """
-    ratio = prod(n / m for n, m in zip(sizes, trained)) ** (1 / len(sizes))
+    ratio = prod([n / m for n, m in zip(sizes, trained)]) ** (1 / len(sizes))
     return (0.1 * log(max(ratio, 1.0)) + 1) ** 2
 
 
