@@ -11,9 +11,8 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
-from scaling.program import cores, exit_code
+from scaling.program import check_counts, digit_parser, exit_code
 
 ENCODINGS = ("none", "ape", "rope_mixed", "cpe")
 FACTORS = ("0.5x", "1x", "1.5x", "2x", "2.5x", "3x")
@@ -23,32 +22,13 @@ POLICIES = ("bicubic", "extrapolate", "interpolate")
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = argparse.ArgumentParser(
-        prog="quickstart.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    p.add_argument(
-        "--encodings",
-        nargs="+",
-        default=list(ENCODINGS),
-        metavar="NAME",
-        help=f"those with a configs/<data>/<name>_vit.py (default: {' '.join(ENCODINGS)})",
-    )
-    p.add_argument("--seeds", type=int, default=1, metavar="N", help="trainings of each encoding (default: 1)")
+    p = digit_parser("quickstart.py", __doc__, encodings=ENCODINGS, seeds=1, out="work_dirs/quickstart")
     p.add_argument("--data", choices=("digits", "mnist"), default="digits", help="(default: %(default)s)")
     p.add_argument(
         "--policy",
         nargs="+",
         metavar="NAME",
         help=f"see resolution_scaling.py (default: those of {' '.join(POLICIES)} that apply)",
-    )
-    p.add_argument(
-        "--out", type=Path, default=Path("work_dirs/quickstart"), metavar="DIR", help="(default: %(default)s)"
-    )
-    p.add_argument(
-        "--jobs", type=int, default=cores(), metavar="N", help="trainings at once (default: cores, %(default)s)"
-    )
-    p.add_argument(
-        "--epochs", type=int, metavar="N", help="stop after N epochs of the config's schedule, to try things out"
     )
     p.add_argument("--limit", type=int, metavar="N", help="evaluate on N images only, to try things out")
     return p
@@ -67,7 +47,6 @@ def run(args: argparse.Namespace) -> None:
     import resolution_scaling
 
     from scaling.arguments import parser as scaling_parser
-    from scaling.errors import InputError
     from scaling.models import from_runs
     from scaling.recipes import digit_trainings
     from scaling.sweep import DEFAULT
@@ -76,10 +55,7 @@ def run(args: argparse.Namespace) -> None:
 
     start = time.monotonic()
     console = resolution_scaling.make_console()
-    for name in ("seeds", "jobs", "epochs", "limit"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise InputError(f"--{name} {value}: must be at least 1")
+    check_counts(args, "seeds", "jobs", "epochs", "limit")
     trainings = digit_trainings(args.encodings, seeds=args.seeds, data=args.data, out=args.out, epochs=args.epochs)
     train(trainings, console, at_once=args.jobs)
     trained = time.monotonic()

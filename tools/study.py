@@ -17,7 +17,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from scaling.program import cores, exit_code
+from scaling.program import check_counts, digit_parser, exit_code
 
 ENCODINGS = ("ape", "rope_mixed", "rope_axial", "cpe", "rpb", "fire", "lookhere", "alibi")
 FACTORS = ("0.5x", "1x", "1.5x", "2x", "3x", "4x", "6x")
@@ -27,20 +27,7 @@ IMAGES = ("--limit", "240", "--fewer", "3x=120", "4x=48", "6x=24", "--auto-image
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = argparse.ArgumentParser(
-        prog="study.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    p.add_argument(
-        "--encodings",
-        nargs="+",
-        default=list(ENCODINGS),
-        metavar="NAME",
-        help=f"those with a configs/digits/<name>_vit.py (default: {' '.join(ENCODINGS)})",
-    )
-    p.add_argument("--seeds", type=int, default=3, metavar="N", help="trainings of each (default: %(default)s)")
-    p.add_argument("--out", type=Path, default=Path("work_dirs/study"), metavar="DIR", help="(default: %(default)s)")
-    p.add_argument("--jobs", type=int, default=cores(), metavar="N", help="processes (default: cores, %(default)s)")
-    p.add_argument("--epochs", type=int, metavar="N", help="stop trainings after N epochs, to try things out")
+    p = digit_parser("study.py", __doc__, encodings=ENCODINGS, seeds=3, out="work_dirs/study")
     p.add_argument(
         "--resolutions", nargs="+", default=list(FACTORS), metavar="SIZE", help=f"(default: {' '.join(FACTORS)})"
     )
@@ -78,10 +65,7 @@ def run(args: argparse.Namespace) -> None:
     from scaling.trainings import train
 
     start, console = time.monotonic(), make_console()
-    for name in ("seeds", "jobs", "epochs"):
-        value = getattr(args, name)
-        if value is not None and value < 1:
-            raise InputError(f"--{name} {value}: must be at least 1")
+    check_counts(args, "seeds", "jobs", "epochs")
     trainings = digit_trainings(args.encodings, seeds=args.seeds, data="digits", out=args.out, epochs=args.epochs)
     train(trainings, console, at_once=args.jobs)
     trained = time.monotonic()

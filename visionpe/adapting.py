@@ -177,7 +177,7 @@ class Adapts:
             )
         kept = own or ([self.chosen] if self.chosen else [])
         rest = [choice for choice in choices if choice.name in self.modifiers]
-        self.policy = join([*kept, *rest]) or None
+        self._choices = (*kept, *rest)
 
     def as_built(self) -> None:
         """Take what is in force now for what the model was built with."""
