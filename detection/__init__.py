@@ -15,14 +15,14 @@
 - ``.safetensors`` files wherever mmengine takes a checkpoint, and ``mmseg::`` in ``_base_``.
 """
 
-from . import ops
+from visionpe.detection.operators import extension as ops
 
 # Before anything imports mmcv.ops: mmdet and mmseg settle for placeholders when that fails.
 ops.install()
 
 from mmengine.config.utils import MODULE2PACKAGE  # noqa: E402
 
-from .quiet import quiet_imports  # noqa: E402
+from visionpe.detection.running.quiet import quiet_imports  # noqa: E402
 
 # The maintained fork of mmsegmentation is found by its module name, not by the old distribution's.
 MODULE2PACKAGE["mmseg"] = "mmseg"
@@ -33,24 +33,23 @@ with quiet_imports():
     import mmpretrain.evaluation
     import mmpretrain.visualization  # noqa: F401
 
-    import visionpe  # noqa: F401  registers the backbones with timm
-
-    from . import checkpoint
-    from .backbone import TimmFeatures
-    from .classifier import TimmImageClassifier
-    from .clouds.metric import CloudMetric
-    from .clouds.packing import CloudVotes, CropCloud, PackCloud, VoxelizeCloud
-    from .clouds.rooms import RoomsDataset
-    from .clouds.s3dis import S3DISDataset
-    from .clouds.scannet import ScanNetDataset
-    from .clouds.segmentor import CloudPreprocessor, CloudSegmentor
-    from .clouds.transforms import DropColor, JitterCloud, RotateCloud, ScaleCloud, SwapAxes
-    from .digits import DigitsDataset
-    from .export import ExportHook
-    from .neck_check import check_neck
-    from .optim import AutocastOptimWrapper, TimmOptimWrapperConstructor
-    from .pyramid import SimpleFeaturePyramid
-    from .runner import QuietRunner
+    import visionpe.backbones  # noqa: F401  registers the models with timm
+    from visionpe.detection.clouds.metric import CloudMetric
+    from visionpe.detection.clouds.packing import CloudVotes, CropCloud, PackCloud, VoxelizeCloud
+    from visionpe.detection.clouds.rooms import RoomsDataset
+    from visionpe.detection.clouds.s3dis import S3DISDataset
+    from visionpe.detection.clouds.scannet import ScanNetDataset
+    from visionpe.detection.clouds.segmentor import CloudPreprocessor, CloudSegmentor
+    from visionpe.detection.clouds.transforms import DropColor, JitterCloud, RotateCloud, ScaleCloud, SwapAxes
+    from visionpe.detection.data.digits import DigitsDataset
+    from visionpe.detection.models.classifier import TimmImageClassifier
+    from visionpe.detection.models.features import TimmFeatures
+    from visionpe.detection.models.neck_check import check_neck
+    from visionpe.detection.models.simple_pyramid import SimpleFeaturePyramid
+    from visionpe.detection.running import checkpoint
+    from visionpe.detection.running.export_hook import ExportHook
+    from visionpe.detection.running.optimizers import AutocastOptimWrapper, TimmOptimWrapperConstructor
+    from visionpe.detection.running.runner import QuietRunner
 
 __all__ = [
     "AutocastOptimWrapper",

@@ -1,4 +1,4 @@
-"""One namespace, however it is installed."""
+"""One namespace, however it is installed, with all that a user needs inside."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ WHERE = "import visionpe, visionpe.backbones.vit as v; print(visionpe.__file__, 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     copy = tmp_path / "checkout"
-    for folder in ("visionpe", "backbones", "detection"):
-        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in ("visionpe", "backbones", "detection", "configs"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / folder, copy / folder, ignore=ignored, symlinks=True)
     for file in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / file, copy)
     return copy
@@ -42,13 +43,16 @@ def test_wheel(checkout: Path, tmp_path: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {n.split("/")[0].split("-")[0] for n in names} == {"visionpe"}
     inner = [path.relative_to(ROOT / "visionpe") for path in (ROOT / "visionpe").rglob("*.py")]
+    inner += [path.relative_to(ROOT / "visionpe") for path in (ROOT / "visionpe").rglob("*.html")]
     beside = [path.relative_to(ROOT) for folder in ("backbones", "detection") for path in (ROOT / folder).rglob("*.py")]
-    missing = {f"visionpe/{path.as_posix()}" for path in [Path("py.typed"), *inner, *beside]} - set(names)
+    configs = [Path(".mim") / path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.py")]
+    wanted = [Path("py.typed"), Path(".mim/model-index.yml"), *inner, *beside, *configs]
+    missing = {f"visionpe/{path.as_posix()}" for path in wanted} - set(names)
     assert not missing
 
     site = tmp_path / "site"
     subprocess.check_call([*pip, "install", "--no-deps", "--target", str(site), str(wheel)])
-    for name in ("backbones", "detection"):  # a user's own folders of these names
+    for name in ("backbones", "detection", "configs"):  # a user's own folders of these names
         (site / name).mkdir()
         (site / name / "__init__.py").write_text("raise ImportError('not ours')")
         (site / name / "vit.py").write_text("raise ImportError('not ours')")

@@ -1,16 +1,11 @@
-"""From nothing to a small segmentation model on digit scenes, with the digits as classes, in minutes on a CPU.
-
-Writes the scenes (COCO json and ADE20K directories), trains a small vision transformer for each position encoding,
-evaluates it at every test scale, and leaves a table, a CSV, a JSON and drawn predictions beside the ground truth.
-Finished work is kept: running it again resumes.
-"""
-
-from __future__ import annotations
+"""The same as ``visionpe quickstart segmentation``."""
 
 import sys
+from functools import partial
 
-from dense.quickstart import main
-from dense.tasks import SEGMENTATION
+from visionpe.cli import quickstart
+
+main = partial(quickstart.segmentation, prog="quickstart_segmentation.py")
 
 if __name__ == "__main__":
-    sys.exit(main(SEGMENTATION, __doc__))
+    sys.exit(main())

@@ -4,58 +4,42 @@ Importing it registers the backbones with timm::
 
     import timm, visionpe
     model = timm.create_model("rope_vit_b")
+
+``visionpe/_public.py`` lists the names that are offered here.
 """
 
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from visionpe.attention import attend
-from visionpe.base import Composition, PositionEncoding
-from visionpe.bias import Bias, DenseBias, LowRankBias, OffsetBias
-from visionpe.buckets import BucketBias
-from visionpe.grid import Grid
-from visionpe.policy import policies, set_policy
-from visionpe.registry import (
-    create_encoding,
-    get_encoding,
-    list_encodings,
-    list_wrappers,
-    register_encoding,
-    register_wrapper,
-)
-from visionpe.wrapper import PositionWrapper
+from visionpe import _renamed
 
 __version__ = "0.1.0"
 
 # In a checkout, backbones/ and detection/ stand beside this folder. A wheel has them inside, and what stands beside
 # it in site-packages under those names belongs to somebody else.
 _root = Path(__file__).parent.parent
-if not (Path(__file__).parent / "backbones").exists() and (_root / "backbones" / "vit.py").exists():
+if not (Path(__file__).parent / "backbones").exists() and (_root / "backbones" / "vit" / "model.py").exists():
     __path__.append(str(_root))
 
-import visionpe.backbones as backbones  # noqa: E402
-from visionpe import encodings, wrappers  # noqa: E402
+_renamed.install()
 
-__all__ = [
-    "Bias",
-    "BucketBias",
-    "Composition",
-    "DenseBias",
-    "Grid",
-    "LowRankBias",
-    "OffsetBias",
-    "PositionEncoding",
-    "PositionWrapper",
-    "__version__",
-    "attend",
-    "backbones",
-    "create_encoding",
-    "encodings",
-    "get_encoding",
-    "list_encodings",
-    "list_wrappers",
-    "policies",
-    "register_encoding",
-    "register_wrapper",
-    "set_policy",
-    "wrappers",
-]
+
+def _is_command() -> bool:
+    """Whether this process is the ``visionpe`` command, whose --help must not wait for PyTorch."""
+    program = getattr(sys, "argv", [""])[:1]
+    started_by_module = program == ["-m"] and "visionpe" in sys.orig_argv  # python -m visionpe
+    return started_by_module or Path(*program).stem == "visionpe"
+
+
+if TYPE_CHECKING or not _is_command():
+    from visionpe._public import *  # noqa: F403
+else:
+
+    def __getattr__(name: str) -> Any:
+        """Public names where the command is at work: imported with the first of them."""
+        from visionpe import _public
+
+        if name not in _public.__all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(_public, name)

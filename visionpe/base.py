@@ -9,18 +9,19 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from visionpe.adapting import DEFAULT, Adapts
-from visionpe.attention import AttentionWeights
-from visionpe.bias import Bias
+from visionpe.attention.bias import Bias
+from visionpe.attention.dispatch import AttentionWeights
+from visionpe.attention.logits import Decay, LogitRule
 from visionpe.cache import TableCache
 from visionpe.grid import Grid
-from visionpe.logits import Decay, LogitRule
-from visionpe.resize.logits import log_temperature
+from visionpe.policy.functions.logits import log_temperature
+from visionpe.policy.grammar import DEFAULT
+from visionpe.policy.holder import HasPolicy
 
 SITES = ("add", "refine", "rotate", "bias", "mix")
 
 
-class PositionEncoding(Adapts, nn.Module):
+class PositionEncoding(HasPolicy, nn.Module):
     """Base of every encoding: five sites that do nothing unless they are overridden.
 
     One module serves all blocks of one width and head count (a ViT, or one stage of a pyramid); sites inside the
@@ -51,6 +52,8 @@ class PositionEncoding(Adapts, nn.Module):
     whole_coords: ClassVar[bool] = False
     # True where tokens may stand at any real coordinates on three axes: sparse voxels.
     irregular: bool = False
+    # True for what stands over another encoding.
+    is_wrapper: ClassVar[bool] = False
     # True where attended tokens are taken for a piece of the map, in which neighbours stand side by side.
     reads_neighbours: bool = False
 
@@ -76,7 +79,7 @@ class PositionEncoding(Adapts, nn.Module):
         self.policy = self.policies[0] if self.policies else None
         if policy is not None:
             self.set_policy(policy)
-        self.as_built()
+        self.mark_as_built()
 
     def set_policy(self, policy: str) -> None:
         super().set_policy(policy)
@@ -137,7 +140,7 @@ class PositionEncoding(Adapts, nn.Module):
         return f"policy={self.policy!r}" if self.policy else ""
 
 
-class Composition(Adapts, nn.ModuleDict):
+class Composition(HasPolicy, nn.ModuleDict):
     """Several encodings that act as one, under the names of their parts: ``"rope_mixed+ape"``.
 
     It holds the policies that concern attention as a whole, whatever the encoding: ``temperature`` multiplies logits
@@ -162,12 +165,12 @@ class Composition(Adapts, nn.ModuleDict):
                     f"{part.name!r} finds no logits or weights of all pairs; allowed: parts without a bias"
                 )
         super().__init__(dict(zip(names, parts)))
-        self.as_built()
+        self.mark_as_built()
         # Attention along the axes has no logits of all pairs.
         self.modifiers = ("temperature",) if axial else ("temperature", "decay")  # type: ignore[misc]
 
     @property
-    def called(self) -> str:
+    def display_name(self) -> str:
         return "+".join(self)
 
     def logit_rule(self, grid: Grid) -> LogitRule | None:

@@ -57,9 +57,7 @@ def register_wrapper(name: str) -> Callable[[E_], E_]:
     """
 
     def register(cls: E_) -> E_:
-        from visionpe.wrapper import PositionWrapper  # it builds what it stands over, so it comes after this module
-
-        if not (inspect.isclass(cls) and issubclass(cls, PositionWrapper)):
+        if not (inspect.isclass(cls) and issubclass(cls, PositionEncoding) and cls.is_wrapper):
             raise TypeError(f"register_wrapper({name!r}) takes a PositionWrapper class, got {cls!r}")
         _check_name(name)
         cls.name = name

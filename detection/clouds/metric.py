@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from mmengine.registry import METRICS
 
-from ..metrics import ClassIoUMetric
+from visionpe.detection.running.metrics import ClassIoUMetric
 
 COUNTS = ("intersection", "union", "predicted", "truth")
 

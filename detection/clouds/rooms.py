@@ -1,4 +1,4 @@
-"""Labelled rooms of :func:`visionpe.detection.clouds.room_scenes.make_room` as a data set, in memory."""
+"""Labelled rooms of :func:`visionpe.data.rooms.scenes.make_room` as a data set, in memory."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any, Literal, get_args
 
 from mmengine.registry import DATASETS
 
-from .dataset import CloudDataset, progress
-from .room_scenes import CLASSES, PALETTE, make_room
+from visionpe.data.rooms.scenes import CLASSES, PALETTE, make_room
+from visionpe.detection.clouds.dataset import CloudDataset, progress
 
 Split = Literal["train", "val", "test"]
 

@@ -13,7 +13,7 @@ from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 from numpy.typing import NDArray
 
-from .dataset import CloudDataset, progress
+from visionpe.detection.clouds.dataset import CloudDataset, progress
 
 Split = Literal["train", "test"]
 

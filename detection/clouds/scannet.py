@@ -9,7 +9,7 @@ import numpy as np
 from mmengine.registry import DATASETS
 from numpy.typing import NDArray
 
-from .dataset import CloudDataset
+from visionpe.detection.clouds.dataset import CloudDataset
 
 Split = Literal["train", "val", "test"]
 

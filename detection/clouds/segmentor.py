@@ -14,11 +14,10 @@ from mmengine.registry import MODELS
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
+from visionpe.detection.models.classifier import check_model_name
+from visionpe.detection.models.init_cfg import KeepsWeights
+from visionpe.detection.running.checkpoint import load_weights, read_state
 from visionpe.sparse import Voxels
-
-from ..checkpoint import load_weights, read_state
-from ..classifier import check_model_name
-from ..initialising import KeepsWeights
 
 
 @MODELS.register_module()

@@ -12,7 +12,7 @@ from conftest import ENCODINGS, randomize
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 
 import visionpe
-from visionpe.backbones.registering import SHORT
+from visionpe.backbones.shared.registering import SHORT
 
 # The smallest name of each family, tiny: published heads where they matter, windows that divide little.
 FAMILIES = {

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,10 +16,8 @@ from timm.optim import param_groups_layer_decay
 from torch.export import Dim
 
 from visionpe.backbones import CSWinTransformer
-from visionpe.backbones.windows import Windows
+from visionpe.backbones.shared.windows import Windows
 from visionpe.registry import _ENCODINGS
-
-sys.path.append(str(Path(__file__).parents[2]))  # tools/ is no part of the package
 
 TINY: dict[str, Any] = dict(
     img_size=64,
@@ -277,7 +273,7 @@ def test_conventions_of_optimisers() -> None:
 @pytest.mark.parametrize("change", [dict(), dict(img_size=448, depths=(1, 1, 1, 1), batch=2)])
 def test_the_plain_version_gives_the_same(change: dict[str, Any]) -> None:
     """What the benchmark compares with is the same network."""
-    from tools.bench.cswin_plain import Plain
+    from visionpe.benchmarks.cswin_plain import Plain
 
     options = dict(embed_dim=16, depths=(1, 1, 2, 2), num_heads=(2, 2, 4, 4), num_classes=7)
     batch = change.pop("batch", 1)

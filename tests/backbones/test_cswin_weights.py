@@ -13,7 +13,7 @@ from conftest import randomize
 from reference_files import close, read
 from torch import Tensor
 
-from visionpe.backbones.cswin_models import SIZES, WEIGHTS
+from visionpe.backbones.cswin.cswin_models import SIZES, WEIGHTS
 
 SMALL: dict[str, Any] = dict(
     img_size=64, embed_dim=8, depths=(1, 1, 2, 1), num_heads=(2, 2, 4, 4), stripe_widths=(1, 2, 2, 2)

@@ -10,7 +10,7 @@ import torch
 from conftest import randomize, tiny_vit
 
 import visionpe
-from visionpe.backbones.patches import AdaptivePatchEmbed, nearest_divisor
+from visionpe.backbones.shared.patches import AdaptivePatchEmbed, nearest_divisor
 
 TINY = dict(img_size=24, patch_size=4, embed_dim=16, depth=1, num_heads=2, num_classes=3)
 
@@ -73,7 +73,7 @@ def test_measured_from_the_trained_size() -> None:
     model.set_input_size(img_size=(48, 48))
     visionpe.set_policy(model, "patch_resize")
     assert model.patch_embed.patch((48, 96)) == (8, 16)
-    model.measure_from((48, 48), (4, 4))
+    model.set_trained_size((48, 48), (4, 4))
     assert model.pos_encoding["rope_axial"].grid_size == (12, 12)
     assert model.patch_embed.patch((48, 96)) == (4, 8)
     model.set_input_size(patch_size=(8, 8))
@@ -141,10 +141,10 @@ def test_at_construction(name: str, policy: str, keywords: dict, tmp_path: objec
     model = timm.create_model(name, policy=policy, **keywords)
     chosen = policy.split("+")
     assert set(chosen) <= set(visionpe.policies(model)[: len(chosen) + 1])
-    before = [str(part.policy) for part in visionpe.adapting.adaptable(model.modules())]
+    before = [str(part.policy) for part in visionpe.policy.holder.policy_holders(model.modules())]
     visionpe.set_policy(model, visionpe.policies(model)[-1])
     visionpe.set_policy(model, "default")
-    assert [str(part.policy) for part in visionpe.adapting.adaptable(model.modules())] == before
+    assert [str(part.policy) for part in visionpe.policy.holder.policy_holders(model.modules())] == before
     torch.save(model.state_dict(), tmp_path / "model.pth")
     loaded = timm.create_model(name, policy=policy, checkpoint_path=str(tmp_path / "model.pth"), **keywords)
     assert set(chosen) <= set(visionpe.policies(loaded)[: len(chosen) + 1])

@@ -14,7 +14,7 @@ from conftest import ENCODINGS, randomize, tiny_spec
 from reference_files import close, read
 from safetensors.torch import save_file
 
-from visionpe.backbones.windows import Windows
+from visionpe.backbones.shared.windows import Windows
 
 TINY = dict(img_size=32, patch_size=2, embed_dim=16, depths=(2, 2), num_heads=(1, 2), window_size=4, num_classes=5)
 

@@ -12,8 +12,8 @@ from conftest import randomize, tiny_spec
 from reference_files import close, read
 from timm.models._features import FeatureGetterNet
 
-from visionpe.backbones.vitdet import WindowedVisionTransformer, spread
-from visionpe.backbones.windows import Windows
+from visionpe.backbones.shared.windows import Windows
+from visionpe.backbones.vitdet.model import WindowedVisionTransformer, spread
 
 TINY = dict(
     img_size=32,

@@ -7,7 +7,7 @@ from itertools import product
 import pytest
 import torch
 
-from visionpe.backbones.windows import Windows
+from visionpe.backbones.shared.windows import Windows
 
 KINDS = [{}, {"rolled": False}, {"centred": True}, {"spare": (1, 2)}]
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import visionpe.detection  # noqa: F401  puts the stand-in in place
-from visionpe.detection.ops import NAME, StandIn
+from visionpe.detection.operators.extension import NAME, StandIn
 
 HALVES = [torch.float16, torch.bfloat16]
 needs_stand_in = pytest.mark.skipif(not isinstance(sys.modules[NAME], StandIn), reason="a compiled mmcv is in use")

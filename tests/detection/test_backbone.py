@@ -10,7 +10,7 @@ from tiny_features import TINY, build, drawn
 from torch.nn import functional
 
 from visionpe.detection import TimmFeatures
-from visionpe.policy import policies
+from visionpe.policy.apply import policies
 
 OURS = ("rope_ape_vit_s", "vitdet_b", "swin_t", "cswin_t")
 

@@ -12,7 +12,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS
 
 from visionpe.detection.clouds.metric import fold_metrics
-from visionpe.detection.runner import load_config
+from visionpe.detection.running.runner import load_config
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted(

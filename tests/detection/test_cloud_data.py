@@ -7,7 +7,7 @@ from mmengine.config import ConfigDict
 from mmengine.registry import DATASETS
 
 from visionpe.detection.clouds import s3dis, scannet
-from visionpe.detection.data_check import check_data
+from visionpe.detection.running.data_check import check_data
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import visionpe.detection  # noqa: F401
-from visionpe.detection.runner import load_config
+from visionpe.detection.running.runner import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SETS = ("digits", "mnist", "imagenet/deit3_400e", "imagenet/deit3_finetune", "imagenet/adamw_300e")

@@ -15,9 +15,9 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 from slim_configs import shrink_pipeline, slim
 
+from visionpe.data.digit_scenes.writing import SceneSettings, write_scenes
 from visionpe.detection import check_neck
-from visionpe.detection.runner import load_config
-from visionpe.detection.scenes import SceneSettings, write_scenes
+from visionpe.detection.running.runner import load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = [

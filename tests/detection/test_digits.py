@@ -8,8 +8,8 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 
+from visionpe.data.digits import load_digits
 from visionpe.detection import DigitsDataset
-from visionpe.digits import load_digits
 
 CONFIG = Path(__file__).parents[2] / "configs/digits/rope_mixed_vit.py"
 

@@ -11,9 +11,9 @@ import torch
 from mmengine.model import MMDistributedDataParallel
 from safetensors.torch import load_file
 
-import visionpe.detection.export as export
 from visionpe.detection import TimmImageClassifier
-from visionpe.detection.runner import build_runner, load_config
+from visionpe.detection.running import export_hook as export
+from visionpe.detection.running.runner import build_runner, load_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 TINY = {

@@ -10,8 +10,8 @@ import pytest
 import torch
 from mmengine.utils.dl_utils import collect_env, mmcv_full_available
 
-from visionpe.detection import ops
-from visionpe.detection.ops import NAME, OPS, StandIn
+from visionpe.detection.operators import extension as ops
+from visionpe.detection.operators.extension import NAME, OPS, StandIn
 
 NMS = """
 import torch

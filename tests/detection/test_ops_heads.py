@@ -11,7 +11,7 @@ from mmengine.registry import MODELS
 from mmengine.structures import PixelData
 
 import visionpe.detection  # noqa: F401  puts the stand-in in place
-from visionpe.detection.ops import NAME, OPS, StandIn
+from visionpe.detection.operators.extension import NAME, OPS, StandIn
 
 from mmdet.testing import demo_mm_inputs  # isort: skip  after the stand-in
 from mmdet.utils import register_all_modules as register_mmdet  # isort: skip

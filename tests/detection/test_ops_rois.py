@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from visionpe.detection import ops_rois
+from visionpe.detection.operators import rois as ops_rois
 
 from ops_checks import HALVES, double, needs_stand_in, on_every_device, tolerance  # isort: skip
 from mmcv import ops  # isort: skip  after the stand-in

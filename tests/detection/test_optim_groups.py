@@ -8,7 +8,7 @@ from timm.optim import param_groups_layer_decay
 from torch import nn
 
 from visionpe.detection import SimpleFeaturePyramid, TimmFeatures, TimmImageClassifier
-from visionpe.detection.optim import layer_scales
+from visionpe.detection.running.optimizers import layer_scales
 
 TINY = {
     "rope_ape_vit_s": {"embed_dim": 16, "depth": 3, "num_heads": 2, "out_indices": (2,), "img_size": 32},

@@ -13,10 +13,11 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import InstanceData, PixelData
 from mmseg.structures import SegDataSample
 
-from visionpe.detection import runner as setup
-from visionpe.detection.drawing import Painter, contact_sheet, enlarged, enlargement, write_image
-from visionpe.detection.predictor import Predictor, read_image
-from visionpe.digits import load_digits
+from visionpe.data.digits import load_digits
+from visionpe.detection.predicting.drawing import Painter, contact_sheet, enlarged, enlargement, write_image
+from visionpe.detection.predicting.pictures import describe
+from visionpe.detection.predicting.predictor import Predictor, read_image
+from visionpe.detection.running import runner as setup
 
 ROOT = Path(__file__).parents[2]
 DETECTOR, SEGMENTOR, CLASSIFIER = (
@@ -164,7 +165,7 @@ def test_a_classifier_of_data_in_memory_takes_pictures(tmp_path):
         expected = model(batch["inputs"], mode="tensor").softmax(1)[0]
     torch.testing.assert_close(sample.pred_score, expected, rtol=1e-4, atol=1e-5)
     assert Painter("mmpretrain", predictor.meta)(picture, sample).shape[0] >= 500
-    text = tool("predict").words(sample, predictor.meta["classes"], 0.3)
+    text = describe(sample, predictor.meta["classes"], 0.3)
     assert text.startswith(f"{int(expected.argmax())} ")
     assert text.count(",") == 4
 

@@ -5,16 +5,16 @@ import json
 import re
 
 import numpy as np
-import predict_scan
 import pytest
 import timm
 import torch
 from mmengine.registry import MODELS
 from torch import nn
 
-from points.stopwatch import Stopwatch
-from visionpe.detection.clouds.room_scenes import make_room
-from visionpe.detection.runner import load_config
+from visionpe.cli import points_predict as predict_scan
+from visionpe.data.rooms.scenes import make_room
+from visionpe.detection.clouds.stopwatch import Stopwatch
+from visionpe.detection.running.runner import load_config
 from visionpe.sparse import Voxels, voxelize
 
 TINY = {"embed_dims": (8, 16), "depths": (1, 1), "num_heads": (2, 2), "window_size": (3, 3), "num_classes": 4}
@@ -35,7 +35,7 @@ def scan(tmp_path, room):
 
 @pytest.fixture
 def no_picture(monkeypatch):
-    monkeypatch.setattr("points.picture.write_png", lambda *args, **kwargs: None)
+    monkeypatch.setattr("visionpe.viewing.clouds.picture.write_png", lambda *args, **kwargs: None)
 
 
 def column(path, key):

@@ -5,9 +5,9 @@ import sys
 import numpy as np
 import pytest
 
-from visionpe.detection.clouds.motorcycle import load_motorcycle, unproject
-from visionpe.detection.clouds.room_layout import Cuboids, overlaps
-from visionpe.detection.clouds.room_scenes import CLASSES, PALETTE, make_layout, make_room, scan
+from visionpe.data.motorcycle import load_motorcycle, unproject
+from visionpe.data.rooms.layout import Cuboids, overlaps
+from visionpe.data.rooms.scenes import CLASSES, PALETTE, make_layout, make_room, scan
 
 POINTS = 6000
 

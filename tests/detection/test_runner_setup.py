@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from visionpe.detection.runner import QuietRunner, UsageError, build_runner, load_config
+from visionpe.detection.running.runner import InputError, QuietRunner, build_runner, load_config
 
 WEIGHTS = "work_dirs/imagenet/cswin_300e/rope_cswin_t/model.safetensors"
 
@@ -17,7 +17,7 @@ WEIGHTS = "work_dirs/imagenet/cswin_300e/rope_cswin_t/model.safetensors"
 def test_missing_weights_to_start_from(place, file, hint):
     start = {"type": "Pretrained", "checkpoint": file}
     config = load_config("configs/digits/mask_rcnn_rope_vit.py", {place: start})
-    with pytest.raises(UsageError, match=hint):
+    with pytest.raises(InputError, match=hint):
         build_runner(config, stages=())
 
 

@@ -11,8 +11,8 @@ from mmengine.registry import DATASETS, init_default_scope
 from pycocotools.coco import COCO
 
 import visionpe.detection  # noqa: F401
-from visionpe.detection.scene_drawing import _glyphs
-from visionpe.detection.scenes import SceneSettings, scenes, write_scenes, written
+from visionpe.data.digit_scenes.drawing import _glyphs
+from visionpe.data.digit_scenes.writing import SceneSettings, scenes, write_scenes, written
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = SceneSettings(train=6, val=4, size=(48, 96), digit_size=(16, 40), digits=(1, 5), clutter=(0, 4))

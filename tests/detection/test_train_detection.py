@@ -20,10 +20,10 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, init_default_scope
 from mmengine.registry import MODELS as REGISTRY
 
+from visionpe.data.digit_scenes.writing import SceneSettings, write_scenes
 from visionpe.detection import check_neck
-from visionpe.detection import runner as setup
-from visionpe.detection.resume import newest_checkpoint
-from visionpe.detection.scenes import SceneSettings, write_scenes
+from visionpe.detection.running import runner as setup
+from visionpe.detection.running.resume import newest_checkpoint
 
 ROOT = Path(__file__).parents[2]
 MODELS = {

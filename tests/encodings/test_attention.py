@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-import visionpe.attention
-import visionpe.kernels
-from visionpe import BucketBias, DenseBias, Grid, LowRankBias, OffsetBias, attend, create_encoding, flex
-from visionpe.attention import AttentionWeights
+import visionpe.attention.dispatch
+import visionpe.attention.kernels
+from visionpe import BucketBias, DenseBias, Grid, LowRankBias, OffsetBias, attend, create_encoding
+from visionpe.attention import flex
+from visionpe.attention.dispatch import AttentionWeights
 
 
 def case(prefix: int = 1, dtype: torch.dtype = torch.float32) -> tuple[list[torch.Tensor], list, torch.Tensor]:
@@ -23,7 +24,7 @@ def case(prefix: int = 1, dtype: torch.dtype = torch.float32) -> tuple[list[torc
 @pytest.mark.parametrize("prefix", [0, 1, 5])
 @pytest.mark.parametrize("masked", ["no", "bool", "float"])
 def test_kernels_agree(prefix: int, masked: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(visionpe.kernels, "CHUNK_BYTES", 3 * 30 * 4 * 7)  # about seven rows at a time
+    monkeypatch.setattr(visionpe.attention.kernels, "CHUNK_BYTES", 3 * 30 * 4 * 7)  # about seven rows at a time
     leaves, biases, mask = case(prefix)
     mask = mask | torch.eye(len(mask), dtype=torch.bool)  # no row is empty
     given = {"no": None, "bool": mask, "float": torch.zeros(mask.shape).masked_fill(~mask, -1e4)}[masked]
@@ -87,8 +88,8 @@ def structured() -> tuple[list[torch.Tensor], list]:
 @pytest.mark.parametrize("large", [False, True])
 def test_every_structure_in_every_kernel(kernel: str, large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if large:
-        monkeypatch.setattr(visionpe.kernels, "MATRIX_BYTES", 0)
-        monkeypatch.setattr(visionpe.kernels, "CHUNK_BYTES", 2 * 3 * 21 * 4 * 5)
+        monkeypatch.setattr(visionpe.attention.kernels, "MATRIX_BYTES", 0)
+        monkeypatch.setattr(visionpe.attention.kernels, "CHUNK_BYTES", 2 * 3 * 21 * 4 * 5)
     (*leaves, matrix), biases = structured()
     q, k, v = leaves[:3]
     wanted = (q @ k.transpose(-2, -1) * 8**-0.5 + matrix).softmax(-1) @ v
@@ -121,18 +122,20 @@ def test_weights_by_rows() -> None:
 def test_large_bias_goes_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     leaves, biases, _ = case()
     seen = []
-    original = visionpe.bias.offset_rows
-    monkeypatch.setattr(visionpe.bias, "offset_rows", lambda t, n, a, b: seen.append(b - a) or original(t, n, a, b))
+    original = visionpe.attention.bias.offset_rows
+    monkeypatch.setattr(
+        visionpe.attention.bias, "offset_rows", lambda t, n, a, b: seen.append(b - a) or original(t, n, a, b)
+    )
     wanted = attend(*leaves[:3], biases=biases)
     assert seen == [24]  # one token is a prefix
-    monkeypatch.setattr(visionpe.attention, "SMALL_TOKENS", 0)
-    monkeypatch.setattr(visionpe.kernels, "MATRIX_BYTES", 1000)
-    monkeypatch.setattr(visionpe.kernels, "CHUNK_BYTES", 25 * 4 * 10)
+    monkeypatch.setattr(visionpe.attention.dispatch, "SMALL_TOKENS", 0)
+    monkeypatch.setattr(visionpe.attention.kernels, "MATRIX_BYTES", 1000)
+    monkeypatch.setattr(visionpe.attention.kernels, "CHUNK_BYTES", 25 * 4 * 10)
     with torch.no_grad():
         torch.testing.assert_close(attend(*leaves[:3], biases=biases), wanted, atol=1e-6, rtol=1e-6)
     assert seen[1:] == [9] * 3 + [10] * 3 + [5] * 3  # three heads one by one
     seen.clear()
-    monkeypatch.setattr(visionpe.kernels, "CHUNK_BYTES", 25 * 4 * 10 * 3)
+    monkeypatch.setattr(visionpe.attention.kernels, "CHUNK_BYTES", 25 * 4 * 10 * 3)
     out = attend(*leaves[:3], biases=biases)
     out.sum().backward()  # computed again there, not kept
     assert seen == [24] * 6  # three heads, and once more for the gradient

@@ -13,7 +13,7 @@ from torch import Tensor
 from zoo_checks import check_compile, check_export
 
 from visionpe import Grid, attend, create_encoding
-from visionpe.resize import between
+from visionpe.policy.functions import between
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 FORMS = ["ld", "ap"]

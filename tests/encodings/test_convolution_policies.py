@@ -9,8 +9,8 @@ from torch import Tensor
 from zoo_checks import make
 
 from visionpe import Grid
-from visionpe.buckets import piecewise_index
-from visionpe.resize import convolve, resize_map
+from visionpe.attention.buckets import piecewise_index
+from visionpe.policy.functions import convolve, resize_map
 
 MAP = (6, 5)
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from visionpe import Composition, Grid, attend, create_encoding
-from visionpe.attention import AttentionWeights
+from visionpe.attention.dispatch import AttentionWeights
 
 KERNELS = ["auto", "math", "sdpa", "chunked", "small"]
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from zoo_checks import check_compile, check_export
 
 from visionpe import Composition, Grid, attend, create_encoding
-from visionpe.bias import LowRankBias
-from visionpe.encodings.decomposed import resize_offsets
+from visionpe.attention.bias import LowRankBias
+from visionpe.encodings.bias.decomposed import resize_offsets
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 KERNELS = ["auto", "low_rank", "sdpa", "chunked", "small", "math"]

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from timm.layers import build_sincos2d_pos_embed, resample_abs_pos_embed
 
 from visionpe import Grid, create_encoding
-from visionpe.encodings.alibi import alibi_slopes
-from visionpe.resize import rescale_positions, resize_map, resize_table, stretch
+from visionpe.encodings.bias.alibi import alibi_slopes
+from visionpe.policy.functions import rescale_positions, resize_map, resize_table, stretch
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 

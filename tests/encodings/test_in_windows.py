@@ -7,9 +7,9 @@ import torch
 from conftest import ENCODINGS, randomize, tiny_spec
 from torch import Tensor
 
-from visionpe.backbones.block import Cut, WindowBlock
-from visionpe.backbones.stage_encoding import Inside, StageEncoding
-from visionpe.backbones.windows import Windows
+from visionpe.backbones.shared.block import Cut, WindowBlock
+from visionpe.backbones.shared.stage_encoding import Inside, StageEncoding
+from visionpe.backbones.shared.windows import Windows
 from visionpe.grid import Grid
 
 DIM, HEADS, WINDOW = 32, 2, (4, 4)

@@ -9,11 +9,11 @@ import timm
 import torch
 from zoo_checks import check_compile, check_export, check_gradients, check_sizes, close, make, read, through
 
-import visionpe.encodings.irpe
-import visionpe.kernels
+import visionpe.attention.kernels
+import visionpe.encodings.bias.irpe
 from visionpe import Grid
-from visionpe.attention import AttentionWeights, attend
-from visionpe.buckets import piecewise_index
+from visionpe.attention.buckets import piecewise_index
+from visionpe.attention.dispatch import AttentionWeights, attend
 
 METHODS = {"product": "product", "cross": "cross", "quant": "quant", "euc": "euclidean"}
 RUNS = [
@@ -150,8 +150,8 @@ def test_chunks(on: str, monkeypatch: pytest.MonkeyPatch) -> None:
         )
 
     wanted = run("math")
-    monkeypatch.setattr(visionpe.kernels, "CHUNK_BYTES", 2000)
-    monkeypatch.setattr(visionpe.encodings.irpe, "INDEX_BYTES", 0)
+    monkeypatch.setattr(visionpe.attention.kernels, "CHUNK_BYTES", 2000)
+    monkeypatch.setattr(visionpe.encodings.bias.irpe, "INDEX_BYTES", 0)
     encoding["irpe"].cache.clear()
     torch.testing.assert_close(run("chunked"), wanted, atol=1e-5, rtol=1e-5)
     assert len(encoding["irpe"].cache) == 0

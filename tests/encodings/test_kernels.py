@@ -9,10 +9,10 @@ import torch
 from conftest import ENCODINGS, randomize, tiny_spec
 from torch import Tensor
 
-import visionpe.kernels
+import visionpe.attention.kernels
 from visionpe import Composition, Grid, attend, create_encoding
-from visionpe.attention import AttentionWeights
-from visionpe.backbones.windows import Windows
+from visionpe.attention.dispatch import AttentionWeights
+from visionpe.backbones.shared.windows import Windows
 
 HEADS, HEAD_DIM = 2, 16
 OPTIONS = [
@@ -75,7 +75,7 @@ def test_kernels_agree(spec: object, place: str, monkeypatch: pytest.MonkeyPatch
     for kernel in ("math", "small", "sdpa", "low_rank", "chunked", "auto"):
         with monkeypatch.context() as patch:
             if kernel == "chunked":
-                patch.setattr(visionpe.kernels, "CHUNK_BYTES", 4 * grid.num_tokens * 4)  # four rows at a time
+                patch.setattr(visionpe.attention.kernels, "CHUNK_BYTES", 4 * grid.num_tokens * 4)  # four rows at a time
             out = run(encoding, inputs, grid, mask, kernel)
             grads = torch.autograd.grad(out.square().sum(), leaves, allow_unused=True)
             with torch.no_grad():

@@ -11,11 +11,11 @@ from torch import Tensor
 
 import visionpe
 from visionpe import Grid, create_encoding
-from visionpe.attention import AttentionWeights, attend
-from visionpe.bias import AxesBias, AxialBias, Bias, DenseBias, LowRankBias, OffsetBias
-from visionpe.buckets import BucketBias, SumBias
-from visionpe.logits import Decay
-from visionpe.resize import log_temperature, yarn_temperature
+from visionpe.attention.bias import AxesBias, AxialBias, Bias, DenseBias, LowRankBias, OffsetBias
+from visionpe.attention.buckets import BucketBias, SumBias
+from visionpe.attention.dispatch import AttentionWeights, attend
+from visionpe.attention.logits import Decay
+from visionpe.policy.functions import log_temperature, yarn_temperature
 
 CPU = torch.device("cpu")
 
@@ -53,8 +53,8 @@ def test_decay_in_parts(monkeypatch: pytest.MonkeyPatch, masked: bool) -> None:
     logits = torch.where(decay.outside(0, 36, CPU) & (logits > 0), logits * 0.7, logits)
     expected = (logits if mask is None else logits.masked_fill(~mask, -torch.inf)).softmax(-1) @ v
     grads = torch.autograd.grad(expected.square().sum(), (q, k, v))
-    monkeypatch.setattr("visionpe.kernels.SMALL_BYTES", 3000)
-    monkeypatch.setattr("visionpe.kernels.CHUNK_BYTES", 5000)
+    monkeypatch.setattr("visionpe.attention.kernels.SMALL_BYTES", 3000)
+    monkeypatch.setattr("visionpe.attention.kernels.CHUNK_BYTES", 5000)
     got = attend(q, k, v, biases=biases, mask=mask, decay=decay)
     torch.testing.assert_close(got, expected)
     torch.testing.assert_close(torch.autograd.grad(got.square().sum(), (q, k, v)), grads)

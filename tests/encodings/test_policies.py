@@ -8,8 +8,8 @@ from policy_models import tiny
 
 import visionpe
 from visionpe import Grid, create_encoding
-from visionpe.adapting import parse_policy
-from visionpe.resize import rescale_positions
+from visionpe.policy.functions import rescale_positions
+from visionpe.policy.grammar import parse_policy
 
 CONTEXT = {"dim": 32, "num_heads": 2, "depth": 2, "grid_size": (4, 6)}
 CPU = torch.device("cpu")

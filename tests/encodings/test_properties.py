@@ -11,7 +11,7 @@ from torch import Tensor
 
 import visionpe
 from visionpe import Composition, Grid, create_encoding
-from visionpe.attention import AttentionWeights
+from visionpe.attention.dispatch import AttentionWeights
 
 DIM, HEADS, HEAD_DIM = 32, 2, 16
 TABLES = ["rpb", "attention_bias"]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from visionpe import Grid, create_encoding
-from visionpe.resize import ntk, resonance, riflex, yarn, yarn_temperature
+from visionpe.policy.functions import ntk, resonance, riflex, yarn, yarn_temperature
 
 CPU = torch.device("cpu")
 

@@ -8,7 +8,7 @@ import torch
 from zoo_checks import check_compile, check_export, check_gradients, check_sizes, close, make, read, through
 
 from visionpe import Grid
-from visionpe.sequence import decimal_digits
+from visionpe.encodings.absolute.digit_transformer import decimal_digits
 
 SMALL = {"name": "seqpe", "encoder_dim": 8, "encoder_heads": 2, "encoder_layers": 2, "max_digits": 2}
 NAMES = {

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-import visionpe.bias
-import visionpe.encodings.rope_mixed
-import visionpe.kernels
+import visionpe.attention.bias
+import visionpe.attention.kernels
+import visionpe.encodings.rotary.rope_mixed
 from visionpe import DenseBias, Grid, OffsetBias, attend, create_encoding
-from visionpe.bias import offset_rows
+from visionpe.attention.bias import offset_rows
 
 
 @pytest.mark.parametrize("size", [(7, 7), (1, 9), (5, 3), (2, 3, 4)])
@@ -36,7 +36,7 @@ def test_parts(masked: str, biased: str, monkeypatch: pytest.MonkeyPatch) -> Non
     before = values.clone()
     wanted = attend(q, k, v, biases=biases, mask=mask, kernel="math")
     for limit in (1, 2 * 2 * 81 * 4, 2**20):  # one sample at a time, two, all
-        monkeypatch.setattr(visionpe.kernels, "SMALL_BYTES", limit)
+        monkeypatch.setattr(visionpe.attention.kernels, "SMALL_BYTES", limit)
         with torch.no_grad():
             for kernel in ("small", "auto"):
                 torch.testing.assert_close(
@@ -64,6 +64,6 @@ def test_mixed_tables_of_all_layers(monkeypatch: pytest.MonkeyPatch) -> None:
         changed = rotations(encoding, Grid(size, 1))
         assert len(calls) == 2
         assert (changed - alone).abs().max() > 0.1
-        monkeypatch.setattr(visionpe.encodings.rope_mixed, "TOGETHER_BYTES", 100)
+        monkeypatch.setattr(visionpe.encodings.rotary.rope_mixed, "TOGETHER_BYTES", 100)
         torch.testing.assert_close(rotations(encoding, Grid(size, 1)), changed)
         assert len(calls) == 5

@@ -18,7 +18,7 @@ from zoo_checks import make
 
 import visionpe
 from visionpe import Grid
-from visionpe.resize import (
+from visionpe.policy.functions import (
     convolve,
     resize_fourier,
     resize_offset_table,
@@ -29,7 +29,7 @@ from visionpe.resize import (
     tiled,
     window_part,
 )
-from visionpe.resize.offsets import geometric_places, spline_matrix
+from visionpe.policy.functions.offsets import geometric_places, spline_matrix
 
 SIZES = [(9, 4), (3, 11), (6, 13), (2, 1), (12, 15)]
 DOUBLE = {"dtype": torch.float64}
@@ -228,7 +228,7 @@ def test_compiled() -> None:
             resize_table(table, size, "window_aware(2)"),
             rpb.resized(size, 0),
             resize_offset_table(rpb.table, size, "rescale(0.5)"),
-            convolve(x, conv.weight, conv.bias, (4, 4), lepe.chosen),
+            convolve(x, conv.weight, conv.bias, (4, 4), lepe.main_policy),
             convolve(x, conv.weight, conv.bias, (4, 4), "native"),
             irpe.index(Grid(size), 0, 5, x.device)[0],
         ]

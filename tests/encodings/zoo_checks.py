@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.export import Dim
 
 from visionpe import Composition, Grid, create_encoding
-from visionpe.attention import AttentionWeights
+from visionpe.attention.dispatch import AttentionWeights
 
 
 def make(

@@ -10,8 +10,8 @@ from reference_files import REFERENCE
 from safetensors import safe_open
 from torch import Tensor
 
-from visionpe import signal_rows
-from visionpe.signals import SignalRows, signal_attention, table_rows
+from visionpe.attention.signals import rows as signal_rows
+from visionpe.attention.signals.attention import SignalRows, signal_attention, table_rows
 from visionpe.sparse import SparseWindows
 
 

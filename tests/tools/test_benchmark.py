@@ -8,21 +8,22 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
-import benchmark
-import encodings_table
 import pytest
 import torch
 from torch import nn
 
 import visionpe
-from bench.cases import Case, Core
-from bench.peers import ATTENTION, TOLERANCE, MismatchError, attention_peer, difference
-from bench.plot import _spread
-from bench.report import groups
-from bench.specs import create, read_spec
-from bench.timing import measure
 from visionpe import Grid
-from visionpe.backbones.block import EncodedAttention
+from visionpe.backbones.shared.block import EncodedAttention
+from visionpe.benchmarks import encodings as benchmark
+from visionpe.benchmarks import encodings_table
+from visionpe.benchmarks.cases import Case, Core
+from visionpe.benchmarks.peers import ATTENTION, TOLERANCE, MismatchError, attention_peer, difference
+from visionpe.benchmarks.plot import _spread
+from visionpe.benchmarks.report import groups
+from visionpe.benchmarks.specs import create, read_spec
+from visionpe.benchmarks.timing import measure
+from visionpe.cli import benchmark as command
 
 SIZE = (3, 5)
 
@@ -67,7 +68,7 @@ def test_wrong_peer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
     monkeypatch.setitem(ATTENTION, "rpb", ("timm twisted", transposed))
     arguments = ["--encodings", "rpb", "--level", "attention", "--resolutions", "48", "--out", str(tmp_path)]
-    assert benchmark.main([*arguments, "--device", "cpu"]) == 1
+    assert command.encodings([*arguments, "--device", "cpu"]) == 1
     assert "rpb and timm twisted differ by" in capsys.readouterr().err
     with pytest.raises(MismatchError, match="differ by nan"):  # no number is no match
         difference("a", "b", nn.Identity(), nn.Identity(), torch.tensor([float("nan")]))
@@ -86,7 +87,7 @@ def test_core(spec: str) -> None:
 
 def _rows(folder: Path, name: str, *arguments: str) -> list[dict]:
     options = ["--repeats", "1", "--device", "cpu", "--out", str(folder), "--name", name]
-    assert benchmark.main([*arguments, *options]) == 0
+    assert command.encodings([*arguments, *options]) == 0
     rows = json.loads((folder / f"{name}.json").read_text())["rows"]
     assert all(row["ratio"] == 1 for row in rows if row["name"] == "none")
     assert (folder / f"{name}.png").stat().st_size > 5000
@@ -131,7 +132,7 @@ def test_block_amp(tmp_path: Path) -> None:
 
 
 def test_idle_encodings_are_left_out() -> None:
-    args = benchmark.parser().parse_args(["--encodings", "all", "cpe", "seqpe:site=logits"])
+    args = command.encodings_parser().parse_args(["--encodings", "all", "cpe", "seqpe:site=logits"])
     chosen, idle = benchmark._chosen(args, "core")
     assert chosen[0] == "none"
     assert {"rpb", "lepe", "rope_axial", "cpe", "seqpe:site=logits"} <= set(chosen)
@@ -188,7 +189,7 @@ def test_specs() -> None:
     ],
 )
 def test_bad_input(arguments: list[str], message: str, capsys: pytest.CaptureFixture) -> None:
-    assert benchmark.main(arguments) == 2
+    assert command.encodings(arguments) == 2
     assert message in capsys.readouterr().err
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import benchmark_backbones
 import pytest
+
+from visionpe.cli import benchmark
 
 
 @pytest.mark.slow
 def test_one_round(tmp_path: Path) -> None:
     arguments = ["--resolutions", "224", "--repeats", "1", "--device", "cpu", "--out", str(tmp_path)]
-    assert benchmark_backbones.main([*arguments, "--backbones", "swin_t", "cswin_t", "vitdet_b"]) == 0
+    assert benchmark.backbones([*arguments, "--backbones", "swin_t", "cswin_t", "vitdet_b"]) == 0
     rows = json.loads((tmp_path / "backbones.json").read_text())["rows"]
     assert [row["name"] for row in rows] == [
         *("swin_t", "timm swin_tiny", "cswin_t", "plain cswin_t", "vitdet_b", "timm samvit_base")
@@ -29,5 +30,5 @@ def test_one_round(tmp_path: Path) -> None:
     ],
 )
 def test_bad_input(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert benchmark_backbones.main(arguments) == 2
+    assert benchmark.backbones(arguments) == 2
     assert message in capsys.readouterr().err

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import benchmark_swin3d
 import pytest
 import torch
 
-from bench.voxel_attention import FLAT, FORMS, LOOP, OURS, Problem
-from bench.voxel_report import growth, least_ratios
-from bench.voxel_scenes import room
-from bench.voxel_timing import Task, _peak, measure_seconds
+from visionpe.benchmarks import voxels as benchmark_voxels
+from visionpe.benchmarks.voxel_attention import FLAT, FORMS, LOOP, OURS, Problem
+from visionpe.benchmarks.voxel_report import growth, least_ratios
+from visionpe.benchmarks.voxel_scenes import room
+from visionpe.benchmarks.voxel_timing import Task, _peak, measure_seconds
+from visionpe.cli import benchmark
 
 
 def test_room() -> None:
@@ -40,7 +41,7 @@ def test_formulations_agree() -> None:
 
 
 def test_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(benchmark_swin3d, "peak_mib", lambda task, form: (10.0 * (1 + list(FORMS).index(form)), "ok"))
+    monkeypatch.setattr(benchmark_voxels, "peak_mib", lambda task, form: (10.0 * (1 + list(FORMS).index(form)), "ok"))
     arguments = [
         "--voxels",
         "1200",
@@ -54,7 +55,7 @@ def test_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         "--head-dim",
         "2",
     ]
-    assert benchmark_swin3d.main([*arguments, "--device", "cpu", "--out", str(tmp_path)]) == 0
+    assert benchmark.swin3d([*arguments, "--device", "cpu", "--out", str(tmp_path)]) == 0
     written = json.loads((tmp_path / "swin3d_attention.json").read_text())
     rows = written["rows"]
     assert [(row["voxels"], row["form"]) for row in rows] == [
@@ -114,5 +115,5 @@ def test_lack_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_bad_input(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert benchmark_swin3d.main(arguments) == 2
+    assert benchmark.swin3d(arguments) == 2
     assert message in capsys.readouterr().err

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from mmengine.config import ConfigDict
 
-from dense import report
-from dense.evaluation import set_scale
-from dense.quickstart import main, parser
-from dense.tasks import DETECTION, SEGMENTATION
-from scaling.errors import InputError
-from scaling.trainings import Training
+from visionpe.cli.quickstart import dense_parser, detection
+from visionpe.quickstarts.dense import report
+from visionpe.quickstarts.dense.evaluation import set_scale
+from visionpe.quickstarts.dense.tasks import DETECTION, SEGMENTATION
+from visionpe.quickstarts.trainings import Training
+from visionpe.utils.errors import InputError
 
 ROWS = [
     {"encoding": e, "scale": s, "mIoU": m, "mIoU of digits": m - 4, "pixel accuracy": 96.0}
@@ -99,6 +99,6 @@ def test_a_training_counts_iterations(tmp_path):
     ],
 )
 def test_bad_input(arguments, message, tmp_path, capsys):
-    assert main(DETECTION, None, [*arguments, "--out", str(tmp_path)]) == 2
+    assert detection([*arguments, "--out", str(tmp_path)]) == 2
     assert message in capsys.readouterr().err
-    assert parser(SEGMENTATION, None).parse_args([]).encodings == ["cpe"]
+    assert dense_parser("p", "segmentation").parse_args([]).encodings == ["cpe"]

@@ -10,7 +10,6 @@ import cv2
 import mmengine.config.utils as config_utils
 import numpy as np
 import pytest
-import resolution_scaling
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose
@@ -19,13 +18,15 @@ from mmengine.structures import InstanceData
 
 import visionpe
 import visionpe.detection
-from dense import scaling, scaling_rows
-from dense import scaling_report as report
-from dense.scaling_config import crop_size, parse_crop, rescale, set_crop
-from dense.scaling_plot import panels, plot
-from dense.scaling_rows import Subject, Task
-from dense.scaling_subjects import choose
-from scaling.errors import InputError
+from visionpe.cli import scaling as resolution_scaling
+from visionpe.detection.scaling import report
+from visionpe.detection.scaling import rows as scaling_rows
+from visionpe.detection.scaling import study as scaling
+from visionpe.detection.scaling.config import crop_size, parse_crop, rescale, set_crop
+from visionpe.detection.scaling.entries import choose
+from visionpe.detection.scaling.plot import panels, plot
+from visionpe.detection.scaling.rows import ModelEntry, Task
+from visionpe.utils.errors import InputError
 
 from mmdet.models import BaseDetector  # isort: skip  after the stand-in
 from mmseg.models import BaseSegmentor  # isort: skip
@@ -266,11 +267,11 @@ def test_crops():
 
 
 def test_everything_that_decides_a_row_is_in_its_key():
-    def subject(text="c", digest="s", images=9):
-        return Subject("m", Config({}), Path("x"), digest, images, (), text)
+    def entry(text="c", digest="s", images=9):
+        return ModelEntry("m", Config({}), Path("x"), digest, images, (), text)
 
-    tasks = [Task(subject(), policy, factor, crop) for policy in "ab" for factor in (1, 2) for crop in (None, (8, 8))]
-    tasks += [Task(subject("d"), "a", 1), Task(subject(digest="t"), "a", 1), Task(subject(images=8), "a", 1)]
+    tasks = [Task(entry(), policy, factor, crop) for policy in "ab" for factor in (1, 2) for crop in (None, (8, 8))]
+    tasks += [Task(entry("d"), "a", 1), Task(entry(digest="t"), "a", 1), Task(entry(images=8), "a", 1)]
     keys = {task.key(limit, {"v": v}) for task in tasks for limit in (None, 5) for v in "12"}
     assert len(keys) == len(tasks) * 4
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import export_onnx
 import numpy as np
 import pytest
 import timm
@@ -13,6 +12,8 @@ from conftest import randomize
 from safetensors.torch import save_file
 
 import visionpe  # noqa: F401  registers the models
+from visionpe import exporting
+from visionpe.cli import export as export_onnx
 
 ort = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -75,8 +76,8 @@ def test_a_file_that_differs_is_not_written(
     def another_model(model: torch.nn.Module, shape: tuple, names: list, path: Path, fold: bool) -> None:
         exported(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 28 * 44, 3)), shape, names, path)
 
-    exported = export_onnx.export
-    monkeypatch.setattr(export_onnx, "export", another_model)
+    exported = exporting.export
+    monkeypatch.setattr(exporting, "export", another_model)
     assert export_onnx.main(arguments("rope_vit_ti", out)) == 1
     assert "onnxruntime differs from PyTorch by" in capsys.readouterr().err
     assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"the one before"]
@@ -103,6 +104,6 @@ def test_what_is_refused(
 
 
 def test_names_what_is_not_installed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    monkeypatch.setattr(export_onnx, "NEEDED", ("onnx", "no_such_package"))
+    monkeypatch.setattr(exporting, "NEEDED", ("onnx", "no_such_package"))
     assert export_onnx.main(["rope_vit_ti"]) == 1
     assert "not installed: no_such_package; pip install 'visionpe[onnx]'" in capsys.readouterr().err

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import benchmark
 import pytest
+
+from visionpe.cli import benchmark
 
 GIB = 1024  # in MiB; the matrix of a single head takes as much, without what it is made of
 TOKENS = 128 * 128
@@ -18,7 +19,7 @@ def test_memory_is_linear(tmp_path: Path) -> None:
     structures = ("rpb", "decomposed", "irpe:on=k")
     options = ["--level", "core", "--resolutions", "2048", "--heads", "1", "--device", "cpu", "--threads", "1"]
     arguments = [*options, "--memory-only", "--encodings", *structures, "--out", str(tmp_path), "--name", "memory"]
-    assert benchmark.main(arguments) == 0
+    assert benchmark.encodings(arguments) == 0
     rows = json.loads((tmp_path / "memory.json").read_text())["rows"]
     assert [row["name"] for row in rows] == ["none", *structures]
     assert all(row["tokens"] == TOKENS for row in rows)

@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
-import quickstart_rooms
 
-from rooms import report
-from rooms.curve import Curve, read_curve
-from rooms.plot import plot
+from visionpe.cli import quickstart
+from visionpe.quickstarts.rooms import report
+from visionpe.quickstarts.rooms.curve import Curve, read_curve
+from visionpe.quickstarts.rooms.plot import plot
 
 
 def test_curve_of_a_resumed_training(tmp_path: Path) -> None:
@@ -53,5 +53,5 @@ def test_what_it_leaves(tmp_path: Path) -> None:
     ],
 )
 def test_bad_arguments(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert quickstart_rooms.main(arguments) == 2
+    assert quickstart.rooms(arguments) == 2
     assert message in capsys.readouterr().err

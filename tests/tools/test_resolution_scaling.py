@@ -8,14 +8,14 @@ import json
 import shlex
 
 import pytest
-import resolution_scaling
 import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
 
 import visionpe
-from scaling import sweep as sweep_module
+from visionpe.cli import scaling as resolution_scaling
+from visionpe.scaling import sweep as sweep_module
 
 KWARGS = {
     "img_size": 24,
@@ -155,7 +155,7 @@ def test_weights_of_the_run_are_used(run, tmp_path):
     directory = write_run(tmp_path / "runs" / "a", seed=5)
     run(f"--runs {directory} --limit 200 --resolutions 1x --protocol object")
     (row,) = [row for row in results(run)["rows"] if row["policy"] == "default"]
-    from visionpe.digits import load_digits
+    from visionpe.data.digits import load_digits
 
     images, labels = load_digits("test")
     chosen = sorted(torch.randperm(500, generator=torch.Generator().manual_seed(0))[:200].tolist())

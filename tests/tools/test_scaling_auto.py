@@ -8,12 +8,14 @@ import pytest
 import torch
 
 import visionpe
-from scaling.auto import Chooser, first_round, second_round
-from scaling.data import open_source
-from scaling.models import Subject
-from scaling.plan import Task
-from scaling.selection import agreement, choose, mutual_information
-from scaling.store import Store
+from visionpe.policy import choose
+from visionpe.policy.choose import first_round, second_round
+from visionpe.policy.selection import agreement, mutual_information, select_policy
+from visionpe.scaling.auto import Chooser
+from visionpe.scaling.models import ModelEntry
+from visionpe.scaling.open_images import open_source
+from visionpe.scaling.plan import Task
+from visionpe.scaling.store import Store
 
 LABELS = torch.arange(200) % 10
 
@@ -42,48 +44,48 @@ def test_a_good_reference_is_imitated() -> None:
     """A candidate that knows more, but something else, is not taken."""
     other = predictions(0.8, 4).roll(1, 1)
     candidates = {"default": predictions(0.3, 1), "a": predictions(0.6, 2), "b": other}
-    verdict = choose(candidates, predictions(0.98, 3))
+    choice = select_policy(candidates, predictions(0.98, 3))
     assert mutual_information(other) > mutual_information(candidates["a"])
-    assert (verdict.policy, verdict.by, verdict.warns) == ("a", "agreement", True)
-    assert verdict.sure > 0.99
-    assert verdict.margin == pytest.approx(verdict.scores["a"] - verdict.scores["default"])
+    assert (choice.policy, choice.by, choice.warns) == ("a", "agreement", True)
+    assert choice.sure > 0.99
+    assert choice.margin == pytest.approx(choice.scores["a"] - choice.scores["default"])
 
 
 def test_a_poor_reference_is_not() -> None:
     """Where the reference knows little, the candidate that repeats it is not taken."""
     reference = predictions(0.2, 3)
     candidates = {"default": predictions(0.3, 1), "repeats": 1.1 * reference, "good": predictions(0.9, 2)}
-    verdict = choose(candidates, reference)
-    assert (verdict.policy, verdict.by, verdict.warns) == ("good", "both", False)
+    choice = select_policy(candidates, reference)
+    assert (choice.policy, choice.by, choice.warns) == ("good", "both", False)
 
 
 def test_an_imitator_needs_a_reference_worth_imitating() -> None:
     poor, good = predictions(0.3, 3), predictions(0.98, 3)
     for reference, expected in ((poor, "own"), (good, "imitator")):
         candidates = {"default": predictions(0.2, 1), "own": predictions(0.5, 2), "imitator": 1.01 * reference}
-        assert choose(candidates, reference, imitators=["imitator"]).policy == expected
-        assert choose(candidates, reference).policy == "imitator"  # its agreement would always decide
+        assert select_policy(candidates, reference, imitators=["imitator"]).policy == expected
+        assert select_policy(candidates, reference).policy == "imitator"  # its agreement would always decide
 
 
 def test_ties_and_noise_leave_the_default() -> None:
     reference, x = predictions(0.9, 3), predictions(0.7, 1)
-    assert choose({"default": x, "same": x.clone()}, reference).policy == "default"
+    assert select_policy({"default": x, "same": x.clone()}, reference).policy == "default"
     for seed in range(5):  # no better than the default but by chance
         noise = 0.3 * torch.randn(200, 10, generator=torch.Generator().manual_seed(seed))
-        assert choose({"default": x, "b": x + noise}, reference).margin < 0.02
+        assert select_policy({"default": x, "b": x + noise}, reference).margin < 0.02
     with pytest.raises(ValueError, match="candidates: 0 given"):
-        choose({}, reference)
+        select_policy({}, reference)
     with pytest.raises(ValueError, match="of as many images as reference"):
-        choose({"default": x[:5]}, reference)
+        select_policy({"default": x[:5]}, reference)
 
 
-def subject() -> Subject:
+def entry() -> ModelEntry:
     kwargs = {"img_size": 24, "patch_size": 4, "in_chans": 1, "num_classes": 10, "embed_dim": 16, "depth": 1}
-    return Subject("rope_vit_ti", {**kwargs, "num_heads": 1}, seed=0, trained=(24, 24), data="digits")
+    return ModelEntry("rope_vit_ti", {**kwargs, "num_heads": 1}, seed=0, trained=(24, 24), data="digits")
 
 
 def test_rounds() -> None:
-    model = subject().build(weights=False)
+    model = entry().build(weights=False)
     first = first_round(model)
     assert first[0] == "default"
     assert {"interpolate", "rescale", "rescale(0.25)", "rescale(0.75)", "ntk", "yarn"} <= set(first)
@@ -95,25 +97,25 @@ def test_rounds() -> None:
 
 
 def test_a_choice_is_kept_and_reads_no_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one, source = subject(), open_source("digits", "val")
+    one, source = entry(), open_source("digits", "val")
     source.labels = torch.full_like(source.labels, -1)
     chooser = Chooser(source, 12, (), 0, 6, 0, torch.device("cpu"), Store(tmp_path))
     model, spec = one.build(), one.view("digits", 0)
     task = Task(one, "auto", "object", (36, 36))
     seen, forward = [], model.forward
     model.forward = lambda x: seen.append(tuple(x.shape[2:])) or forward(x)
-    verdict = chooser(task, model, spec)
+    choice = chooser(task, model, spec)
     assert seen[:3] == [(24, 24), (24, 24), (36, 36)]  # what to agree with, then the candidates
-    assert verdict.policy in verdict.scores
-    assert len(verdict.scores) > 10
+    assert choice.policy in choice.scores
+    assert len(choice.scores) > 10
     monkeypatch.setattr(Chooser, "_choose", lambda *args: pytest.fail("chosen anew"))
-    assert chooser(task, model, spec) == verdict
+    assert chooser(task, model, spec) == choice
     native = chooser(Task(one, "auto", "object", (24, 24)), model, spec)
     assert (native.policy, native.by) == ("default", "none")
 
 
 def test_a_policy_that_cannot_run_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = subject()
+    one = entry()
     chooser = Chooser(open_source("digits", "val"), 9, ((1.2, 8),), 0, 4, 0, torch.device("cpu"), Store(tmp_path))
     model, own = one.build(), visionpe.set_policy
 
@@ -122,12 +124,12 @@ def test_a_policy_that_cannot_run_is_left_out(tmp_path: Path, monkeypatch: pytes
         model.forward = (lambda x: 1 / 0) if "ntk" in policy else type(model).forward.__get__(model)
         return model
 
-    monkeypatch.setattr(visionpe, "set_policy", refuse)
-    verdict = chooser(Task(one, "auto", "canvas", (36, 24)), model, one.view("digits", 0))
+    monkeypatch.setattr(choose, "set_policy", refuse)
+    choice = chooser(Task(one, "auto", "canvas", (36, 24)), model, one.view("digits", 0))
     assert chooser.images(Task(one, "auto", "canvas", (36, 24))) == 4
     assert chooser.images(Task(one, "auto", "canvas", (24, 24))) == 9
-    assert "ntk" not in verdict.scores
-    assert "yarn" in verdict.scores
+    assert "ntk" not in choice.scores
+    assert "yarn" in choice.scores
 
 
 def test_a_lead_that_the_draws_do_not_bear_out_is_none() -> None:
@@ -135,8 +137,8 @@ def test_a_lead_that_the_draws_do_not_bear_out_is_none() -> None:
     reference = 20.0 * torch.nn.functional.one_hot(labels, 2)
     right = torch.where(torch.arange(200) < 100, 0.901, 0.1)[:, None]  # of the right class, where both said a half
     of_classes = torch.where(torch.nn.functional.one_hot(labels, 2).bool(), right, 1 - right)
-    verdict = choose({"default": torch.zeros(200, 2), "mixed": of_classes.log()}, reference)
-    assert verdict.by == "agreement"
-    assert verdict.scores["mixed"] > verdict.scores["default"]
-    assert verdict.sure < 0.6
-    assert (verdict.policy, verdict.margin) == ("default", 0)
+    choice = select_policy({"default": torch.zeros(200, 2), "mixed": of_classes.log()}, reference)
+    assert choice.by == "agreement"
+    assert choice.scores["mixed"] > choice.scores["default"]
+    assert choice.sure < 0.6
+    assert (choice.policy, choice.margin) == ("default", 0)

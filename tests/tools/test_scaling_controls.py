@@ -12,18 +12,19 @@ from conftest import tiny_vit
 from torch import nn
 
 import visionpe
-from scaling.controls import OverTiles, starts, tile_grid, tiles
-from scaling.diagnostics import spread, tap
-from scaling.measure import measure
-from scaling.protocols import resize
-from scaling.statistics import unpack_classes
-from visionpe import Grid, kernels
-from visionpe.attention import AttentionWeights
+from visionpe import Grid
+from visionpe.attention import kernels
+from visionpe.attention.dispatch import AttentionWeights
+from visionpe.scaling.controls import TiledModel, tile_grid, tile_starts, tiles
+from visionpe.scaling.diagnostics import spread, tap
+from visionpe.scaling.row import measure
+from visionpe.scaling.statistics import unpack_classes
+from visionpe.utils.resizing import resize_images
 
 
 @pytest.mark.parametrize("length", [24, 25, 47, 48, 49, 60, 72, 100])
 def test_tiles_of_an_axis(length):
-    begin = starts(length, 24)
+    begin = tile_starts(length, 24)
     assert (begin[0], begin[-1]) == (0, length - 24)
     assert len(begin) == -(-length // 24)  # as few as can cover it
     steps = [b - a for a, b in pairwise(begin)]
@@ -40,10 +41,10 @@ def test_tiles():
     assert cut[:, 3].equal(images[..., 24:, :24])
     assert tiles(images, (48, 60))[:, 0].equal(images)
     narrow = tiles(images, (48, 72))  # a shorter axis is resized, as downscale does
-    assert narrow[:, 0].equal(resize(images, (48, 72)))
+    assert narrow[:, 0].equal(resize_images(images, (48, 72)))
     both = tiles(images, (24, 72))
     assert both.shape == (2, 2, 3, 24, 72)
-    assert both[:, 1].equal(resize(images, (48, 72))[..., 24:, :])
+    assert both[:, 1].equal(resize_images(images, (48, 72))[..., 24:, :])
 
 
 class Corner(nn.Module):
@@ -70,7 +71,7 @@ def test_measure_over_tiles():
     assert row["flops"] == 4 * 2 * 16 * 10  # of all tiles
     assert {shape[-2:] for shape in model.seen} == {(4, 4)}
     assert max(shape[0] for shape in model.seen) == 6  # no more at a time than images
-    logits = OverTiles(model)(tiles(images, (4, 4)))
+    logits = TiledModel(model)(tiles(images, (4, 4)))
     assert logits[0].tolist() == [0.25, 0, 0, 0.5, 0, 0, 0, 0.25, 0, 0]
 
 

@@ -9,46 +9,47 @@ import socket
 import time
 
 import pytest
-import resolution_scaling
 import timm
 import torch
 from PIL import Image
 
-from scaling.launch import World
+from visionpe.cli import scaling as resolution_scaling
+from visionpe.scaling import study as study_module
+from visionpe.scaling.processes import Processes
 
 TINY = "num_classes=10 in_chans=1 img_size=24 patch_size=4 embed_dim=16 depth=1 num_heads=2"
 
 
 def test_work_is_shared_evenly():
     work = [1, 4, 9, 16] * 5  # by size in one process each, the last would have all the large ones
-    shares = [World(rank, 4).share(work) for rank in range(4)]
+    shares = [Processes(rank, 4).share(work) for rank in range(4)]
     assert sorted(i for share in shares for i in share) == list(range(20))
     assert all(share == sorted(share) for share in shares)
     totals = [sum(work[i] for i in share) for share in shares]
     assert max(totals) <= 1.5 * min(totals)
-    assert World().share(work) == list(range(20))
-    assert World(1, 3).share([5]) == []
+    assert Processes().share(work) == list(range(20))
+    assert Processes(1, 3).share([5]) == []
 
 
 def test_device_of_a_process():
-    assert World(3, 4, local=1).device("cuda") == "cuda:1"
-    assert World(3, 4).device("cpu") == "cpu"
-    assert World().device("cuda:2") == "cuda:2"
+    assert Processes(3, 4, local=1).device("cuda") == "cuda:1"
+    assert Processes(3, 4).device("cpu") == "cpu"
+    assert Processes().device("cuda:2") == "cuda:2"
 
 
 def _process(rank, port, command, lines):
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "MASTER_PORT": str(port)}
     os.environ["MASTER_ADDR"] = "127.0.0.1"
     torch.set_num_threads(1)
-    original = resolution_scaling.sweep
+    original = study_module.sweep
 
     def sweep(tasks, *args):
         for row in original(tasks, *args):
             lines.put((rank, row["policy"], row["height"]))
             yield row
 
-    resolution_scaling.sweep = sweep
-    resolution_scaling.plot = lambda *args: None  # takes longer than all the rest
+    study_module.sweep = sweep
+    study_module.plot = lambda *args: None  # takes longer than all the rest
     os._exit(resolution_scaling.main([*command, "--launcher", "pytorch"]))
 
 

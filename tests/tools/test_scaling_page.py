@@ -9,12 +9,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from scaling import page
-from scaling.data import subset
-from scaling.plan import Task, choose_policies
-from scaling.published import published, remarks
-from scaling.statistics import pack, pack_classes, unpack_classes
-from scaling.summary import against_native, summarise
+from visionpe.scaling import page
+from visionpe.scaling.images import subset
+from visionpe.scaling.plan import Task, choose_policies
+from visionpe.scaling.published import published, remarks
+from visionpe.scaling.statistics import pack, pack_classes, unpack_classes
+from visionpe.scaling.summary import against_native, summarise
 
 
 def row(policy="default", factor=2.0, *, predicted=(0, 1, 2, 3), label="m", seed=0, protocol="object", **changes):
@@ -126,14 +126,14 @@ def test_page_of_nothing_but_failures(tmp_path):
     assert "failed (why)" in text
 
 
-def subject(name, policies=(), **kwargs):
-    facts = SimpleNamespace(policies=policies, trained=(224, 224))
-    return SimpleNamespace(name=name, label=name, pretrained=True, facts=facts, **kwargs)
+def entry(name, policies=(), **kwargs):
+    info = SimpleNamespace(policies=policies, trained=(224, 224))
+    return SimpleNamespace(name=name, label=name, pretrained=True, info=info, **kwargs)
 
 
 def test_published_figures():
     def figure(name, side, policy="default", protocol="object", classes=1000, pretrained=True, width=None):
-        model = subject(name)
+        model = entry(name)
         model.pretrained = pretrained
         return published(Task(model, policy, protocol, (side, width or side)), classes)
 
@@ -156,7 +156,7 @@ def test_published_figures():
 
 
 def test_remarks_on_weights_of_another_training():
-    tasks = [Task(subject(name), "default", "object", (224, 224)) for name in ("ape_vit_s", "rope_vit_s")]
+    tasks = [Task(entry(name), "default", "object", (224, 224)) for name in ("ape_vit_s", "rope_vit_s")]
     first, *rest = remarks(tasks, 1000)
     assert "2403.13298" in first
     assert all("rope_vit_s" not in text for text in rest)
@@ -164,18 +164,18 @@ def test_remarks_on_weights_of_another_training():
 
 
 def test_policies_are_chosen_by_their_parts():
-    from scaling.errors import InputError
-    from scaling.models import Subject
+    from visionpe.scaling.models import ModelEntry
+    from visionpe.utils.errors import InputError
 
     kwargs = {"img_size": 24, "patch_size": 4, "embed_dim": 16, "depth": 1, "num_heads": 2}
-    rope, none = (Subject(name, kwargs, label=name) for name in ("rope_vit_ti", "none_vit_ti"))
+    rope, none = (ModelEntry(name, kwargs, label=name) for name in ("rope_vit_ti", "none_vit_ti"))
     asked = ["yarn+temperature", "rescale(0.5)", "temperature"]
     chosen, notes = choose_policies([rope, none], asked)
     assert chosen == [["temperature", "yarn+temperature", "rescale(0.5)"], ["temperature"]]
     assert "yarn+temperature rescale(0.5) does not apply to none_vit_ti" in notes[0]
     chosen, _ = choose_policies([rope], ["all", "default"])
-    assert chosen[0] == ["default", *rope.facts.policies[1:]]  # the first is what the default does
-    assert choose_policies([rope], ["all"])[0] == [list(rope.facts.policies)]
+    assert chosen[0] == ["default", *rope.info.policies[1:]]  # the first is what the default does
+    assert choose_policies([rope], ["all"])[0] == [list(rope.info.policies)]
     for name, words in (("rescale(9)", "out of range"), ("yarn+ntk", "exclude"), ("yarn(", "cannot be read")):
         with pytest.raises(InputError, match=re.escape(f"--policy {name}")) as error:
             choose_policies([rope], [name])

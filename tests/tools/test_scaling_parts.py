@@ -12,17 +12,20 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from scaling import store as store_module
-from scaling.data import batches, open_source
-from scaling.errors import InputError, first_line
-from scaling.memory import is_out_of_memory, peak_memory
-from scaling.protocols import ViewSpec, place, resize
-from scaling.sizes import factor_of, parse_resolution, resolve, resolve_all
-from scaling.statistics import bootstrap, pack, unpack, wilson
-from scaling.store import Store, key_of, write_atomic
-from scaling.summary import summarise
-from scaling.words import closing
-from visionpe.digits import load_digits
+from visionpe.data.digits import load_digits
+from visionpe.utils import files
+from visionpe.scaling.conclusions import conclusions
+from visionpe.scaling.images import batches
+from visionpe.scaling.open_images import open_source
+from visionpe.scaling.protocols import ViewSpec, place
+from visionpe.scaling.sizes import factor_of, parse_resolution, resolve, resolve_all
+from visionpe.scaling.statistics import bootstrap, pack, unpack, wilson
+from visionpe.scaling.store import Store, key_of
+from visionpe.scaling.summary import summarise
+from visionpe.utils.errors import InputError, first_line
+from visionpe.utils.files import write_atomic
+from visionpe.utils.memory import is_out_of_memory, peak_memory
+from visionpe.utils.resizing import resize_images
 
 
 @pytest.mark.parametrize(
@@ -98,7 +101,7 @@ def test_object_protocol_is_the_identity_at_the_native_size():
         image, label = source.view(7, protocol=protocol, size=(24, 24), spec=spec)
         assert torch.equal(image, images[7].float())
         assert label == labels[7]
-    assert resize(images[:2].float(), (24, 24)).equal(images[:2].float())
+    assert resize_images(images[:2].float(), (24, 24)).equal(images[:2].float())
     image, _ = source.view(7, protocol="object", size=(48, 24), spec=spec)
     assert image.shape == (1, 48, 24)
     assert 0 <= image.min() <= image.max() <= 255
@@ -160,7 +163,7 @@ def test_write_is_whole_or_not_at_all(tmp_path, monkeypatch):
         assert path.read_text() == "old"  # the content is complete elsewhere before it takes the name
         raise OSError("disk full")
 
-    monkeypatch.setattr(store_module.os, "replace", fail)
+    monkeypatch.setattr(files.os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
         write_atomic(path, "new")
     assert path.read_text() == "old"
@@ -198,7 +201,7 @@ def test_peak_memory_sees_what_was_freed_again():
 
 
 def test_measure():
-    from scaling.measure import measure
+    from visionpe.scaling.row import measure
 
     class Guess(nn.Module):
         def forward(self, x):
@@ -225,7 +228,7 @@ def test_measure():
 
 
 def test_measure_flops_of_a_linear_layer():
-    from scaling.measure import count_flops
+    from visionpe.scaling.row import count_flops
 
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     assert count_flops(model, torch.zeros(1, 1, 8, 8)) == 2 * 64 * 10
@@ -292,17 +295,17 @@ def test_closing_words_follow_the_numbers():
             row("default", share(at_3), label=label, factor=3.0),
         ]
         rows.append(row("downscale", share(80), label=label, factor=3.0))
-    first, second, third = closing(summarise(rows))
+    first, second, third = conclusions(summarise(rows))
     assert "a, b reach 96.0% to 97.0%" in first
     assert "overlapping 95% intervals" in first
     assert "below them c 50.0%" in first
     assert second == "Objects 3 times as large: b 90.0%, a 40.0%, c 10.0%."
     assert "1 better, 2 worse, 0 not distinguishable" in third
-    assert len(closing([])) == 3
+    assert len(conclusions([])) == 3
 
 
 def test_policies_of_one_model_look_different():
-    from scaling.plot import assign_looks
+    from visionpe.scaling.plot import assign_looks
 
     pairs = [("a", "default"), ("b", "downscale"), ("b", "bicubic"), ("c", "extrapolate"), ("c", "interpolate")]
     looks = assign_looks([{"label": label, "policy": policy} for label, policy in pairs])
@@ -330,7 +333,7 @@ if "fail" in str(work):
 
 
 def test_trainings(tmp_path, monkeypatch):
-    from scaling.trainings import Training, train
+    from visionpe.quickstarts.trainings import Training, train
 
     script = tmp_path / "train.py"
     script.write_text(FAKE)
@@ -358,34 +361,34 @@ def test_trainings(tmp_path, monkeypatch):
 
 
 def test_training_command(tmp_path):
-    from scaling.trainings import Training
+    from visionpe.quickstarts.trainings import Training
 
     command = Training("a", tmp_path / "c.py", tmp_path / "w", 3, 2, ("train_cfg.max_epochs=2",)).command()
-    assert command[1].endswith("tools/train.py")
-    assert command[2:] == [
+    assert command[1:4] == ["-m", "visionpe", "train"]
+    assert command[4:] == [
         *(str(tmp_path / "c.py"), "--work-dir", str(tmp_path / "w"), "--resume", "--seed", "3"),
         *("--cfg-options", "train_cfg.max_epochs=2"),
     ]
 
 
 def test_quickstart_refuses_what_it_does_not_know(capsys):
-    import quickstart
+    from visionpe.cli import quickstart
 
-    assert quickstart.main(["--encodings", "magic"]) == 2
+    assert quickstart.classification(["--encodings", "magic"]) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: --encodings magic")
     assert "rope_mixed" in err
     assert err.count("\n") == 1
-    assert quickstart.main(["--seeds", "0"]) == 2
+    assert quickstart.classification(["--seeds", "0"]) == 2
     assert "--seeds 0" in capsys.readouterr().err
 
 
 def test_quickstart_evaluates_finished_runs(tmp_path, capsys, monkeypatch):
-    import quickstart
     import timm
     from safetensors.torch import save_file
 
     import visionpe  # noqa: F401
+    from visionpe.cli import quickstart
 
     kwargs = {"img_size": 24, "patch_size": 4, "in_chans": 1, "num_classes": 10}
     kwargs |= {"embed_dim": 16, "depth": 1, "num_heads": 2}
@@ -395,7 +398,7 @@ def test_quickstart_evaluates_finished_runs(tmp_path, capsys, monkeypatch):
         save_file(timm.create_model(model, **kwargs).state_dict(), directory / "model.safetensors")
         description = {"model": model, "kwargs": kwargs, "img_size": 24, "data": "digits", "seed": 0}
         (directory / "model.json").write_text(json.dumps(description))
-    code = quickstart.main(
+    code = quickstart.classification(
         ["--encodings", "none", "rope_mixed", "--policy", "interpolate", "--out", str(tmp_path), "--limit", "10"]
     )
     assert code == 0
@@ -405,7 +408,7 @@ def test_quickstart_evaluates_finished_runs(tmp_path, capsys, monkeypatch):
     assert "2 of 2 trainings already finished" in out
     assert "At the trained size (24x24)" in out
     # The default policies shrink to those that apply: none at all here.
-    assert quickstart.main(["--encodings", "none", "--out", str(tmp_path), "--limit", "10"]) == 0
+    assert quickstart.classification(["--encodings", "none", "--out", str(tmp_path), "--limit", "10"]) == 0
     assert {row["policy"] for row in json.loads((tmp_path / "results.json").read_text())["rows"]} == {
         "default",
         "downscale",

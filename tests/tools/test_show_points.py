@@ -8,14 +8,14 @@ import subprocess
 
 import numpy as np
 import pytest
-import show_points
 from PIL import Image
 
-from points.camera import View
-from points.cloud import Cloud, read_cloud
-from points.page import write_page
-from points.picture import NOWHERE, RIGHT, WRONG, colourings, rasterise
-from scaling.errors import InputError
+from visionpe.cli import points as show_points
+from visionpe.utils.errors import InputError
+from visionpe.viewing.clouds.camera import View
+from visionpe.viewing.clouds.cloud import Cloud, read_cloud
+from visionpe.viewing.clouds.page import write_page
+from visionpe.viewing.clouds.picture import NOWHERE, RIGHT, WRONG, colourings, rasterise
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def arrays():
 
 
 def inside(path):
-    """What a page holds: its facts, and the arrays decoded."""
+    """What a page holds: its info, and the arrays decoded."""
     text = path.read_text()
     about = json.loads(re.search(r'id="about">(.*?)</script>', text, re.S).group(1))
     blob = base64.b64decode(re.search(r'id="data">(.*?)</script>', text, re.S).group(1))
@@ -139,7 +139,7 @@ def test_a_single_point_can_be_shown(tmp_path):
 
 
 def test_what_is_higher_is_left_out(tmp_path, arrays, monkeypatch):
-    monkeypatch.setattr("points.picture.write_png", lambda *args, **kwargs: None)
+    monkeypatch.setattr("visionpe.viewing.clouds.picture.write_png", lambda *args, **kwargs: None)
     np.savez(tmp_path / "scan.npz", **arrays)
     assert show_points.main([str(tmp_path / "scan.npz"), "--top", "1", "--out", str(tmp_path / "seen")]) == 0
     heights = arrays["points"][:, 2] - arrays["points"][:, 2].min()

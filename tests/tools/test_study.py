@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import study
 
-from scaling.markdown import document
-from scaling.panels import draw_panels
-from scaling.regret import regrets, verdicts
+from visionpe.cli import study as command
+from visionpe.quickstarts import study
+from visionpe.scaling.markdown import document
+from visionpe.scaling.policy_plot import draw_panels
+from visionpe.scaling.regret import describe_choices, regrets
 
 
 def row(policy: str, top1: float, **more: object) -> dict:
@@ -30,7 +31,7 @@ def test_regret_by_hand() -> None:
         *("default", -5, 0),
         None,
     )
-    sentences = verdicts([first, {**first, "warns": False}, second])
+    sentences = describe_choices([first, {**first, "warns": False}, second])
     assert sentences[0] == (
         "auto, object protocol: 5.0 points below the best policy in the mean of 2 rows (worst 5.0), the default policy "
         "30.0 (worst 30.0); below downscale in 2, of which it warned in 1, and 0 warnings more."
@@ -40,19 +41,19 @@ def test_regret_by_hand() -> None:
 
 
 def test_the_sweep_of_a_study() -> None:
-    args = study.parser().parse_args(["--jobs", "2", "--out", "x"])
-    command = study.sweep_command(args, ["run_a", "run_b"])
-    assert command[command.index("--runs") + 1 :][:2] == ["run_a", "run_b"]
-    assert {"default", "all", "auto", "--launcher", "--nproc-per-node=2", "6x=24"} <= set(command)
-    alone = study.sweep_command(study.parser().parse_args(["--jobs", "1", "--quick"]), ["run_a"])
+    args = command.parser().parse_args(["--jobs", "2", "--out", "x"])
+    line = study.sweep_command(args, ["run_a", "run_b"])
+    assert line[line.index("--runs") + 1 :][:2] == ["run_a", "run_b"]
+    assert {"default", "all", "auto", "--launcher", "--nproc-per-node=2", "6x=24"} <= set(line)
+    alone = study.sweep_command(command.parser().parse_args(["--jobs", "1", "--quick"]), ["run_a"])
     assert "--launcher" not in alone
     assert alone[alone.index("--limit") + 1] == "24"
 
 
 def test_study_refuses(capsys: pytest.CaptureFixture) -> None:
-    assert study.main(["--seeds", "0"]) == 2
+    assert command.main(["--seeds", "0"]) == 2
     assert "--seeds 0: must be at least 1" in capsys.readouterr().err
-    assert study.main(["--encodings", "nope"]) == 2
+    assert command.main(["--encodings", "nope"]) == 2
     assert "--encodings nope: no " in capsys.readouterr().err
 
 

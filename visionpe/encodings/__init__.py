@@ -1,57 +1,12 @@
-"""The encodings, one a file. Importing this package registers them."""
+"""The encodings, one a file, in folders by what they do; the wrappers over them. Importing this registers them all.
 
-from visionpe.encodings import (
-    abswin,
-    alibi,
-    ape,
-    attention_bias,
-    comrope,
-    cpb,
-    cpe,
-    crse,
-    decomposed,
-    dpb,
-    fire,
-    fourier,
-    irpe,
-    kerple,
-    lape,
-    lepe,
-    lookhere,
-    manhattan,
-    none,
-    rope_axial,
-    rope_mixed,
-    rope_norm,
-    rpb,
-    seqpe,
-    sincos,
-)
+``absolute`` (added to the tokens), ``rotary`` (queries and keys are turned), ``bias`` (added to the attention logits),
+``convolution`` (of tokens or values), ``none`` (the control); ``wrappers`` make positions random in training.
+"""
 
-__all__ = [
-    "abswin",
-    "alibi",
-    "ape",
-    "attention_bias",
-    "comrope",
-    "cpb",
-    "cpe",
-    "crse",
-    "decomposed",
-    "dpb",
-    "fire",
-    "fourier",
-    "irpe",
-    "kerple",
-    "lape",
-    "lepe",
-    "lookhere",
-    "manhattan",
-    "none",
-    "rope_axial",
-    "rope_mixed",
-    "rope_norm",
-    "rpb",
-    "seqpe",
-    "sincos",
-]
+from importlib import import_module
+from pkgutil import walk_packages
+
+# A new encoding is one new file: every module below this folder is imported, and registers what it defines.
+for _module in walk_packages(__path__, f"{__name__}."):
+    import_module(_module.name)

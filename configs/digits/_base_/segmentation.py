@@ -4,7 +4,7 @@ Scenes: `python tools/make_digit_scenes.py`.
 """
 
 _base_ = ["mmseg::_base_/datasets/ade20k.py", "mmseg::_base_/default_runtime.py", "schedule.py"]
-custom_imports = dict(imports=["visionpe.detection", "visionpe.detection.metrics"], allow_failed_imports=False)
+custom_imports = dict(imports=["visionpe.detection", "visionpe.detection.running.metrics"], allow_failed_imports=False)
 
 dim, width = 128, 48  # channels of the backbone and of the pyramid
 model = dict(

@@ -1,0 +1,256 @@
+"""CSWin: attention in stripes, half of the heads along columns and half along rows, with any position encoding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from timm.layers import to_2tuple
+from torch import nn
+
+from visionpe.backbones.cswin.layers import ConvEmbed, ConvMerge
+from visionpe.backbones.cswin.weights import convert
+from visionpe.backbones.shared.block import Cut, WindowBlock
+from visionpe.backbones.shared.loading import StateDict
+from visionpe.backbones.shared.options import PyramidOptions
+from visionpe.backbones.shared.pyramid import Pyramid, Stage
+from visionpe.backbones.shared.stage_encoding import Inside, StageEncoding
+from visionpe.backbones.shared.windows import Whole, Windows, grown
+from visionpe.checks import check_choice
+from visionpe.grid import Grid
+from visionpe.registry import Spec
+
+StripePolicy = Literal["keep", "grow"]
+StripePadding = Literal["mask", "values"]
+
+
+def published_stripes(img_size: Sequence[int], stages: int = 4) -> tuple[int, ...]:
+    """Stripe widths as published for a classifier of this size, tokens: 1-2-7-7 at 224 pixels, 1-2-12-12 at 384."""
+    last = max(1, min(img_size) // 2 ** (stages + 1))
+    return tuple(2**i if i < stages - 2 else last for i in range(stages))
+
+
+class CSWinStage(Stage):
+    """Blocks that attend in vertical and horizontal stripes, or in one window as large as the map.
+
+    Args:
+        downsample, blocks, encoding: See :class:`~visionpe.backbones.shared.pyramid.Stage`.
+        grid_size: Height and width of the map at the trained size, tokens.
+        stripe_width: At that size, tokens; None for one window.
+        stripe_policy: See :class:`CSWinTransformer`.
+        padding: Likewise.
+    """
+
+    def __init__(
+        self,
+        downsample: nn.Module,
+        blocks: Sequence[WindowBlock],
+        encoding: nn.Module,
+        *,
+        grid_size: tuple[int, int],
+        stripe_width: int | None,
+        stripe_policy: StripePolicy,
+        padding: StripePadding,
+    ) -> None:
+        super().__init__(downsample, blocks, encoding)
+        self.grid_size, self.stripe_width = grid_size, stripe_width
+        self.stripe_policy, self.padding = stripe_policy, padding
+
+    def _stripe(self, axis: int, length: int) -> int:
+        """Width of the stripes that cut an axis of this length, tokens."""
+        width, trained = self.stripe_width, self.grid_size[axis]
+        if width is None:
+            return length
+        if self.stripe_policy == "keep" or 2 * width < min(self.grid_size):
+            return width
+        return grown(width, length, trained)
+
+    def windows(self, size: tuple[int, int]) -> dict[str, Windows]:
+        """The ways to cut a map of this size, tokens, in the order of the heads."""
+        if self.stripe_width is None:
+            return {"full": Whole(size, size)}
+        height, width = size
+        shapes = {"vertical": (height, self._stripe(1, width)), "horizontal": (self._stripe(0, height), width)}
+        return {kind: Windows(size, shape, centred=self.padding == "values") for kind, shape in shapes.items()}
+
+    def cuts(self, size: tuple[int, int], device: torch.device) -> list[list[Cut]]:
+        masked = self.stripe_width is not None and self.padding == "mask"
+        ways = []
+        for kind, windows in self.windows(size).items():
+            mask = self.mask(windows, device) if masked else None
+            ways.append((windows, self.pos_encoding.inside[kind], Grid(size=windows.window), mask))
+        return [
+            [Cut(windows, encoding, grid, mask, layer) for windows, encoding, grid, mask in ways]
+            for layer in range(len(self.blocks))
+        ]
+
+
+class CSWinTransformer(Pyramid):
+    """CSWin for classification and for dense prediction, with any position encoding, at any height and width.
+
+    Half of the heads attend in vertical stripes (as high as the map, some columns wide), half in horizontal ones; in
+    the last stage all attend in the whole map. Encodings see positions inside a stripe: its length follows the map.
+
+    The published classification files load, and those of the published backbone for dense prediction, which has a norm
+    for each feature (``feature_norms``), pads unmasked (``padding="values"``), and widens its stages as it adds heads:
+    for the large size that is ``embed_dim=(144, 288, 576, 576)``. A classification file in a model with feature norms
+    leaves these at identity, but for the last, which is its final norm.
+
+    Source: "CSWin Transformer", arXiv 2107.00652, sections 3.1 to 3.3.
+
+    Args:
+        pos_encoding: See :func:`visionpe.create_encoding`. What acts inside attention is built for each kind of
+            stripe, with half of the heads.
+        img_size: Height and width in pixels at which the model is or was trained. Any other size runs too; policies
+            measure from this one.
+        patch_size: Pixels per token.
+        embed_dim: Width of the first stage, doubled from stage to stage; or the widths of all.
+        depths, num_heads: Of the stages.
+        stripe_widths: Of the stages, tokens. A stage of a classifier whose trained map is as wide as its stripe
+            attends in the whole map, as the last does whatever its width here. Default: as published for ``img_size``
+            (1-2-7-7 at 224, 1-2-12-12 at 384), but 1-2-7-7 with ``feature_norms``.
+        stripe_policy: At another size, ``keep`` the width, as the published backbone for dense prediction does, or
+            ``grow`` it with the map where it is at least half of it, as between the published 224 and 384.
+        drop_path_rate: Stochastic depth at the last block, growing from 0 at the first.
+        padding: Of stripes that do not divide the map: ``mask``, so that it changes nothing, or ``values``, zero keys
+            and values that attention sees. Default: ``mask`` until a file of the published backbone for dense
+            prediction is loaded. It is no part of the state dict.
+        options: Further keywords: ``in_chans num_classes global_pool mlp_ratio qkv_bias drop_rate proj_drop_rate
+            attn_drop_rate feature_norms norm_layer act_layer device dtype``, see
+            :class:`~visionpe.backbones.shared.options.PyramidOptions`.
+
+    Raises:
+        ValueError: If the lists differ in length, heads are odd or do not divide the width, a width is not positive,
+            ``stripe_policy`` or ``padding`` is unknown, or the encoding cannot work here.
+    """
+
+    family = "CSWin"
+
+    def __init__(
+        self,
+        *,
+        pos_encoding: Spec = "lepe",
+        img_size: int | tuple[int, int] = 224,
+        patch_size: int = 4,
+        embed_dim: int | Sequence[int] = 64,
+        depths: Sequence[int] = (1, 2, 21, 1),
+        num_heads: Sequence[int] = (2, 4, 8, 16),
+        stripe_widths: Sequence[int] | None = None,
+        stripe_policy: StripePolicy = "keep",
+        drop_path_rate: float = 0.0,
+        padding: StripePadding | None = None,
+        **options: Any,
+    ) -> None:
+        shared = PyramidOptions.read(type(self), options)
+        image, stages = _pixels(img_size), len(depths)
+        dims = [embed_dim * 2**i for i in range(stages)] if isinstance(embed_dim, int) else list(embed_dim)
+        chosen = stripe_widths is not None
+        if stripe_widths is None:
+            stripe_widths = published_stripes((224, 224) if shared.feature_norms else image, stages)
+        for name, values in (("embed_dim", dims), ("num_heads", num_heads), ("stripe_widths", stripe_widths)):
+            if len(values) != stages or min(values) < 1:
+                raise ValueError(f"{name}={tuple(values)} must be {stages} positive numbers, as depths={tuple(depths)}")
+        check_choice("stripe_policy", stripe_policy, StripePolicy)
+        check_choice("padding", padding or "mask", StripePadding)
+
+        stem = ConvEmbed(shared.in_chans, dims[0], patch_size, shared.norm_layer, **shared.factory)
+        sizes = [stem.grid_size(image)]
+        for _ in depths[1:]:
+            sizes.append((-(-sizes[-1][0] // 2), -(-sizes[-1][1] // 2)))
+        rates = torch.linspace(0, drop_path_rate, sum(depths), device="cpu").split(list(depths))
+        built, encodings = [], []
+        for i, (dim, depth, heads, width, size) in enumerate(zip(dims, depths, num_heads, stripe_widths, sizes)):
+            whole = i == stages - 1 or (chosen and not shared.feature_norms and size == (width, width))
+            if dim % heads or (heads % 2 and not whole):
+                raise ValueError(f"num_heads={heads} of stage {i} must be even and divide its width, {dim}")
+            shapes = {"full": size} if whole else {"vertical": (size[0], width), "horizontal": (width, size[1])}
+            kinds = {k: Inside(dim // len(shapes), heads // len(shapes), depth, s) for k, s in shapes.items()}
+            context = {"dim": dim, "num_heads": heads, "depth": depth, "grid_size": size, "kinds": kinds}
+            encodings.append(partial(StageEncoding, pos_encoding, **context, first=i == 0, **shared.factory))
+            built.append(
+                CSWinStage(
+                    ConvMerge(dims[i - 1], dim, shared.norm_layer, **shared.factory) if i else nn.Identity(),
+                    [
+                        shared.block(dim, heads, drop_path=float(rates[i][j]), depth=j, padding=padding or "mask")
+                        for j in range(depth)
+                    ],
+                    nn.Identity(),
+                    grid_size=size,
+                    stripe_width=None if whole else width,
+                    stripe_policy=stripe_policy,
+                    padding=padding or "mask",
+                )
+            )
+        super().__init__(
+            stem,
+            built,
+            encodings,
+            dims=dims,
+            depths=depths,
+            reductions=[patch_size * 2**i for i in range(stages)],
+            options=shared,
+        )
+        self.padding_is_chosen = padding is not None
+
+    @property
+    def padding(self) -> StripePadding:
+        """What the padding of stripes holds."""
+        first: Any = self.stages[0]
+        return first.padding
+
+    def set_padding(self, padding: StripePadding) -> None:
+        """Choose what the padding of stripes holds; see the constructor."""
+        check_choice("padding", padding, StripePadding)
+        self._set_padding(padding)
+        self.padding_is_chosen = True
+
+    def _set_padding(self, padding: StripePadding) -> None:
+        stages: Any = self.stages
+        for stage in stages:
+            stage.padding = padding
+            for block in stage.blocks:
+                block.attn.padding = padding
+
+    def set_stripe_policy(self, stripe_policy: StripePolicy) -> None:
+        """Choose the width of the stripes at sizes other than the trained one; see the constructor."""
+        check_choice("stripe_policy", stripe_policy, StripePolicy)
+        stages: Any = self.stages
+        for stage in stages:
+            stage.stripe_policy = stripe_policy
+
+    def set_input_size(
+        self, img_size: int | tuple[int, int] | None = None, stripe_widths: Sequence[int] | None = None
+    ) -> None:
+        """Change the nominal size; tables per position are resized, policies keep the trained size.
+
+        Args:
+            img_size: Height and width, pixels.
+            stripe_widths: Of the stages at that size, tokens; ``stripe_policy`` measures from these then. Stages that
+                attend in the whole map go on doing so.
+
+        Raises:
+            ValueError: If there is not one positive width for each stage.
+        """
+        stages: list[Any] = list(self.stages)
+        if stripe_widths is not None and (len(stripe_widths) != len(stages) or min(stripe_widths) < 1):
+            raise ValueError(f"stripe_widths={tuple(stripe_widths)} must be {len(stages)} positive numbers")
+        stem: Any = self.patch_embed
+        size = None if img_size is None else stem.grid_size(_pixels(img_size))
+        for i, stage in enumerate(stages):
+            if size is not None and i:
+                size = (-(-size[0] // 2), -(-size[1] // 2))
+            if stripe_widths is not None and stage.stripe_width is not None:
+                stage.grid_size, stage.stripe_width = size or stage.grid_size, stripe_widths[i]
+            nominal = size or stage.grid_size
+            windows = {kind: its.window for kind, its in stage.windows(nominal).items()}
+            stage.pos_encoding.set_input_grid(nominal, windows)
+
+    def convert_state(self, state: StateDict) -> StateDict:
+        return convert(state, self)
+
+
+def _pixels(img_size: int | Sequence[int]) -> tuple[int, int]:
+    height, width = to_2tuple(img_size)
+    return height, width

@@ -1,0 +1,1 @@
+"""The parts of backbones: blocks, windows, stages, pyramids, loading, and registering with timm."""

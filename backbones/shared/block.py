@@ -1,0 +1,209 @@
+"""The attention blocks that every backbone shares: timm's, told positions at the sites inside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from timm.layers import Attention
+from timm.models.vision_transformer import Block
+from torch import Tensor
+
+from visionpe.attention.dispatch import AttentionWeights, attend
+from visionpe.backbones.shared.windows import Windows
+from visionpe.base import Composition
+from visionpe.grid import Grid
+
+Padding = Literal["mask", "tokens", "values"]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One way in which attention cuts the map, and what its tokens are told of their positions inside.
+
+    Args:
+        windows: How the map is cut.
+        encoding: Its sites ``rotate``, ``bias`` and ``mix``; positions are those inside a window.
+        grid: Those positions. The blocks of one pass share the object, by which an encoding knows what it has kept
+            from the block before.
+        mask: Of ``windows``, or None where all tokens of a window may see each other.
+        layer: Index of the block among those that ``encoding`` serves.
+        gather: Of ``windows``, where it may take the place of padding and rolling: with a mask, and unless the
+            encoding reads neighbours.
+    """
+
+    windows: Windows
+    encoding: Composition
+    grid: Grid
+    mask: Tensor | None = None
+    layer: int = 0
+    gather: tuple[Tensor, Tensor] | None = None
+
+    def split(self, x: Tensor) -> Tensor:
+        """``(B, height, width, C)`` to ``(B * windows, tokens, C)``."""
+        if self.gather is None:
+            return self.windows.split(x)
+        return x.flatten(1, 2).index_select(1, self.gather[0]).view(-1, self.windows.tokens, x.shape[-1])
+
+    def join(self, x: Tensor, batch: int) -> Tensor:
+        """``(B * windows, tokens, C)`` to ``(B, height, width, C)``."""
+        if self.gather is None:
+            return self.windows.join(x)
+        x = x.view(batch, -1, x.shape[-1]).index_select(1, self.gather[1])
+        return x.unflatten(1, self.windows.size)
+
+
+class EncodedAttention(Attention):
+    """timm's self-attention, same parameters, with the encoding's ``rotate``, ``bias`` and ``mix`` sites."""
+
+    def encoded(
+        self, qkv: Tensor, encoding: Composition, grid: Grid, *, layer: int = 0, mask: Tensor | None = None
+    ) -> Tensor:
+        """Attention from projected tokens.
+
+        Args:
+            qkv: ``(B, N, 3, heads, head_dim)``; the heads may be some of the module's.
+            encoding: What the tokens are told of their positions.
+            grid: Where they stand.
+            layer: Index of the block among those that the encoding serves.
+            mask: Boolean (True takes part) or additive, broadcastable to ``(B, heads, N, N)``.
+
+        Returns:
+            ``(B, N, heads * head_dim)``.
+        """
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, N, head_dim)
+        q, k = self.q_norm(q), self.k_norm(k)
+        biases = encoding.bias(q, k, grid, layer=layer)  # of the content, not of its rotation
+        q, k = encoding.rotate(q, k, grid, layer=layer)
+        q, k = q.to(v.dtype), k.to(v.dtype)  # a norm under autocast gives float32
+        scale, decay = None, None
+        if (rule := encoding.logit_rule(grid)) is not None:
+            decay = rule.decay
+            if rule.factor != 1:
+                scale = q.shape[-1] ** -0.5 * rule.factor
+                biases = [bias.scaled(rule.factor) for bias in biases]
+        attended = attend(
+            q,
+            k,
+            v,
+            biases=biases,
+            mask=mask,
+            dropout_p=self.attn_drop.p if self.training else 0.0,
+            scale=scale,
+            decay=decay,
+            kernel="auto" if self.fused_attn else "math",
+        )
+        weights = AttentionWeights(q, k, biases, mask, scale, decay)
+        attended = encoding.mix(attended, v, grid, layer=layer, weights=weights)
+        return attended.transpose(1, 2).flatten(2)
+
+    def projected(self, attended: Tensor, gate: Tensor | None) -> Tensor:
+        """What follows attention: norm, gate, projection, dropout."""
+        x = self.norm(attended)
+        return self.proj_drop(self.proj(x if gate is None else x * gate))
+
+    def forward(
+        self, x: Tensor, encoding: Composition, grid: Grid, *, layer: int = 0, attn_mask: Tensor | None = None
+    ) -> Tensor:
+        """Attend.
+
+        Args:
+            x: Tokens ``(B, N, dim)``, prefix tokens first.
+            encoding, grid, layer, attn_mask: See :meth:`encoded`.
+
+        Returns:
+            ``(B, N, dim)``.
+        """
+        gate = self.gate(x).sigmoid() if self.gate is not None else None
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim))
+        return self.projected(self.encoded(qkv, encoding, grid, layer=layer, mask=attn_mask), gate)
+
+
+class WindowAttention(EncodedAttention):
+    """Self-attention inside windows or stripes of a map.
+
+    Args:
+        padding: What the padding of a window holds. ``mask``: nothing, no token sees it. ``tokens``: zero tokens,
+            whose keys and values are the biases of the projection, unmasked (ViTDet, SAM). ``values``: zero queries,
+            keys and values, unmasked (CSWin for dense prediction). The latter two are for published weights.
+        args, kwargs: Of timm's attention.
+    """
+
+    def __init__(self, *args: Any, padding: Padding = "mask", **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.padding = padding
+
+    def forward(self, x: Tensor, cuts: Sequence[Cut]) -> Tensor:  # type: ignore[override]
+        """Attend.
+
+        Args:
+            x: The map, ``(B, height, width, dim)``.
+            cuts: The ways to cut it; the heads are shared out evenly among them, in order.
+
+        Returns:
+            ``(B, height, width, dim)``.
+        """
+        gate = self.gate(x).sigmoid() if self.gate is not None else None
+        first = cuts[0]
+        if len(cuts) == 1 and (first.gather or self.padding == "tokens" or not first.windows.pads):
+            qkv = self.qkv(first.split(x)).unflatten(-1, (3, self.num_heads, self.head_dim))
+            return self.projected(self._inside(qkv, first, x.shape[0]), gate)
+        # Padded after the projection, its tokens are zero, so that a convolution of the values sees zeros there.
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim))  # (B, height, width, 3, heads, head_dim)
+        shares = qkv.chunk(len(cuts), dim=-2)
+        maps = [self._inside(cut.windows.split(share), cut, x.shape[0]) for cut, share in zip(cuts, shares)]
+        return self.projected(maps[0] if len(maps) == 1 else torch.cat(maps, dim=-1), gate)
+
+    def _inside(self, qkv: Tensor, cut: Cut, batch: int) -> Tensor:
+        """Windows ``(B * windows, tokens, 3, heads, head_dim)`` to the map of attended values."""
+        mask = cut.mask if cut.mask is None or batch == 1 else cut.mask.repeat(batch, 1, 1, 1)
+        return cut.join(self.encoded(qkv, cut.encoding, cut.grid, layer=cut.layer, mask=mask), batch)
+
+
+class EncodedBlock(Block):
+    """timm's pre-norm block around :class:`EncodedAttention`."""
+
+    def __init__(self, *args: Any, depth: int = 0, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "attn_layer": EncodedAttention}, depth=depth)
+        self.layer = depth
+
+    def forward(self, x: Tensor, encoding: Composition, grid: Grid, attn_mask: Tensor | None = None) -> Tensor:
+        """Tokens ``(B, N, dim)`` to tokens."""
+        normed = encoding.inject(self.norm1(x), grid, layer=self.layer)
+        attended = self.attn(normed, encoding, grid, layer=self.layer, attn_mask=attn_mask)
+        x = x + self.drop_path1(self.ls1(attended))
+        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+
+
+class WindowBlock(Block):
+    """timm's pre-norm block around :class:`WindowAttention`, on maps ``(B, height, width, dim)``.
+
+    Args:
+        depth: Index of the block in its stage.
+        padding: See :class:`WindowAttention`.
+        args, kwargs: Of timm's block.
+    """
+
+    def __init__(self, *args: Any, depth: int = 0, padding: Padding = "mask", **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "attn_layer": WindowAttention}, depth=depth)
+        self.layer = depth
+        self.attn.padding = padding
+
+    def forward(self, x: Tensor, encoding: Composition, cuts: Sequence[Cut]) -> Tensor:
+        """Map to map, both ``(B, height, width, dim)``.
+
+        Args:
+            encoding: Its sites ``inject`` and ``refine``, on the whole map.
+            cuts: See :meth:`WindowAttention.forward`.
+        """
+        grid = Grid(size=(x.shape[1], x.shape[2]))
+        normed = self.norm1(x)
+        if encoding.at("add"):
+            normed = encoding.inject(normed.flatten(1, 2), grid, layer=self.layer).unflatten(1, grid.size)
+        x = x + self.drop_path1(self.ls1(self.attn(normed, cuts)))
+        x = x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+        if encoding.at("refine"):
+            x = encoding.refine(x.flatten(1, 2), grid, layer=self.layer).unflatten(1, grid.size)
+        return x

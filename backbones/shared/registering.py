@@ -1,0 +1,148 @@
+"""From a family of backbones to names in timm: every encoding in every size."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import timm
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models._features import FeatureGetterNet
+
+from visionpe.backbones.shared.loading import checkpoint_filter_fn
+from visionpe.base import PositionEncoding
+from visionpe.policy.apply import build_policy
+from visionpe.registry import get_encoding, on_register
+
+# Model names shorter than their specification; of two rotary forms the paper's best has the plain name.
+SHORT = {"rope_mixed": "rope"}
+
+
+def base_cfg(**changes: Any) -> dict[str, Any]:
+    """Preprocessing of a model without published weights, in timm's terms."""
+    return {
+        "input_size": (3, 224, 224),
+        "num_classes": 1000,
+        "mean": timm.data.IMAGENET_DEFAULT_MEAN,
+        "std": timm.data.IMAGENET_DEFAULT_STD,
+        "crop_pct": 0.9,
+        "interpolation": "bicubic",
+        "first_conv": "patch_embed.proj",
+        "classifier": "head.fc",
+    } | changes
+
+
+# What is known of published weights.
+COPIED = ("hf_hub_id", "url", "input_size", "crop_pct", "crop_mode", "interpolation", "mean", "std", "license")
+
+
+def timm_cfg(timm_name: str, **changes: Any) -> dict[str, Any]:
+    """Weight source, preprocessing and classes as timm states them for the same file."""
+    source = timm.get_pretrained_cfg(timm_name, allow_unregistered=False)
+    known = {key: getattr(source, key) for key in (*COPIED, "num_classes")}
+    return base_cfg(**{key: value for key, value in known.items() if value is not None}, **changes)
+
+
+class FeatureGetter(FeatureGetterNet):
+    """timm's feature extractor, which loads files of the model inside as well (``checkpoint_path``)."""
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """A state dict of this extractor, or of the model in any layout that it knows."""
+        if any(key.startswith("model.") for key in state_dict):
+            return super().load_state_dict(state_dict, strict=strict, assign=assign)
+        return self.model.load_state_dict(state_dict, strict=strict, assign=assign)
+
+
+@dataclass(frozen=True)
+class Family:
+    """Backbones that are registered together: ``<name>_<size>`` as published, and ``<encoding>_<name>_<size>``.
+
+    Args:
+        name: As in model names.
+        model: The class.
+        sizes: Size -> keywords of its constructor.
+        default: Specification of the published encoding; None where no name goes without one.
+        module: ``__name__`` of the module that holds the names.
+        cfgs: ``cfgs(prefix, size)`` gives tag -> timm's default_cfg, the first being the default.
+        out_indices: Features that ``features_only`` gives by default.
+        specs: Encoding -> its specification in this family, where options differ from those of the encoding.
+        takes: Whether an encoding can work in this family at all; no name is registered where not.
+    """
+
+    name: str
+    model: type
+    sizes: Mapping[str, dict[str, Any]]
+    default: Any
+    module: str
+    cfgs: Callable[[str, str], dict[str, dict[str, Any]]] = lambda prefix, size: {"": base_cfg()}
+    out_indices: Any = (0, 1, 2, 3)
+    specs: Mapping[str, Any] = field(default_factory=dict)
+    takes: Callable[[type[PositionEncoding]], bool] = lambda encoding: True
+
+    def create(
+        self,
+        variant: str,
+        pretrained: bool = False,
+        *,
+        pretrained_strict: bool = True,
+        policy: str | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Build a model, as timm's entry points do.
+
+        Args:
+            variant: Name of the model.
+            pretrained: Load the published weights.
+            pretrained_strict: Refuse a file that does not fit.
+            policy: What to do at sizes that were not trained, see :func:`visionpe.set_policy`.
+            kwargs: Of the constructor, and timm's ``features_only``, ``out_indices``, ``pretrained_cfg`` ...
+        """
+        model = build_model_with_cfg(
+            self.model,
+            variant,
+            pretrained,
+            pretrained_strict=pretrained_strict,
+            pretrained_filter_fn=partial(checkpoint_filter_fn, strict=pretrained_strict),
+            feature_cfg={"out_indices": kwargs.pop("out_indices", self.out_indices), "feature_cls": FeatureGetter},
+            **kwargs,
+        )
+        return model if policy is None else build_policy(model, policy)
+
+    def register(self, prefix: str, spec: Any) -> None:
+        """Register ``<prefix>_<name>_<size>`` in all sizes, without the prefix and its underscore if that is empty."""
+        holder = sys.modules[self.module]
+        for size, architecture in self.sizes.items():
+            variant = f"{prefix}_{self.name}_{size}" if prefix else f"{self.name}_{size}"
+            cfgs = {f"{variant}.{tag}" if tag else variant: cfg for tag, cfg in self.cfgs(prefix, size).items()}
+            holder.default_cfgs.update(generate_default_cfgs(cfgs))
+
+            def entry(
+                pretrained: bool = False,
+                *,
+                _variant: str = variant,
+                _defaults: dict[str, Any] = architecture,
+                **kwargs: Any,
+            ) -> Any:
+                return self.create(_variant, pretrained, **{"pos_encoding": spec, **_defaults, **kwargs})
+
+            entry.__name__ = entry.__qualname__ = variant
+            entry.__module__ = self.module
+            entry.__doc__ = f"{self.model.__name__} of size {size.upper()} with pos_encoding={spec!r}."
+            setattr(holder, variant, register_model(entry))
+
+    def register_all(self) -> None:
+        """Register the published names, and those of :meth:`register_encodings`."""
+        self.register("", self.default)
+        self.register_encodings()
+
+    def register_encodings(self) -> None:
+        """Register a name for every encoding that is known now or later."""
+
+        def register(name: str) -> None:
+            if self.takes(get_encoding(name)):
+                self.register(SHORT.get(name, name), self.specs.get(name, name))
+
+        on_register(register)

@@ -1,0 +1,121 @@
+"""The parts of Swin: patches, merging, and stages whose windows move from block to block."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from visionpe.backbones.shared.block import Cut, WindowBlock
+from visionpe.backbones.shared.patches import AdaptivePatchEmbed
+from visionpe.backbones.shared.pyramid import Stage
+from visionpe.backbones.shared.windows import Pair, Windows, grown
+from visionpe.grid import Grid
+
+WindowPolicy = Literal["keep", "grow"]
+WindowFit = Literal["per_axis", "shorter_side"]
+
+
+class Patches(AdaptivePatchEmbed):
+    """timm's patch embedding for images of any size: what is missing from the last patches is zero."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to ``(B, height, width, dim)``, rounded up."""
+        if self.grows:
+            return super().forward(x)
+        (height, width), (down, right) = x.shape[2:], self.patch_size
+        # An exported graph serves every size, so it cannot branch on one. The convolution leaves out what is too much.
+        if torch.compiler.is_exporting() or height % down or width % right:
+            x = F.pad(x, (0, right - 1, 0, down - 1))
+        return self.norm(self.proj(x).permute(0, 2, 3, 1))
+
+
+class PatchMerging(nn.Module):
+    """Halves the map: 2 x 2 tokens side by side, a norm, and a projection without bias.
+
+    Args:
+        dim, dim_out: Width before and after.
+        norm_layer: Of the four tokens together.
+    """
+
+    def __init__(self, dim: int, dim_out: int, norm_layer: Any, **factory: Any) -> None:
+        super().__init__()
+        self.norm = norm_layer(4 * dim, **factory)
+        self.reduction = nn.Linear(4 * dim, dim_out, bias=False, **factory)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, height, width, dim)`` to ``(B, height / 2, width / 2, dim_out)``, rounded up."""
+        batch, height, width, dim = x.shape
+        rows, columns = (height + 1) // 2, (width + 1) // 2
+        # An exported graph serves every size, so it cannot branch on one.
+        if torch.compiler.is_exporting() or height % 2 or width % 2:
+            x = F.pad(x, (0, 0, 0, 2 * columns - width, 0, 2 * rows - height))
+        x = x.reshape(batch, rows, 2, columns, 2, dim)
+        return self.reduction(self.norm(x.permute(0, 1, 3, 4, 2, 5).flatten(3)))  # rows of a column side by side
+
+
+class SwinStage(Stage):
+    """Blocks that attend in windows, every other one in windows moved by half of their size.
+
+    Args:
+        downsample, blocks, encoding: See :class:`~visionpe.backbones.shared.pyramid.Stage`.
+        grid_size: Height and width of the map at the trained size, tokens.
+        window_size: Of the windows there, tokens.
+        window_policy: See :class:`SwinTransformer`.
+        window_fit: Likewise.
+    """
+
+    def __init__(
+        self,
+        downsample: nn.Module,
+        blocks: Sequence[WindowBlock],
+        encoding: Any,
+        *,
+        grid_size: Pair,
+        window_size: Pair,
+        window_policy: WindowPolicy,
+        window_fit: WindowFit,
+    ) -> None:
+        super().__init__(downsample, blocks, encoding)
+        self.grid_size, self.window_size = grid_size, window_size
+        self.window_policy, self.window_fit = window_policy, window_fit
+
+    def window(self, size: Pair) -> Pair:
+        """Height and width of the windows on a map of this size, tokens, by the policy alone."""
+        if self.window_policy == "keep":
+            return self.window_size
+        height, width = (grown(*each) for each in zip(self.window_size, size, self.grid_size))
+        return height, width
+
+    def windows(self, size: Pair) -> tuple[Windows, Windows]:
+        """How even and odd blocks cut a map of this size, tokens."""
+        window = self.window(size)
+        # Arithmetic instead of branches: in an exported graph sizes are symbols.
+        shift = [_positive(n - w) * (w // 2) for n, w in zip(size, window)]
+        if self.window_fit == "shorter_side":
+            shorter = torch.sym_min(*size)
+            square = 1 - _positive(torch.sym_max(*window) - torch.sym_min(*window))
+            whole = square * (1 - _positive(shorter - window[0]))  # 1 where the shorter side is one window
+            window = (window[0] - whole * (window[0] - shorter), window[1] - whole * (window[1] - shorter))
+            shift = [(1 - whole) * s for s in shift]
+        cut = partial(Windows, size, window, rolled=not self.pos_encoding.reads_neighbours)
+        return cut(), cut(shift=(shift[0], shift[1]))
+
+    def cuts(self, size: Pair, device: torch.device) -> list[list[Cut]]:
+        inside: Any = self.pos_encoding.inside["window"]
+        both = self.windows(size)[: len(self.blocks)]
+        ways = [(windows, self.mask(windows, device), self.gather(windows, device)) for windows in both]
+        cuts, grid = [], Grid(size=both[0].window)  # the same for both
+        for layer in range(len(self.blocks)):
+            windows, mask, gather = ways[layer % 2]
+            cuts.append([Cut(windows, inside, grid, mask, layer, gather)])
+        return cuts
+
+
+def _positive(n: Any) -> Any:
+    """1 where a whole number is positive, else 0; it may be a symbol."""
+    return torch.sym_min(torch.sym_max(n, 0), 1)

@@ -1,0 +1,101 @@
+"""Published Swin checkpoints: from timm's, the original and RoPE-Swin's key layouts to ours."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from math import isqrt, prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from visionpe.backbones.shared.loading import StateDict, fit_patches, fit_pyramid
+from visionpe.encodings.rotary.rope_axial import AxialRoPE
+
+# Computed anew at every size.
+REBUILT = (".attn_mask", ".relative_position_index", ".rope_t_x", ".rope_t_y")
+# In every block of a stage, where we have one tensor a stage.
+PER_BLOCK = {"relative_position_bias_table": "rpb.table", "rope_freqs": "rope_mixed.freqs"}
+
+
+def _is_original(state: StateDict) -> bool:
+    """True for the layout of the original code and RoPE-Swin's, where a stage ends by merging; timm's begin so."""
+    marks = (*REBUILT, ".rope_freqs")
+    return "layers.0.downsample.reduction.weight" in state or any(key.endswith(marks) for key in state)
+
+
+def _as_map(table: Tensor, window: tuple[int, int]) -> Tensor:
+    """``(entries, heads)`` to ``(heads, 2 height - 1, 2 width - 1)``."""
+    own = tuple(2 * n - 1 for n in window)  # the model's own window first: it need not be square
+    side = isqrt(len(table))
+    shape = own if prod(own) == len(table) else (side, side)
+    if prod(shape) != len(table):
+        raise RuntimeError(
+            f"relative_position_bias_table of {len(table)} entries is neither of a square window nor of "
+            f"{window[0]} x {window[1]}"
+        )
+    return table.T.unflatten(1, shape)
+
+
+def _is_axial(freqs: Tensor, encoding: Any) -> bool:
+    """Whether learned frequencies ``(axes, depth, heads, pairs)`` are those that an axial encoding has anyway."""
+    part = {each.name: getattr(each, "over", each) for each in encoding.parts}.get("rope_axial")
+    if not isinstance(part, AxialRoPE) or freqs.shape[-1] != part.head_dim // 2:
+        return False
+    own = part.frequencies(0, freqs.device)[:, None]  # (axes, 1, 1, pairs)
+    return torch.allclose(freqs.to(own.dtype), own.expand_as(freqs), atol=1e-4)
+
+
+def convert(state: StateDict, model: Any) -> StateDict:
+    """Turn timm's, the original and RoPE-Swin's key layouts into ours; ours stays as it is.
+
+    A model whose ``window_fit`` nobody chose takes that of the code that the file comes from. Fixed frequencies in a
+    file are left out where they are those of the model.
+
+    Args:
+        state: Key -> tensor, as published, without wrappers.
+        model: The model of ours that will load it.
+
+    Returns:
+        A new dict in our layout.
+
+    Raises:
+        RuntimeError: If a table has no shape that a window could have.
+    """
+    original = _is_original(state)
+    if any(key.startswith("layers.") for key in state) and not model.window_fit_is_chosen:
+        model.set_window_fit("shorter_side" if original else "per_axis", chosen=False)
+    later = "layers.0.downsample.reduction.weight" in state
+    out: StateDict = {}
+    blocks: dict[tuple[int, str], dict[int, Tensor]] = defaultdict(dict)
+    for key, value in state.items():
+        if key.endswith(REBUILT):
+            continue
+        if match := re.fullmatch(rf"layers\.(\d+)\.blocks\.(\d+)\.attn\.({'|'.join(PER_BLOCK)})", key):
+            blocks[int(match[1]), match[3]][int(match[2])] = value
+            continue
+        if match := re.fullmatch(r"layers\.(\d+)\.(downsample\..+|blocks\..+)", key):
+            key = f"stages.{int(match[1]) + (later and match[2].startswith('downsample'))}.{match[2]}"
+        elif match := re.fullmatch(r"head\.(weight|bias)", key):
+            key = f"head.fc.{match[1]}"
+        elif key == "patch_embed.proj.weight" and value.ndim == 4:
+            value = fit_patches(value, model.patch_embed.patch_size)
+        out[key] = value
+    for (stage, name), values in blocks.items():
+        out |= _joined(stage, name, values, model)
+    return fit_pyramid(out, model)
+
+
+def _joined(stage: int, name: str, values: dict[int, Tensor], model: Any) -> StateDict:
+    """One tensor of our layout from those of the blocks of a stage; as they are where some are missing."""
+    target = f"stages.{stage}.pos_encoding.inside.window.{PER_BLOCK[name]}"
+    tensors = [values[i] for i in sorted(values)]
+    if stage >= len(model.stages):  # fit_pyramid judges
+        return {target: tensors[0]}
+    if len(tensors) != len(model.stages[stage].blocks) or len({t.shape for t in tensors}) > 1:
+        return {f"layers.{stage}.blocks.{i}.attn.{name}": t for i, t in values.items()}
+    if name == "relative_position_bias_table":
+        return {target: torch.stack([_as_map(t, model.stages[stage].window_size) for t in tensors])}
+    freqs = torch.stack(tensors, dim=1)  # (axes, depth, heads, pairs)
+    return {} if _is_axial(freqs, model.stages[stage].pos_encoding.inside["window"]) else {target: freqs}

@@ -1,0 +1,241 @@
+"""The parts of Swin3D: stem, attention in sparse windows, and the ways between the levels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.models import checkpoint
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+from visionpe.backbones.shared.block import EncodedAttention
+from visionpe.backbones.shared.stage_encoding import StageEncoding
+from visionpe.backbones.swin3d.level import Level, SparseCut
+from visionpe.base import Composition
+from visionpe.sparse import Neighbourhood, SparseConv, coarsen
+from visionpe.sparse.cells import grouped
+
+
+class VoxelBatchNorm(nn.BatchNorm1d):
+    """Batch norm over all voxels of a batch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and len(x) == 1:
+            raise ValueError("features: 1 voxel in the whole batch; batch norm needs 2 or more in training")
+        return super().forward(x)
+
+
+class _Inner(nn.Module):
+    """Holds a layer one name deeper, as published files do."""
+
+    def __init__(self, name: str, layer: nn.Module) -> None:
+        super().__init__()
+        setattr(self, name, layer)
+        self.layer = name
+
+    def forward(self, x: Tensor) -> Tensor:
+        return getattr(self, self.layer)(x)
+
+
+def _norm(dim: int, **factory: Any) -> _Inner:
+    return _Inner("bn", VoxelBatchNorm(dim, **factory))
+
+
+class ConvStem(nn.Module):
+    """A sparse convolution over 27 cells, batch norm, ReLU.
+
+    Args:
+        dim, dim_out: Channels.
+    """
+
+    def __init__(self, dim: int, dim_out: int, **factory: Any) -> None:
+        super().__init__()
+        self.conv_layers = nn.ModuleList([SparseConv(dim, dim_out, **factory), _norm(dim_out, **factory), nn.ReLU()])
+
+    def forward(self, x: Tensor, around: Neighbourhood) -> Tensor:
+        """``(N, dim)`` to ``(N, dim_out)``."""
+        conv, norm, act = self.conv_layers
+        return act(norm(conv(x, around)))
+
+
+class ResidualConvs(nn.Module):
+    """Two sparse convolutions beside the identity, for a stem without attention."""
+
+    def __init__(self, dim: int, **factory: Any) -> None:
+        super().__init__()
+        self.conv1, self.norm1 = SparseConv(dim, dim, **factory), _norm(dim, **factory)
+        self.conv2, self.norm2 = SparseConv(dim, dim, **factory), _norm(dim, **factory)
+
+    def forward(self, x: Tensor, around: Neighbourhood) -> Tensor:
+        """``(N, dim)`` to ``(N, dim)``."""
+        y = F.relu(self.norm1(self.conv1(x, around)))
+        return F.relu(self.norm2(self.conv2(y, around)) + x)
+
+
+class SparseAttention(EncodedAttention):
+    """Self-attention among the voxels of each window."""
+
+    def forward(self, x: Tensor, encoding: Composition, cut: SparseCut, layer: int) -> Tensor:
+        """Attend.
+
+        Args:
+            x: ``(N, dim)``.
+            encoding: What voxels are told of their positions in a window.
+            cut: The windows.
+            layer: Index of the block among those that the encoding serves.
+
+        Returns:
+            ``(N, dim)``.
+        """
+        gate = self.gate(x).sigmoid() if self.gate is not None else None
+        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim))
+        parts = [
+            self.encoded(part, encoding, pack.grid, layer=layer, mask=pack.mask)  # (windows, length, dim)
+            for part, pack in zip(cut.split(qkv), cut.packs)
+        ]
+        return self.projected(cut.join(parts), gate)
+
+
+class SparseBlock(Block):
+    """timm's pre-norm block around :class:`SparseAttention`; drop path draws one coin a voxel, as published.
+
+    Args:
+        depth: Index of the block in its stage.
+        args, kwargs: Of timm's block.
+    """
+
+    def __init__(self, *args: Any, depth: int = 0, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "attn_layer": SparseAttention}, depth=depth)
+        self.layer = depth
+
+    def forward(self, x: Tensor, encoding: StageEncoding, level: Level, cut: SparseCut) -> Tensor:
+        """``(N, dim)`` to ``(N, dim)``."""
+        inside: Any = encoding.inside["window"]
+        normed = self.norm1(x)
+        if encoding.map.at("add"):
+            normed = encoding.map.inject(normed[None], level.places, layer=self.layer)[0]
+        x = x + self.drop_path1(self.ls1(self.attn(normed, inside, cut, self.layer)))
+        x = x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+        if encoding.map.at("refine"):
+            x = encoding.map.refine(x[None], level.cells, layer=self.layer)[0]
+        return x
+
+
+class SparseBlocks(nn.Module):
+    """Blocks of one level, every other one in shifted windows, then the way to the next level.
+
+    Args:
+        blocks: The blocks.
+        encoding: What their voxels are told of positions.
+        window: Side of the windows, cells.
+        downsample: To the next level, or None.
+    """
+
+    def __init__(
+        self, blocks: Sequence[SparseBlock], encoding: StageEncoding, window: int, downsample: nn.Module | None = None
+    ) -> None:
+        super().__init__()
+        self.blocks, self.pos_encoding, self.window = nn.ModuleList(blocks), encoding, window
+        self.downsample = downsample
+        self.grad_checkpointing = False
+
+    def forward(self, x: Tensor, level: Level) -> Tensor:
+        """``(N, dim)`` to ``(N, dim)``."""
+        dtype = x.dtype
+        for i, block in enumerate(self.blocks):
+            cut = level.cut(self.window, bool(i % 2))
+            if self.grad_checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, x, self.pos_encoding, level, cut)
+            else:
+                x = block(x, self.pos_encoding, level, cut)
+        return x.to(dtype)
+
+
+class KnnDown(nn.Module):
+    """To coarser cells: the largest of the projected features of the voxels nearest to each cell's representative.
+
+    Source: Swin3D, arXiv 2304.06906, section 3.3. The search is not limited to the cell.
+
+    Args:
+        dim, dim_out: Channels.
+        stride: Cells of this level in one of the next, along each axis.
+        k: Neighbours.
+    """
+
+    def __init__(self, dim: int, dim_out: int, stride: int, k: int = 16, **factory: Any) -> None:
+        super().__init__()
+        self.stride, self.k = stride, k
+        self.norm = nn.LayerNorm(dim, **factory)
+        self.linear = nn.Linear(dim, dim_out, bias=False, **factory)
+
+    def forward(self, x: Tensor, level: Level, coarse: Level) -> Tensor:
+        """``(N, dim)`` to ``(M, dim_out)``."""
+        rows, _ = level.nearest(coarse, self.k)
+        return self.linear(self.norm(x))[rows].max(dim=1).values
+
+
+class GridDown(nn.Module):
+    """To coarser cells: the largest of the projected features of each cell's voxels.
+
+    Args:
+        dim, dim_out, stride: See :class:`KnnDown`.
+    """
+
+    def __init__(self, dim: int, dim_out: int, stride: int, **factory: Any) -> None:
+        super().__init__()
+        self.stride = stride
+        self.norm = _Inner("norm", nn.LayerNorm(dim, **factory))
+        self.linear = _Inner("linear", nn.Linear(dim, dim_out, bias=False, **factory))
+
+    def forward(self, x: Tensor, level: Level, coarse: Level) -> Tensor:
+        """``(N, dim)`` to ``(M, dim_out)``."""
+        coords = level.voxels.coords
+        corner = coords.clone()
+        corner[:, 1:] = coords[:, 1:].div(coarse.voxels.stride, rounding_mode="floor")
+        group, _ = grouped(corner)  # by first appearance, as the coarse voxels are
+        y = self.linear(self.norm(x))
+        index = group[:, None].expand_as(y)
+        out = y.new_zeros(len(coarse.voxels), y.shape[1])
+        return out.scatter_reduce(0, index, y, "amax", include_self=False)
+
+
+def coarser(level: Level, stride: int) -> Level:
+    """The next level: cells of ``stride`` of this one's, each with the signals of one of its voxels."""
+    voxels = level.voxels
+    side = voxels.stride * stride
+    coords, signals, rows = coarsen(voxels.coords, voxels.signals, side)
+    next_ = type(voxels)(voxels.features[rows], coords, signals, side)
+    return Level(next_, max(1, -(-level.cloud_size // stride)))
+
+
+class Upsample(nn.Module):
+    """From a level to the finer one: its features, interpolated from three neighbours, join those of the encoder.
+
+    Source: Swin3D, arXiv 2304.06906, section 3.4; weights fall with the distance, not with its square.
+
+    Args:
+        dim, dim_out: Channels of the coarse and of the fine level.
+        k: Neighbours.
+        blocks: Attention on the finer level, or None.
+    """
+
+    def __init__(self, dim: int, dim_out: int, k: int = 3, blocks: SparseBlocks | None = None, **factory: Any) -> None:
+        super().__init__()
+        self.k = k
+        self.linear1 = nn.Sequential(nn.LayerNorm(dim_out, **factory), nn.Linear(dim_out, dim_out, **factory))
+        self.linear2 = nn.Sequential(nn.LayerNorm(dim, **factory), nn.Linear(dim, dim_out, **factory))
+        self.block = blocks
+
+    def forward(self, x: Tensor, coarse: Level, skip: Tensor, level: Level) -> Tensor:
+        """Coarse ``(M, dim)`` and the encoder's fine ``(N, dim_out)`` to ``(N, dim_out)``."""
+        rows, distance = coarse.nearest(level, self.k)
+        weight = 1 / (distance + 1e-8)  # zero where a cloud has fewer neighbours
+        weight = (weight / weight.sum(1, keepdim=True)).to(x.dtype)
+        out = self.linear1(skip)
+        y = self.linear2(x)
+        for near, share in zip(rows.unbind(1), weight.unbind(1)):
+            out = out + y[near] * share[:, None]
+        return out if self.block is None else self.block(out, level)

@@ -1,0 +1,278 @@
+"""Swin3D's encoder: attention in windows of sparse voxels, with any encoding that reads real coordinates."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from timm.layers import calculate_drop_path_rates
+from timm.models._features import feature_take_indices
+from torch import Tensor, nn
+
+from visionpe.backbones.shared.loading import LoadsPublished, StateDict
+from visionpe.backbones.shared.pyramid import init_linear
+from visionpe.backbones.shared.stage_encoding import Inside, StageEncoding
+from visionpe.backbones.swin3d.checks import check_irregular, check_levels, check_positive, check_voxels
+from visionpe.backbones.swin3d.layers import (
+    ConvStem,
+    GridDown,
+    KnnDown,
+    ResidualConvs,
+    SparseBlock,
+    SparseBlocks,
+    coarser,
+)
+from visionpe.backbones.swin3d.level import Level
+from visionpe.backbones.swin3d.weights import Filtered, inward, load_filtered, outward, published
+from visionpe.base import PositionEncoding
+from visionpe.encodings.bias.crse import parse_signals
+from visionpe.registry import Spec
+from visionpe.sparse import Voxels
+
+
+class Swin3DTransformer(LoadsPublished):
+    """Voxels to the features of every level, or to one vector (or class scores) for each cloud.
+
+    Source: "Swin3D: A Pretrained Transformer Backbone for 3D Indoor Scene Understanding", arXiv 2304.06906. It takes
+    :class:`~visionpe.sparse.Voxels`, or a tuple ``(features, coords, signals)``, of any number of clouds of any size.
+    State dicts have the keys of the published files.
+
+    Args:
+        in_chans: Features of a voxel, for the stem.
+        num_classes: Of a linear head on the mean over each cloud; 0 for none.
+        embed_dims, depths, num_heads, window_size: Of every level; windows in cells, one number for all or one each.
+        signals: What cRSE reads: any of XYZ, RGB, NORM, joined by ``_``.
+        quant_size: Rows of cRSE's tables for a step of one cell.
+        first_down_stride: Finest voxels in a cell of the second level, along each axis; 2 at the levels after it.
+        mlp_ratio, qkv_bias: Of the blocks.
+        drop_path_rate: Of the last block, 0 to 1; it grows linearly from 0 and draws one coin a voxel, as published.
+        knn_down: Neighbours decide the features of a coarser cell, as published; else its own voxels do.
+        down_k: How many neighbours.
+        stem_transformer: The first level has attention; else two more convolutions and no window.
+        pos_encoding: See :func:`visionpe.create_encoding`; any encoding that reads real coordinates.
+        cloud_size: Side of the clouds at training in finest voxels, from which absolute encodings measure.
+        drop_rate: Dropout ahead of the head, 0 to 1.
+        global_pool: ``avg``; empty leaves the voxels of the last level as they are.
+
+    Raises:
+        ValueError: If the settings of the levels differ in number, a setting is out of range, or an encoding needs
+            tokens on a full grid.
+    """
+
+    family = "Swin3D"
+
+    def __init__(
+        self,
+        *,
+        in_chans: int = 6,
+        num_classes: int = 0,
+        embed_dims: Sequence[int] = (48, 96, 192, 384, 384),
+        depths: Sequence[int] = (2, 4, 9, 4, 4),
+        num_heads: Sequence[int] = (6, 6, 12, 24, 24),
+        window_size: int | Sequence[int] = (5, 7, 7, 7, 7),
+        signals: str = "XYZ_RGB",
+        quant_size: int = 4,
+        first_down_stride: int = 3,
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        drop_path_rate: float = 0.0,
+        knn_down: bool = True,
+        down_k: int = 16,
+        stem_transformer: bool = True,
+        pos_encoding: Spec = "crse",
+        cloud_size: int = 256,
+        drop_rate: float = 0.0,
+        global_pool: str = "avg",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        levels, self.first = len(depths), int(not stem_transformer)
+        windows = [window_size] * levels if isinstance(window_size, int) else list(window_size)
+        check_levels(embed_dims=embed_dims, depths=depths, num_heads=num_heads, window_size=windows)
+        check_positive(first_down_stride=first_down_stride, down_k=down_k, cloud_size=cloud_size)
+        check_positive(window_size=min(windows[self.first :]))
+        check_irregular(pos_encoding, self.family)
+        self.factory: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.in_chans, self.num_classes, self.global_pool = in_chans, num_classes, global_pool
+        self.embed_dims, self.depths, self.windows = tuple(embed_dims), tuple(depths), tuple(windows)
+        self.num_heads, self.quant_size, self.cloud_size = tuple(num_heads), quant_size, cloud_size
+        self.num_features = self.head_hidden_size = self.embed_dim = embed_dims[-1]
+        self.signals, self.spec = parse_signals(signals), pos_encoding
+        options = {"mlp_ratio": mlp_ratio, "qkv_bias": qkv_bias, "norm_layer": partial(nn.LayerNorm, eps=1e-5)}
+        self.block_options: dict[str, Any] = {**options, **self.factory}
+        self.strides = [1, *(first_down_stride * 2**i for i in range(levels - 1))]
+        self.feature_info = [
+            {"num_chs": dim, "reduction": stride, "module": f"layers.{max(i - self.first, 0)}"}
+            for i, (dim, stride) in enumerate(zip(embed_dims, self.strides))
+        ]
+        down = partial(KnnDown, k=down_k, **self.factory) if knn_down else partial(GridDown, **self.factory)
+        stem = ConvStem(in_chans, embed_dims[0], **self.factory)
+        self.stem_layer: nn.Module = stem
+        if self.first:
+            self.stem_layer = nn.ModuleList([stem, ResidualConvs(embed_dims[0], **self.factory)])
+            self.downsample = down(embed_dims[0], embed_dims[1], first_down_stride)
+        rates = iter(calculate_drop_path_rates(drop_path_rate, sum(depths[self.first :])))
+        self.layers = nn.ModuleList()
+        for i in range(self.first, levels):
+            step = first_down_stride if i == 0 else 2
+            next_ = down(embed_dims[i], embed_dims[i + 1], step) if i + 1 < levels else None
+            blocks = self.blocks_of(i, [next(rates) for _ in range(depths[i])], next_, first=i == self.first)
+            self.layers.append(blocks)
+        self.head_drop = nn.Dropout(drop_rate)
+        self.reset_classifier(num_classes)
+        init_linear(self)
+        self._register_state_dict_hook(outward)
+
+    def blocks_of(
+        self, level: int, rates: Sequence[float], downsample: nn.Module | None = None, *, first: bool = False
+    ) -> SparseBlocks:
+        """Blocks of a level, one for each rate of drop path, with an encoding of their own."""
+        dim, heads, side = self.embed_dims[level], self.num_heads[level], self.windows[level]
+        size = (max(1, -(-self.cloud_size // self.strides[level])),) * 3
+        encoding = StageEncoding(
+            self.spec,
+            dim=dim,
+            num_heads=heads,
+            depth=len(rates),
+            grid_size=size,
+            kinds={"window": Inside(dim, heads, len(rates), (side,) * 3)},
+            first=first,
+            signals="_".join(self.signals),
+            quant_size=self.quant_size,
+            **self.factory,
+        )
+        options = self.block_options
+        blocks = [SparseBlock(dim, heads, depth=i, drop_path=rate, **options) for i, rate in enumerate(rates)]
+        return SparseBlocks(blocks, encoding, side, downsample)
+
+    def encode(self, x: Any, stop: int | None = None) -> list[tuple[Tensor, Level]]:
+        """Features ``(N, dim)`` of every level up to ``stop``, the finest first, and the level."""
+        voxels = check_voxels(x, self.in_chans, self.signals)
+        level, y, out = Level(voxels, self.cloud_size), voxels.features, []
+        stem: Any = self.stem_layer
+        if self.first:
+            y = stem[1](stem[0](y, level.around), level.around).to(y.dtype)
+            out.append((y, level))
+            y, level = self._down(self.downsample, y, level)
+        else:
+            y = stem(y, level.around).to(y.dtype)
+        layers: list[Any] = list(self.layers)
+        if (encoding := layers[0].pos_encoding.map).at("add"):
+            y = encoding.add(y[None], level.places)[0]
+        for layer in layers:
+            y = layer(y, level)
+            out.append((y, level))
+            if layer.downsample is None or (stop is not None and len(out) > stop):
+                break
+            y, level = self._down(layer.downsample, y, level)
+        return out
+
+    @staticmethod
+    def _down(downsample: Any, x: Tensor, level: Level) -> tuple[Tensor, Level]:
+        coarse = coarser(level, downsample.stride)
+        return downsample(x, level, coarse).to(x.dtype), coarse
+
+    def forward_features(self, x: Any) -> Voxels:
+        """Voxels to those of the last level."""
+        y, level = self.encode(x)[-1]
+        return level.holding(y)
+
+    def forward_head(self, x: Voxels, pre_logits: bool = False) -> Tensor:
+        """Voxels of the last level to class scores ``(clouds, num_classes)``, or to the mean of each cloud."""
+        count = torch.bincount(x.cloud)[:, None].clamp(min=1)
+        mean = x.features.new_zeros(len(count), x.features.shape[1]).index_add(0, x.cloud, x.features) / count
+        return mean if pre_logits else self.head(self.head_drop(mean))
+
+    def forward(self, x: Any) -> Any:
+        """Voxels to class scores ``(clouds, num_classes)``; with ``num_classes=0`` to the mean of each cloud."""
+        features = self.forward_features(x)
+        return self.forward_head(features) if self.global_pool else features
+
+    def forward_intermediates(
+        self,
+        x: Any,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> Any:
+        """Voxels of the levels, in timm's manner.
+
+        Args:
+            x: Voxels.
+            indices: The last n levels if an int, these levels if a sequence, all if None.
+            norm, output_fmt: Have no effect: there is no final norm, and voxels have no layout.
+            stop_early: Compute no level after the last one asked for.
+            intermediates_only: Leave the final voxels out.
+
+        Returns:
+            ``(final voxels, list of voxels)``, or the list alone. Features are those ahead of the next level.
+        """
+        wanted, last = feature_take_indices(len(self.feature_info), indices)
+        levels = [level.holding(y) for y, level in self.encode(x, last if stop_early else None)]
+        taken = [each for i, each in enumerate(levels) if i in wanted]
+        return taken if intermediates_only else (levels[-1], taken)
+
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Drop the levels after the last one asked for, and the head."""
+        wanted, last = feature_take_indices(len(self.feature_info), indices)
+        self.layers = self.layers[: max(last + 1 - self.first, 1)]
+        last_layer: Any = self.layers[-1]
+        last_layer.downsample = None
+        if prune_head:
+            self.reset_classifier(0, "")
+        return wanted
+
+    def get_classifier(self) -> nn.Module:
+        return self.head
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A new head, or none with 0."""
+        self.num_classes = num_classes
+        self.global_pool = self.global_pool if global_pool is None else global_pool
+        self.head: nn.Module = nn.Identity()
+        if num_classes:
+            self.head = nn.Linear(self.num_features, num_classes, **self.factory)
+        init_linear(self.head)
+
+    @torch.jit.ignore
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        for each in self.modules():
+            if isinstance(each, SparseBlocks):
+                each.grad_checkpointing = enable
+
+    @torch.jit.ignore
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that weight decay should leave alone."""
+        encodings = [(name, each) for name, each in self.named_modules() if isinstance(each, PositionEncoding)]
+        return {f"{name}.{key}" for name, each in encodings for key in each.no_weight_decay()}
+
+    @torch.jit.ignore
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Layers by depth, for layer-wise learning-rate decay; positions of a level belong to its beginning."""
+        last: tuple[str, Any] = (r"^(?:upsamples|classifier|head)", (99999,))
+        if coarse:
+            return {"stem": r"^(?:stem_layer|downsample)", "blocks": [(r"^layers\.(\d+)", None), last]}
+        blocks = [
+            (r"^layers\.(\d+)\.pos_encoding", (0,)),
+            (r"^layers\.(\d+)\.blocks\.(\d+)", None),
+            (r"^layers\.(\d+)\.downsample", (99998,)),
+            last,
+        ]
+        return {"stem": r"^(?:stem_layer|downsample)", "blocks": blocks}
+
+    def convert_state(self, state: StateDict) -> StateDict:
+        return published(state, self)
+
+    def to_modules(self, state: StateDict) -> StateDict:
+        return inward(state, self)
+
+    def load_filtered(self, checkpoint: Any, *, skip_first_conv: bool = True) -> Filtered:
+        """Load what fits of pre-trained weights, as the authors do to fine-tune: see :func:`load_filtered`."""
+        return load_filtered(self, checkpoint, skip_first_conv=skip_first_conv)

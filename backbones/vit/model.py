@@ -1,0 +1,246 @@
+"""Plain vision transformer in which the position encoding is a part you can swap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from timm.layers import PatchDropoutWithIndices
+from timm.models import checkpoint
+from timm.models._features import feature_take_indices
+from timm.models.vision_transformer import VisionTransformer as TimmVisionTransformer
+from torch import Tensor
+
+from visionpe.backbones.shared.block import EncodedBlock
+from visionpe.backbones.shared.loading import LoadsPublished, StateDict
+from visionpe.backbones.shared.patches import AdaptivePatchEmbed
+from visionpe.backbones.vit.weights import convert
+from visionpe.base import Composition, PositionEncoding
+from visionpe.grid import Grid
+from visionpe.registry import Spec, create_encodings
+
+
+class VisionTransformer(LoadsPublished, TimmVisionTransformer):
+    """timm's ViT with any position encoding, at any height and width that the patch divides.
+
+    Everything but the positions is timm's: the constructor's keywords, pooling, head, feature extraction. Prefix
+    tokens (class, register) get no position.
+
+    Args:
+        pos_encoding: A name (``"rope_mixed"``), several (``"rope_mixed+ape"``), a dict with options
+            (``{"name": "rope_mixed", "theta": 10}``), or a list of those.
+        img_size: Height and width in pixels at which the model is or was trained. Any other size runs too; policies
+            measure from this one.
+        patch_size: In pixels.
+        init_values: Initial LayerScale; 0 for none. Default 1e-4, as in DeiT-III and RoPE-ViT.
+        kwargs: timm's own (``embed_dim depth num_heads mlp_ratio num_classes class_token reg_tokens global_pool
+            qk_norm drop_path_rate patch_drop_rate dynamic_img_pad ...``).
+
+    Raises:
+        ValueError: If ``pos_encoding`` is unknown, cannot work here, or an option is not one of the encoding's.
+    """
+
+    family = "ViT"
+    # Whether tokens are a sequence with room for prefix tokens, or a map.
+    is_sequence = True
+
+    def __init__(
+        self,
+        *,
+        pos_encoding: Spec = "none",
+        img_size: int | tuple[int, int] = 224,
+        patch_size: int | tuple[int, int] = 16,
+        init_values: float = 1e-4,
+        patch_drop_rate: float = 0.0,
+        embed_layer: Callable[..., Any] = AdaptivePatchEmbed,
+        block_fn: Callable[..., Any] = EncodedBlock,
+        **kwargs: Any,
+    ) -> None:
+        if kwargs.pop("pos_embed", None) is not None:
+            raise ValueError(
+                "pos_embed is timm's keyword; here positions are chosen by pos_encoding='ape' and the like"
+            )
+        for moot in ("dynamic_img_size", "no_embed_class"):  # always so here
+            kwargs.pop(moot, None)
+        super().__init__(
+            img_size=img_size,
+            patch_size=patch_size,
+            init_values=init_values,
+            pos_embed="none",
+            no_embed_class=True,
+            dynamic_img_size=True,
+            embed_layer=embed_layer,
+            block_fn=block_fn,
+            **kwargs,
+        )
+        self.num_heads = self.blocks[0].attn.num_heads
+        parts = create_encodings(
+            pos_encoding,
+            dim=self.embed_dim,
+            num_heads=self.num_heads,
+            depth=len(self.blocks),
+            grid_size=self.patch_embed.grid_size,
+            **({} if self.num_prefix_tokens else {"prefix_slots": 0}),
+            device=kwargs.get("device"),
+            dtype=kwargs.get("dtype"),
+        )
+        self.pos_encoding = Composition(parts)
+        if patch_drop_rate:
+            for part in parts:
+                if not part.takes_coords:
+                    raise ValueError(
+                        f"pos_encoding={part.name!r} needs the full map of tokens, patch_drop_rate={patch_drop_rate} "
+                        "leaves holes in it; allowed: 0"
+                    )
+            self.patch_drop = PatchDropoutWithIndices(patch_drop_rate, num_prefix_tokens=self.num_prefix_tokens)
+
+    def _embed(self, x: Tensor) -> tuple[Tensor, Grid]:
+        """Images ``(B, C, H, W)`` to tokens ``(B, N, dim)`` and where they stand."""
+        x = self.patch_embed(x)  # (B, height, width, dim)
+        grid = Grid(size=(x.shape[1], x.shape[2]), prefix=self.num_prefix_tokens)
+        x = self.pos_encoding.add(x.flatten(1, 2), grid)
+        prefix = [t.expand(len(x), -1, -1) for t in (self.cls_token, self.reg_token) if t is not None]
+        x = self.pos_drop(torch.cat([*prefix, x], dim=1) if prefix else x)
+        if isinstance(self.patch_drop, PatchDropoutWithIndices):
+            x, kept = self.patch_drop(x)
+            if kept is not None:
+                grid = Grid(grid.size, grid.prefix, coords=grid.positions(device=x.device)[kept])
+        return self.norm_pre(x), grid
+
+    def _block(self, index: int, x: Tensor, grid: Grid, attn_mask: Tensor | None) -> Tensor:
+        block = self.blocks[index]
+        if self.grad_checkpointing and not torch.jit.is_scripting():
+            x = checkpoint(block, x, self.pos_encoding, grid, attn_mask)
+        else:
+            x = block(x, self.pos_encoding, grid, attn_mask)
+        return self.pos_encoding.refine(x, grid, layer=index)
+
+    def forward_features(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+        """Images ``(B, C, H, W)`` to normed tokens ``(B, N, dim)``, prefix tokens first."""
+        x, grid = self._embed(x)
+        for index in range(len(self.blocks)):
+            x = self._block(index, x, grid, attn_mask)
+        return self._final(x)
+
+    def _final(self, x: Tensor) -> Tensor:
+        """What follows the last block."""
+        return self.norm(x)
+
+    def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
+        """Images ``(B, C, H, W)`` to logits ``(B, num_classes)``."""
+        return self.forward_head(self.forward_features(x, attn_mask))
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        return_prefix_tokens: bool = False,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+        output_dict: bool = False,
+        attn_mask: Tensor | None = None,
+    ) -> Any:
+        """Features between the blocks, in timm's manner.
+
+        Args:
+            x: Images ``(B, C, H, W)``.
+            indices: The last n blocks if an int, these blocks if a sequence, all if None.
+            return_prefix_tokens: Give ``(map, prefix tokens)`` pairs.
+            norm: Apply the final norm to each.
+            stop_early: Run no block after the last one asked for.
+            output_fmt: ``NCHW`` or ``NLC``.
+            intermediates_only: Leave the final features out.
+            output_dict: Give a dict of ``image_features``, ``image_intermediates`` and, if asked for,
+                ``image_intermediates_prefix``.
+            attn_mask: As in :meth:`forward`.
+
+        Returns:
+            ``(final tokens, list of features)``, the list alone, or the dict.
+
+        Raises:
+            ValueError: If ``output_fmt`` is neither.
+        """
+        if output_fmt not in ("NCHW", "NLC"):
+            raise ValueError(f"output_fmt={output_fmt!r} is unknown; allowed: NCHW, NLC")
+        wanted, last = feature_take_indices(len(self.blocks), indices)
+        x, grid = self._embed(x)
+        features, prefixes = [], []
+        for index in range(last + 1 if stop_early else len(self.blocks)):
+            x = self._block(index, x, grid, attn_mask)
+            if index in wanted:
+                feature, prefix = self._feature(x, grid, norm=norm, as_map=output_fmt == "NCHW")
+                features.append(feature)
+                prefixes.append(prefix)
+        has_prefix = bool(self.num_prefix_tokens)
+        if output_dict:
+            result: dict[str, Any] = {"image_intermediates": features}
+            if return_prefix_tokens and has_prefix:
+                result["image_intermediates_prefix"] = prefixes
+            return result if intermediates_only else result | {"image_features": self._final(x)}
+        outputs = list(zip(features, prefixes)) if return_prefix_tokens and self.is_sequence else features
+        return outputs if intermediates_only else (self._final(x), outputs)
+
+    def _feature(self, x: Tensor, grid: Any, *, norm: bool, as_map: bool) -> tuple[Tensor, Tensor | None]:
+        """Tokens after a block as a feature, a map or a sequence, and the prefix tokens apart.
+
+        Raises:
+            ValueError: If a map is asked for and patches were dropped.
+        """
+        if as_map and not grid.dense:
+            raise ValueError("output_fmt='NCHW' needs every patch; use 'NLC' where patch_drop_rate drops some")
+        x = self.norm(x) if norm else x
+        feature, prefix = x[:, grid.prefix :], x[:, : grid.prefix]
+        if as_map:
+            feature = feature.transpose(1, 2).unflatten(2, grid.size).contiguous()
+        return feature, prefix
+
+    def set_input_size(
+        self, img_size: tuple[int, int] | None = None, patch_size: tuple[int, int] | None = None
+    ) -> None:
+        """Change the nominal size and the patch; tables per position are resized, policies keep the trained size."""
+        super().set_input_size(img_size=img_size, patch_size=patch_size)
+        self._set_input_grid(self.patch_embed.grid_size)
+
+    def _set_input_grid(self, grid_size: tuple[int, int]) -> None:
+        for part in self.pos_encoding.parts:
+            part.set_input_grid(grid_size)
+
+    @torch.jit.ignore
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that weight decay should leave alone."""
+        return {"cls_token", "reg_token", *(f"pos_encoding.{k}" for k in self.pos_encoding.no_weight_decay())}
+
+    @torch.jit.ignore
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Layers by depth, for layer-wise learning-rate decay; positions belong to the stem."""
+        return {
+            "stem": r"^cls_token|reg_token|pos_encoding|patch_embed|norm_pre",
+            "blocks": [(r"^blocks\.(\d+)", None), (r"^norm", (99999,))],
+        }
+
+    def load_pretrained(self, checkpoint_path: str, prefix: str = "") -> None:
+        """Load an original JAX checkpoint (``.npz``)."""
+        reader = TimmVisionTransformer(
+            img_size=self.patch_embed.img_size,
+            patch_size=self.patch_embed.patch_size,
+            embed_dim=self.embed_dim,
+            depth=len(self.blocks),
+            num_heads=self.num_heads,
+            num_classes=self.num_classes,
+            mlp_ratio=self.blocks[0].mlp.fc1.out_features / self.embed_dim,
+        )
+        reader.load_pretrained(checkpoint_path, prefix)
+        self.load_state_dict(reader.state_dict())
+
+    def set_trained_size(self, img_size: tuple[int, int], patch_size: tuple[int, int]) -> None:
+        for part in self.pos_encoding.modules():  # an encoding may stand over another
+            if isinstance(part, PositionEncoding):
+                part.grid_size = tuple(s // p for s, p in zip(img_size, patch_size))
+        if isinstance(self.patch_embed, AdaptivePatchEmbed):
+            self.patch_embed.set_trained_size(img_size, patch_size)
+
+    def convert_state(self, state: StateDict) -> StateDict:
+        return convert(state, self)

@@ -1,0 +1,275 @@
+"""Plain vision transformer with attention in windows and a few global blocks: ViTDet's backbone, SAM's image encoder.
+
+The tokens stay a map ``(B, height, width, dim)`` from the patch embedding to the last block, so that blocks can cut it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from timm.models import checkpoint
+from torch import Tensor, nn
+
+from visionpe.backbones.shared.block import Cut, Padding, WindowBlock
+from visionpe.backbones.shared.loading import StateDict
+from visionpe.backbones.shared.stage_encoding import Inside, StageEncoding
+from visionpe.backbones.shared.windows import Whole, Windows
+from visionpe.backbones.vit.model import VisionTransformer
+from visionpe.backbones.vit.weights import take_policy
+from visionpe.backbones.vitdet.blocks import ResidualWindowBlock, neck
+from visionpe.backbones.vitdet.weights import convert, read_pickle
+from visionpe.cache import TableCache
+from visionpe.checks import check_choice
+from visionpe.grid import Grid
+from visionpe.registry import Spec, parse_spec
+
+NUM_GLOBAL = 4
+
+
+def spread(depth: int) -> tuple[int, ...]:
+    """Indices of the global blocks: four evenly spaced, the last block being one, and fewer in a shallow model."""
+    count = max(1, min(NUM_GLOBAL, depth // 2))
+    return tuple(depth * (i + 1) // count - 1 for i in range(count))
+
+
+def _pair(value: int | Sequence[int], what: str) -> tuple[int, int]:
+    first, second = (value, value) if isinstance(value, int) else tuple(value)
+    if min(first, second) < 0 or (first == 0) != (second == 0):
+        raise ValueError(f"{what}={value!r} is no size; allowed: a positive integer, two, or 0")
+    return first, second
+
+
+class WindowedVisionTransformer(VisionTransformer):
+    """ViT whose blocks attend inside windows, but for a few that see the whole map, with any position encoding.
+
+    Parts of the encoding that act on tokens are built once, for the map at ``pretrain_img_size``. Parts that act in
+    attention are built once for the global blocks and once for those with windows, which see positions inside these.
+
+    Any height and width runs; what the patch does not divide is padded with zeros below and right. Features and
+    :meth:`forward_features` are maps ``(B, channels, height, width)`` at the stride of the patch. As published, the
+    last block is followed by no norm (``norm`` is one with ``fc_norm=False``); with ``global_pool="avg"`` the
+    classifier has its own, ``fc_norm``, after pooling.
+
+    Args:
+        pos_encoding: See :class:`~visionpe.backbones.vit.model.VisionTransformer`. An ``abswin`` gets the
+            model's window.
+        img_size: Height and width in pixels at which the model is or was trained; policies of the global blocks
+            measure from it.
+        pretrain_img_size: The same for tables that are added to tokens: ViTDet keeps that of its pretraining, in
+            bicubic resize without antialiasing. Loading takes the size of the file's table.
+        window_size: Side or sides of a window in tokens; 0 for none, all blocks are then global.
+        global_blocks: Indices of the blocks that see the whole map; default four evenly spaced.
+        residual_blocks: Indices of the blocks that end in convolutions.
+        padding: What windows beyond the map hold, see :class:`~visionpe.backbones.shared.block.WindowAttention`.
+            Default ``mask``; on loading files of ViTDet or SAM, which were trained with it, ``tokens``.
+        neck_channels: Width of SAM's neck after the last block; default none.
+        norm_eps: Of the norms in the blocks. Published models have 1e-6; timm's ``samvit_*`` has 1e-5.
+        init_values: Initial LayerScale; 0 for none.
+        kwargs: timm's own (``patch_size embed_dim depth num_heads mlp_ratio num_classes global_pool fc_norm ...``).
+
+    Raises:
+        ValueError: If ``pos_encoding`` is unknown or cannot work here, an index is of no block, or prefix tokens,
+            token pooling or dropped patches are asked for.
+    """
+
+    family = "ViTDet"
+    is_sequence = False
+
+    def __init__(
+        self,
+        *,
+        pos_encoding: Spec = "decomposed+ape",
+        img_size: int | tuple[int, int] = 1024,
+        patch_size: int | tuple[int, int] = 16,
+        pretrain_img_size: int | tuple[int, int] = 224,
+        depth: int = 12,
+        window_size: int | tuple[int, int] = 14,
+        global_blocks: Sequence[int] | None = None,
+        residual_blocks: Sequence[int] = (),
+        padding: Padding | None = None,
+        neck_channels: int | None = None,
+        norm_eps: float = 1e-6,
+        init_values: float = 0.0,
+        global_pool: str = "avg",
+        class_token: bool = False,
+        reg_tokens: int = 0,
+        patch_drop_rate: float = 0.0,
+        dynamic_img_pad: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        for name, value in (("class_token", class_token), ("reg_tokens", reg_tokens)):
+            if value:
+                raise ValueError(
+                    f"{name}={value!r}: tokens of windowed blocks are a map, which has no place for prefix tokens; "
+                    f"allowed: {type(value)()!r}, or a vit_* model"
+                )
+        if patch_drop_rate:
+            raise ValueError(f"patch_drop_rate={patch_drop_rate} would leave holes in the windows; allowed: 0")
+        if padding is not None:
+            check_choice("padding", padding, Padding)
+        window = _pair(window_size, "window_size")
+        globals_ = tuple(range(depth)) if not any(window) else spread(depth) if global_blocks is None else global_blocks
+        for name, indices in (("global_blocks", globals_), ("residual_blocks", residual_blocks)):
+            if any(i not in range(depth) for i in indices):
+                raise ValueError(f"{name}={tuple(indices)}: allowed are blocks 0 to {depth - 1}")
+        _check_pool(global_pool)
+
+        def block(*args: Any, depth: int, norm_layer: Callable[..., nn.Module], **options: Any) -> WindowBlock:
+            cls = ResidualWindowBlock if depth in residual_blocks else WindowBlock
+            norm_layer = partial(norm_layer, eps=norm_eps)
+            return cls(*args, depth=depth, norm_layer=norm_layer, padding=padding or "mask", **options)
+
+        super().__init__(
+            pos_encoding="none",
+            img_size=img_size,
+            patch_size=patch_size,
+            depth=depth,
+            init_values=init_values,
+            global_pool=global_pool,
+            class_token=False,
+            dynamic_img_pad=dynamic_img_pad,
+            block_fn=block,
+            **kwargs,
+        )
+        factory = {key: kwargs.get(key) for key in ("device", "dtype")}
+        self.window_size, self.padding_is_chosen, self.cache = window, padding is not None, TableCache()
+        self.global_blocks = tuple(sorted(globals_))
+        windowed = [i for i in range(depth) if i not in self.global_blocks]
+        self.places = {i: ("whole", n) for n, i in enumerate(self.global_blocks)}  # block: kind, index among those
+        self.places |= {i: ("window", n) for n, i in enumerate(windowed)}
+        kinds = {
+            "whole": Inside(self.embed_dim, self.num_heads, len(self.global_blocks), self.patch_embed.grid_size),
+            "window": Inside(self.embed_dim, self.num_heads, len(windowed), window),
+        }
+        pretrained = zip(_pair(pretrain_img_size, "pretrain_img_size"), self.patch_embed.patch_size)
+        self.pos_encoding: StageEncoding = StageEncoding(
+            _with_window(pos_encoding, window),
+            dim=self.embed_dim,
+            num_heads=self.num_heads,
+            depth=depth,
+            grid_size=tuple(max(1, side // patch) for side, patch in pretrained),
+            kinds={kind: its for kind, its in kinds.items() if its.depth},
+            attention_window=window if all(window) else None,
+            **factory,
+        )
+        take_policy(self.pos_encoding.map.parts, "bicubic")
+        self.neck: nn.Module = nn.Identity()
+        if neck_channels:
+            self.neck, self.norm, self.fc_norm = (
+                neck(self.embed_dim, neck_channels, **factory),
+                nn.Identity(),
+                nn.Identity(),
+            )
+            self.num_features = self.head_hidden_size = neck_channels
+            self.reset_classifier(self.num_classes)
+        for info in self.feature_info:
+            info["num_chs_norm"] = self.num_features
+
+    @property
+    def padding(self) -> Padding:
+        """What windows beyond the map hold."""
+        return self.blocks[0].attn.padding
+
+    @padding.setter
+    def padding(self, padding: Padding) -> None:
+        for block in self.blocks:
+            block.attn.padding = padding
+
+    def windows(self, size: tuple[int, int]) -> Windows:
+        """How blocks with windows cut a map of this size."""
+        return Windows(size, self.window_size)
+
+    def _cuts(self, size: tuple[int, int], device: torch.device) -> list[list[Cut]]:
+        """How each block cuts a map of this size."""
+        ways: dict[str, tuple[Windows, Grid, Tensor | None]] = {"whole": (Whole(size, size), Grid(size=size), None)}
+        if "window" in self.pos_encoding.inside:
+            windows, mask = self.windows(size), None
+            if windows.masks and self.padding == "mask":
+                mask = self.cache.get((windows, device), lambda: windows.additive(device))
+            ways["window"] = (windows, Grid(size=windows.window), mask)
+        cuts = []
+        for index in range(len(self.blocks)):
+            kind, layer = self.places[index]
+            windows, grid, mask = ways[kind]
+            cuts.append([Cut(windows, self.pos_encoding.inside[kind], grid, mask, layer)])
+        return cuts
+
+    def _embed(self, x: Tensor) -> tuple[Tensor, list[list[Cut]]]:
+        """Images ``(B, C, H, W)`` to the map of tokens ``(B, height, width, dim)`` and how blocks cut it."""
+        x = self.patch_embed(x)
+        size = (x.shape[1], x.shape[2])
+        if self.pos_encoding.map.at("add"):
+            x = self.pos_encoding.map.add(x.flatten(1, 2), Grid(size=size)).unflatten(1, size)
+        return self.norm_pre(self.pos_drop(x)), self._cuts(size, x.device)
+
+    def _block(self, index: int, x: Tensor, cuts: list[list[Cut]], attn_mask: Tensor | None) -> Tensor:
+        if attn_mask is not None:
+            raise ValueError("attn_mask is of all pairs, which windows do not have; allowed: None")
+        arguments = (x, self.pos_encoding.map, cuts[index])
+        if self.grad_checkpointing and not torch.jit.is_scripting():
+            return checkpoint(self.blocks[index], *arguments)
+        return self.blocks[index](*arguments)
+
+    def _final(self, x: Tensor) -> Tensor:
+        """The last map ``(B, height, width, dim)`` to what the head gets, ``(B, num_features, height, width)``."""
+        return self.neck(self.norm(x).permute(0, 3, 1, 2))
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Maps ``(B, num_features, height, width)`` to logits ``(B, num_classes)``, or to pooled features."""
+        return super().forward_head(x.permute(0, 2, 3, 1).flatten(1, 2), pre_logits=pre_logits)
+
+    def _feature(self, x: Tensor, grid: Any, *, norm: bool, as_map: bool) -> tuple[Tensor, None]:
+        """The map after a block; ``norm`` applies what follows the last block, the neck included."""
+        feature = self._final(x) if norm else x.permute(0, 3, 1, 2)  # (B, channels, height, width)
+        return (feature.contiguous() if as_map else feature.flatten(2).transpose(1, 2)), None
+
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Drop the blocks after the last one asked for, the final norm or neck, and the classifier."""
+        if prune_norm:
+            self.neck, self.num_features = nn.Identity(), self.embed_dim
+            for info in self.feature_info:
+                info["num_chs_norm"] = self.embed_dim
+        return super().prune_intermediate_layers(indices, prune_norm=prune_norm, prune_head=prune_head)
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A new classifier, or none with 0."""
+        _check_pool(global_pool)
+        super().reset_classifier(num_classes, global_pool)
+        if num_classes and self.num_features != self.embed_dim:
+            weight = self.patch_embed.proj.weight
+            self.head = nn.Linear(self.num_features, num_classes, device=weight.device, dtype=weight.dtype)
+            self.head.train(self.training)
+
+    def _set_input_grid(self, grid_size: tuple[int, int]) -> None:
+        # Tables of the tokens stay at the size of the pretraining, those of the windows at theirs.
+        for part in self.pos_encoding.inside["whole"].parts:
+            part.set_input_grid(grid_size)
+
+    def load_pretrained(self, checkpoint_path: str, prefix: str = "") -> None:
+        """Load a file of detectron2 (``.pkl``) or an original JAX checkpoint (``.npz``)."""
+        if str(checkpoint_path).endswith(".pkl"):
+            self.load_state_dict(read_pickle(checkpoint_path))
+        else:
+            super().load_pretrained(checkpoint_path, prefix)
+
+    def set_trained_size(self, img_size: tuple[int, int], patch_size: tuple[int, int]) -> None:
+        """Nothing: policies measure from the size of the file's table, which :meth:`convert_state` takes over."""
+
+    def convert_state(self, state: StateDict) -> StateDict:
+        return convert(state, self)
+
+
+def _check_pool(global_pool: str | None) -> None:
+    if global_pool == "token":
+        raise ValueError("global_pool='token' needs a class token; allowed: avg, max, avgmax, map, prr or empty")
+
+
+def _with_window(spec: Spec, window: tuple[int, int]) -> list[dict[str, Any]]:
+    """The specification, in which abswin has the window of the model unless it names its own."""
+    own = {"abswin": {"window": window}} if all(window) else {}
+    return [{"name": name, **own.get(name, {}), **options} for name, options in parse_spec(spec)]

@@ -1,0 +1,184 @@
+"""Published checkpoints of windowed ViTs: from detectron2's, SAM's, MAE's and timm's key layouts to ours."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from visionpe.backbones.shared.loading import StateDict, fit_patches, unwrapped
+from visionpe.backbones.vit.weights import split_table
+
+# Of what a file holds, only the backbone is read.
+PREFIXES = ("backbone.net.", "image_encoder.")
+# Of MAE's pretraining, and prefix tokens, which a map has no place for.
+DROPPED = ("cls_token", "reg_token", "mask_token", "decoder_")
+RENAMED = {
+    ".mlp.lin": ".mlp.fc",
+    ".gamma_1": ".ls1.gamma",
+    ".gamma_2": ".ls2.gamma",
+    "head.fc.": "head.",
+    "neck.weight": "norm.weight",  # timm's name of the final norm
+    "neck.bias": "norm.bias",
+}
+TABLE = "pos_encoding.map.ape.table"
+OWN = ("pos_encoding.map.", "pos_encoding.inside.")
+AXES = {"rel_pos_h": "height_table", "rel_pos_w": "width_table"}
+# What files of backbones lack starts as initialised.
+ADDED = ("pos_encoding.", "neck.", "fc_norm.", "norm.", "head.")
+
+
+def convert(state: StateDict, model: Any) -> StateDict:
+    """Turn the key layouts of detectron2, SAM, MAE and timm's ViT and samvit into ours; ours stays as it is.
+
+    Of a whole detector or segmenter the backbone is taken. Prefix tokens are dropped, and with them a classifier that
+    reads them. What a file lacks (positions, convolutions after the blocks, neck, classifier) starts as initialised;
+    a neck, final norm or classifier that the model lacks is dropped, unless a classifier would go without its norm.
+
+    The absolute table keeps the size of the file's, from which it is resized on the fly. Files with relative tables
+    come from models whose windows are padded with zero tokens: where nobody chose the padding, the model does so too.
+
+    Args:
+        state: Key -> tensor, as published, without wrappers.
+        model: The model of ours that will load it.
+
+    Returns:
+        A new dict in our layout.
+
+    Raises:
+        RuntimeError: If a table has no shape that the model's tokens could have, or the file has other global blocks.
+    """
+    prefix = next((p for p in PREFIXES if any(key.startswith(p) for key in state)), "")
+    state = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
+    if any(key.startswith(OWN) for key in state):
+        _take_size(model, state.get(TABLE))
+        return state
+
+    out: StateDict = {}
+    relative: dict[str, dict[int, Tensor]] = {name: {} for name in AXES}
+    for key, value in state.items():
+        for theirs, ours in RENAMED.items():
+            key = key.replace(theirs, ours)
+        name = key.rsplit(".", 1)[-1]
+        if name in AXES:
+            relative[name][int(key.split(".")[1])] = value
+        elif key == "patch_embed.proj.weight" and value.ndim == 4:
+            out[key] = fit_patches(value, model.patch_embed.patch_size)
+        elif key == "pos_embed":
+            out[TABLE] = _table(value)
+        elif key.startswith("pos_encoding."):
+            out.update(_of_plain_vit(key.split(".", 1)[1], value, model))
+        elif not key.startswith(DROPPED):
+            out[key] = value
+    out.update(_relative(relative, model))
+    _take_size(model, out.get(TABLE))
+    if relative["rel_pos_h"] and not model.padding_is_chosen:
+        model.padding = "tokens"
+    return _completed(out, model, reads_token="cls_token" in state and "fc_norm.weight" not in state)
+
+
+def _table(table: Tensor) -> Tensor:
+    """``(1, N, dim)`` with or without the slot of a class token, or ``(1, height, width, dim)``, to the map."""
+    return table[0] if table.ndim == 4 else split_table(table, (0, 0), 1)[1]
+
+
+def _take_size(model: Any, table: Tensor | None) -> None:
+    """Give the absolute table of the model the size of the file's, so that nothing is lost in resizing."""
+    if table is None or table.ndim != 3:
+        return
+    for part in model.pos_encoding.map.parts:
+        if part.name == "ape" and table.shape[:2] != part.table.shape[:2]:
+            part.set_input_grid(table.shape[:2])
+            part.grid_size = tuple(table.shape[:2])
+
+
+def _relative(tables: Mapping[str, dict[int, Tensor]], model: Any) -> StateDict:
+    """The relative tables of the blocks, ``(2 n - 1, head_dim)`` each, stacked by the kind of block."""
+    out: StateDict = {}
+    for theirs, ours in AXES.items():
+        kinds: dict[str, list[Tensor]] = {}
+        for block, table in sorted(tables[theirs].items()):
+            kinds.setdefault(model.places.get(block, ("whole", 0))[0], []).append(table)
+        for kind, rows in kinds.items():
+            lengths = sorted({len(table) for table in rows})
+            if len(lengths) > 1:
+                raise RuntimeError(
+                    f"{theirs} of the {'global' if kind == 'whole' else kind} blocks has lengths {lengths}: "
+                    f"the file's global blocks are not global_blocks={model.global_blocks}"
+                )
+            out[f"pos_encoding.inside.{kind}.decomposed.{ours}"] = torch.stack(rows)
+    return out
+
+
+def _of_plain_vit(key: str, value: Tensor, model: Any) -> StateDict:
+    """What a ViT of ours holds for all its blocks: for the map, or shared out among the kinds of blocks."""
+    own = model.state_dict()
+    if f"pos_encoding.map.{key}" in own:
+        return {f"pos_encoding.map.{key}": value}
+    out: StateDict = {}
+    for kind in model.pos_encoding.inside:
+        name = f"pos_encoding.inside.{kind}.{key}"
+        if name in own:
+            blocks = [i for i, (its, _) in model.places.items() if its == kind]
+            count = len(model.places)
+            axes = [a for a, n in enumerate(value.shape) if n == count and own[name].shape[a] == len(blocks)]
+            out[name] = value.index_select(axes[0], torch.tensor(blocks, device=value.device)) if axes else value
+    return out or {f"pos_encoding.{key}": value}
+
+
+def _completed(out: StateDict, model: Any, *, reads_token: bool) -> StateDict:
+    """The file with what it lacks and without what the model lacks."""
+    own = model.state_dict()
+    if reads_token or not any(key.startswith("head.") for key in own):
+        out = {key: value for key, value in out.items() if not key.startswith("head.")}
+    classifies = any(key.startswith("head.") for key in out)
+    for part in ("neck.", "norm.", "fc_norm."):
+        if not classifies and not any(key.startswith(part) for key in own):
+            out = {key: value for key, value in out.items() if not key.startswith(part)}
+    if "patch_embed.proj.weight" not in out:  # no ViT: the refusal should name what is missing
+        return out
+    if not classifies and any(key.startswith("head.") for key in own):
+        warnings.warn("the checkpoint has no classifier of a map: the model's starts as initialised", stacklevel=2)
+    scaled = any(".ls1." in key for key in out)
+    for key, value in own.items():
+        if key.startswith(ADDED) or ".residual." in key:
+            out.setdefault(key, value)
+        elif not scaled and (".ls1." in key or ".ls2." in key):
+            out.setdefault(key, torch.ones_like(value))
+    return out
+
+
+class _Unpickler(pickle.Unpickler):
+    """Reads arrays and plain containers, and refuses what could run code."""
+
+    ALLOWED = (
+        ("collections", "OrderedDict"),
+        ("numpy", "dtype"),
+        ("numpy", "ndarray"),
+        *(
+            (f"numpy.{core}.{module}", name)
+            for core in ("core", "_core")
+            for module, name in (("multiarray", "_reconstruct"), ("multiarray", "scalar"), ("numeric", "_frombuffer"))
+        ),
+    )
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self.ALLOWED:
+            raise pickle.UnpicklingError(f"the file holds {module}.{name}; allowed: arrays and plain containers")
+        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+
+
+def read_pickle(path: str | Path) -> StateDict:
+    """A detector as detectron2 publishes it (``.pkl``, arrays), as a state dict.
+
+    Raises:
+        pickle.UnpicklingError: If the file holds anything but arrays and plain containers.
+    """
+    with Path(path).open("rb") as file:
+        arrays = unwrapped(_Unpickler(file, encoding="latin1").load())
+    return {key: torch.as_tensor(value) for key, value in arrays.items() if hasattr(value, "shape")}

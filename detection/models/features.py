@@ -1,0 +1,158 @@
+"""Any timm model as a backbone of mmdet and mmseg."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import timm
+import torch
+import torch.nn.functional as F
+from mmengine.logging import print_log
+from mmengine.registry import MODELS
+from torch import Tensor
+
+from visionpe import set_policy
+from visionpe.detection.models.classifier import check_model_name
+from visionpe.detection.models.extractor import create_extractor, freeze, granularity
+from visionpe.detection.models.features_weights import load_backbone
+from visionpe.detection.models.init_cfg import KeepsWeights
+
+
+@MODELS.register_module()
+class TimmFeatures(KeepsWeights):
+    """The features of a timm model: maps ``(B, C, height, width)`` at ``out_indices``, for a neck or a head.
+
+    Any input size runs that the model is able to take. Images that it cannot cut evenly are padded with zeros below and
+    right, and features are cropped to ``ceil(size / stride)``. timm initialises (or loads) a model when it builds it;
+    ``init_weights`` here only obeys ``init_cfg``, so that nothing wipes loaded weights.
+
+    Args:
+        model_name: Name for ``timm.create_model``; the model must have ``forward_intermediates``.
+        out_indices: Stages (blocks in a plain ViT) whose features are given, from 0; negative ones count from the end.
+        pretrained: Load the weights that timm knows for ``model_name``, downloading them if need be.
+        checkpoint_path: Load these weights at construction: a published file, ``model.safetensors`` of the exporter,
+            or a ``.pth`` of mmengine. They must fit; the classifier and what the features do not need are left out.
+        init_cfg: ``dict(type="Pretrained", checkpoint=..., prefix=...)`` loads in the same way, but when training
+            begins; ``prefix`` names the part of the file, such as ``"backbone."``.
+        frozen_stages: -1 for none, 0 for the stem (with the positions of a plain ViT), n for the stem and the first n
+            stages (blocks in a plain ViT), as the model's ``group_matcher`` counts them. Frozen parts take no
+            gradient and stay in evaluation mode.
+        drop_path_rate: Stochastic depth, 0 to 1; None for the model's own default.
+        with_cp: Recompute activations in the backward pass to save memory.
+        autocast: ``"bfloat16"`` runs the backbone, and nothing else, in mixed precision. Features keep the dtype of
+            the images: detectors cast their boxes to that of the features, and bfloat16 rounds 1001 to 1000.
+        policy: What the position encodings do at sizes they were not trained at, see :func:`visionpe.set_policy`.
+        channels: Expected channels of the features; a guard against a neck that was written for another backbone.
+        strides: Expected strides of the features, pixels.
+        pad_to: Pad images to a multiple of this, pixels. Default: the side of a patch where the model cuts images into
+            patches (it pads what follows by itself), the largest stride otherwise.
+        **kwargs: Further keywords for ``timm.create_model``: ``pos_encoding``, ``img_size`` (pixels at which the
+            weights were trained), ``in_chans``, a model's own.
+
+    Attributes:
+        model: The timm model.
+        channels: Channels of the features.
+        strides: Strides of the features, pixels.
+
+    Raises:
+        ValueError: If the model is unknown or gives no features, an index or ``frozen_stages`` is out of range,
+            ``channels`` or ``strides`` differ from what is there, or weights or ``policy`` do not fit.
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        *,
+        out_indices: Sequence[int] = (0, 1, 2, 3),
+        pretrained: bool = False,
+        checkpoint_path: str | None = None,
+        init_cfg: dict | list[dict] | None = None,
+        frozen_stages: int = -1,
+        drop_path_rate: float | None = None,
+        with_cp: bool = False,
+        autocast: Literal["bfloat16"] | None = None,
+        policy: str | None = None,
+        channels: Sequence[int] | None = None,
+        strides: Sequence[int] | None = None,
+        pad_to: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(init_cfg)
+        if autocast not in (None, "bfloat16"):
+            raise ValueError(f"autocast={autocast!r} is unknown; allowed: None, 'bfloat16'")
+        check_model_name(model_name)
+        if drop_path_rate is not None:
+            kwargs["drop_path_rate"] = drop_path_rate
+        self.model_name, self.model_kwargs, self.autocast = model_name, kwargs, autocast
+        getter = create_extractor(model_name, tuple(out_indices), bool(pretrained), kwargs)
+        self.model: Any = getter.model
+        self.out_indices = tuple(getter.feature_info.out_indices)
+        self.channels: list[int] = list(getter.feature_info.channels())
+        self.strides: list[int] = list(getter.feature_info.reduction())
+        for name, wanted, found in (("channels", channels, self.channels), ("strides", strides, self.strides)):
+            if wanted is not None and list(wanted) != found:
+                raise ValueError(
+                    f"{name}={list(wanted)} is expected of {model_name!r}, which has {found} "
+                    f"at out_indices={tuple(out_indices)}"
+                )
+        self.pad_to = pad_to or granularity(self.model, self.strides)
+        if policy is not None:
+            set_policy(self.model, policy)
+        if checkpoint_path:
+            self.load_weights(checkpoint_path)
+        if with_cp:
+            self.model.set_grad_checkpointing(True)
+        self.frozen_stages = frozen_stages
+        self._frozen = freeze(self.model, model_name, frozen_stages, self.out_indices)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Images ``(B, C, H, W)`` to features ``(B, channels, ceil(H / stride), ceil(W / stride))``, of their dtype.
+
+        Raises:
+            ValueError: If the model gives maps of other sizes, which a larger ``pad_to`` mends.
+        """
+        height, width = x.shape[-2:]
+        padded = F.pad(x, (0, -width % self.pad_to, 0, -height % self.pad_to))
+        # Inside an outer autocast the inner one must not switch it off.
+        context = torch.autocast(x.device.type, torch.bfloat16) if self.autocast else contextlib.nullcontext()
+        with context:
+            features = self.model.forward_intermediates(
+                padded, indices=self.out_indices, output_fmt="NCHW", intermediates_only=True
+            )
+        outputs = []
+        for feature, stride in zip(features, self.strides):
+            size = (-(-height // stride), -(-width // stride))
+            if feature.shape[-2] < size[0] or feature.shape[-1] < size[1]:
+                raise ValueError(
+                    f"{self.model_name!r} makes a map of {tuple(feature.shape[-2:])} of images of {height} x {width} "
+                    f"pixels, stride {stride} asks for {size}; give pad_to={max(self.strides)}, it is {self.pad_to}"
+                )
+            outputs.append(feature[..., : size[0], : size[1]].to(x.dtype))  # (B, channels, height, width)
+        return tuple(outputs)
+
+    def load_weights(self, checkpoint: str, *, prefix: str = "") -> None:
+        """Load weights into the model: all it needs, or an error.
+
+        Args:
+            checkpoint: A file as ``checkpoint_path`` takes it, or a URL that mmengine knows.
+            prefix: Only what is below this name in the file, such as ``"backbone."``.
+
+        Raises:
+            ValueError: If the weights do not fit; the first offending names are given.
+        """
+        count = load_backbone(self.model, checkpoint, prefix=prefix, names=self._all_names)
+        print_log(f"Loaded {count} tensors from {checkpoint} into {self.model_name}", logger="current")
+
+    def _all_names(self) -> set[str]:
+        """Names of the weights of the whole model, with the parts that features do not need."""
+        with torch.device("meta"):
+            return set(timm.create_model(self.model_name, **{"num_classes": 1, **self.model_kwargs}).state_dict())
+
+    def train(self, mode: bool = True) -> TimmFeatures:
+        """Training mode, but for the frozen parts."""
+        super().train(mode)
+        for module in getattr(self, "_frozen", ()):
+            module.eval()
+        return self

@@ -1,0 +1,1 @@
+"""Predictions for single images, and pictures of them."""

@@ -1,0 +1,1 @@
+"""From a config to a run: the Runner, modes, checkpoints, resuming, optimisers, exports."""

@@ -1,0 +1,105 @@
+"""Training and testing by config, as functions: what ``visionpe train`` and ``visionpe test`` call."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config
+from mmengine.runner import Runner
+
+from visionpe.detection.running import runner as setup
+from visionpe.utils.files import write_atomic
+
+
+def _load(config: str | Path, cfg_options: dict[str, Any] | None, work_dir: str | Path | None) -> Config:
+    loaded = setup.load_config(str(config), cfg_options)
+    if work_dir is not None:
+        loaded.work_dir = str(work_dir)
+    return loaded
+
+
+def train(
+    config: str | Path,
+    *,
+    work_dir: str | Path | None = None,
+    resume: str | None = None,
+    amp: bool = False,
+    fsdp: bool = False,
+    launcher: str = "none",
+    seed: int | None = None,
+    cfg_options: dict[str, Any] | None = None,
+) -> Runner:
+    """Train a model from a config of mmpretrain, mmdet or mmseg.
+
+    Args:
+        config: A file, or the name of a shipped config (``coco/mask_rcnn_cswin_t_1x.py``).
+        work_dir: Where logs and weights go; ``work_dirs/<config>`` by default.
+        resume: A checkpoint to go on from, or ``"auto"`` for the newest in ``work_dir``.
+        amp: Mixed precision: bfloat16, on old GPUs float16; in detectors of the backbone alone.
+        fsdp: Shard the model over the GPUs instead of a copy on each.
+        launcher: How several processes were started: ``none``, ``pytorch`` (torchrun), ``slurm``, ``mpi``.
+        seed: Random seed; the config's by default.
+        cfg_options: Overrides of the config by dotted key.
+
+    Returns:
+        The Runner, with the trained model.
+
+    Raises:
+        visionpe.utils.errors.InputError: If an argument, the data or the weights cannot be used.
+    """
+    loaded = _load(config, cfg_options, work_dir)
+    if resume is not None:
+        setup.set_resume(loaded, resume)
+    if amp:
+        setup.set_amp(loaded)
+    setup.set_seed(loaded, seed)
+    setup.set_launcher(loaded, launcher)
+    if fsdp:
+        setup.set_fsdp(loaded)
+    runner = setup.build_runner(loaded, stages=("train", "val"))
+    runner.train()
+    return runner
+
+
+def test(
+    config: str | Path,
+    checkpoint: str | Path,
+    *,
+    work_dir: str | Path | None = None,
+    out: str | Path | None = None,
+    launcher: str = "none",
+    seed: int | None = None,
+    cfg_options: dict[str, Any] | None = None,
+) -> dict[str, float]:
+    """Evaluate weights on the test split of a config of mmpretrain, mmdet or mmseg.
+
+    Args:
+        config: A file, or the name of a shipped config.
+        checkpoint: A ``.pth`` of :func:`train` or an exported ``model.safetensors``.
+        work_dir: Where the log goes.
+        out: Write the metrics into this JSON file.
+        launcher, seed, cfg_options: As in :func:`train`.
+
+    Returns:
+        The metrics.
+
+    Raises:
+        visionpe.utils.errors.InputError: If an argument or the data cannot be used, or the weights do not fit.
+    """
+    loaded = _load(config, cfg_options, work_dir)
+    # The Runner would load what fits and go on with a warning.
+    loaded.load_from, loaded.resume = None, False
+    # All weights come from the checkpoint: those a fine-tuning started from need not be there.
+    setup.forget_weights(loaded.model)
+    file = setup.existing(str(checkpoint))
+    setup.set_seed(loaded, seed)
+    setup.set_launcher(loaded, launcher)
+    runner = setup.build_runner(loaded, stages=("test",))
+    setup.load_strictly(runner.model, file)
+    metrics = runner.test()
+    if out is not None and runner.rank == 0:
+        # mmdet and mmseg give numpy's numbers.
+        write_atomic(Path(out), json.dumps(metrics, indent=2, default=float) + "\n")
+    return metrics

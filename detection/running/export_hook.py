@@ -1,0 +1,163 @@
+"""After training: the weights as plain tensors under timm's names, and what it takes to build the model again."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import mmengine
+import mmpretrain
+import timm
+import torch
+from mmengine.dist import master_only
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from mmengine.runner import Runner
+from safetensors.torch import save_file
+from torch import nn
+
+from visionpe.detection.models.classifier import TimmImageClassifier
+
+# These say where the weights came from; the file written here replaces them.
+SOURCES = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
+
+
+def unwrap(model: nn.Module) -> TimmImageClassifier:
+    """Return the classifier inside wrappers such as DDP.
+
+    Raises:
+        TypeError: If it is not a ``TimmImageClassifier``.
+    """
+    inner: Any = model
+    while is_model_wrapper(inner):
+        inner = inner.module
+    if not isinstance(inner, TimmImageClassifier):
+        raise TypeError(f"ExportHook needs a TimmImageClassifier; the model is a {type(inner).__name__}")
+    return inner
+
+
+def _plain(value: Any, name: str) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(item, f"{name}.{key}") for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, f"{name}[{i}]") for i, item in enumerate(value)]
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    raise TypeError(f"{name}={value!r} cannot be written to model.json; give a number, a string, a list or a dict")
+
+
+def model_kwargs(model: TimmImageClassifier) -> dict[str, Any]:
+    """Return the keywords of ``timm.create_model`` that rebuild ``model``, as JSON can hold them.
+
+    Raises:
+        TypeError: If a keyword is something else than numbers, strings, lists and dicts; names it.
+    """
+    return {key: _plain(value, key) for key, value in model.model_kwargs.items() if key not in SOURCES}
+
+
+def _config_name(filename: str) -> str:
+    """The path below ``configs/``, the same wherever the run was started."""
+    parts = Path(filename).resolve().parts
+    return "/".join(parts[parts.index("configs") :]) if "configs" in parts else parts[-1]
+
+
+def _version(package: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def _data(runner: Runner) -> str:
+    dataset = runner.train_dataloader.dataset
+    while hasattr(dataset, "dataset"):
+        dataset = dataset.dataset
+    return getattr(dataset, "source", type(dataset).__name__)
+
+
+def _image_size(model: TimmImageClassifier) -> int | list[int]:
+    given = model.model_kwargs.get("img_size")
+    size = given if given is not None else model.model.pretrained_cfg["input_size"][-2:]
+    sides = [size, size] if isinstance(size, int) else [int(side) for side in size]
+    return sides[0] if sides[0] == sides[1] else sides
+
+
+def _statistic(model: TimmImageClassifier, name: str) -> list[float] | None:
+    values = getattr(model.data_preprocessor, name, None)
+    # The buffer is float32: 79.3 comes back as 79.30000305.
+    return None if values is None else [float(f"{value:.6g}") for value in values.flatten().tolist()]
+
+
+def description(runner: Runner) -> dict[str, Any]:
+    """Describe the trained model of ``runner``.
+
+    Returns:
+        ``model`` and ``kwargs`` for ``timm.create_model``; ``img_size`` in pixels; ``mean`` and ``std`` of the
+        input in 0..255 (``None`` where it is not normalised); ``data``, ``seed``, ``epochs``, ``config``, ``versions``.
+    """
+    model = unwrap(runner.model)
+    config = runner.cfg.filename
+    return {
+        "model": model.model_name,
+        "kwargs": model_kwargs(model),
+        "img_size": _image_size(model),
+        "data": _data(runner),
+        "seed": runner.seed,
+        "mean": _statistic(model, "mean"),
+        "std": _statistic(model, "std"),
+        "epochs": runner.max_epochs,
+        "config": _config_name(config) if config else None,
+        "versions": {
+            "visionpe": _version("visionpe"),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "timm": timm.__version__,
+            "mmengine": mmengine.__version__,
+            "mmpretrain": mmpretrain.__version__,
+        },
+    }
+
+
+@HOOKS.register_module()
+class ExportHook(Hook):
+    """Write ``model.safetensors`` and ``model.json`` into the work directory after training.
+
+    ``timm.create_model(d["model"], checkpoint_path="model.safetensors", **d["kwargs"])``, with ``d`` the content of
+    ``model.json``, is the trained model. Each file appears whole or not at all.
+    """
+
+    # After the hooks that save checkpoints or swap averaged weights.
+    priority = "LOWEST"
+
+    def before_train(self, runner: Runner) -> None:
+        """Find out before hours of training that the model cannot be described.
+
+        Raises:
+            TypeError: If the model is no ``TimmImageClassifier`` or a keyword does not fit into JSON.
+        """
+        model_kwargs(unwrap(runner.model))
+
+    @master_only
+    def after_train(self, runner: Runner) -> None:
+        """Write both files."""
+        folder = Path(runner.work_dir)
+        state = unwrap(runner.model).model.state_dict()
+        # safetensors refuses tensors that share memory or have gaps.
+        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+        weights, facts = folder / "model.safetensors", folder / "model.json"
+        temporary = [path.with_name(f".{path.name}.{os.getpid()}") for path in (weights, facts)]
+        try:
+            save_file(tensors, temporary[0], metadata={"format": "pt"})
+            temporary[1].write_text(json.dumps(description(runner), indent=2) + "\n")
+            os.replace(temporary[0], weights)
+            os.replace(temporary[1], facts)
+        finally:
+            for path in temporary:
+                path.unlink(missing_ok=True)
+        runner.logger.info(f"Exported {weights} and {facts.name}")

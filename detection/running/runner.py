@@ -1,0 +1,212 @@
+"""From a config file to a Runner: what training, testing and predicting share."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.dist import master_only
+from mmengine.logging import MMLogger
+from mmengine.model import is_model_wrapper, revert_sync_batchnorm
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+from torch import nn
+
+from visionpe.detection.models.neck_check import check_neck
+from visionpe.detection.running.checkpoint import load_weights, read_state
+from visionpe.detection.running.data_check import check_data
+from visionpe.detection.running.modes import set_amp, set_fsdp, set_launcher
+from visionpe.detection.running.quiet import ConsoleFilter, quiet_imports
+from visionpe.detection.running.resume import newest_checkpoint
+from visionpe.utils.configs import find_config
+from visionpe.utils.errors import InputError
+
+__all__ = [
+    "InputError",
+    "QuietRunner",
+    "build_runner",
+    "existing",
+    "forget_weights",
+    "inner",
+    "load_config",
+    "load_strictly",
+    "set_amp",
+    "set_fsdp",
+    "set_launcher",
+    "set_resume",
+    "set_seed",
+]
+
+
+UsageError = InputError  # its first name
+_RUNS = itertools.count()
+
+
+@RUNNERS.register_module()
+class QuietRunner(Runner):
+    """mmengine's Runner with a console that shows warnings and progress, and with checkpoints that are always whole.
+
+    The log file still holds everything. A checkpoint is written under another name and renamed.
+    """
+
+    def build_logger(self, log_level: int | str = "INFO", log_file: str | None = None, **kwargs: Any) -> MMLogger:
+        """Build the logger, with :class:`~visionpe.detection.running.quiet.ConsoleFilter` on its console."""
+        logger = super().build_logger(log_level, log_file, **kwargs)
+        for handler in logger.handlers:
+            if isinstance(handler, logging.StreamHandler) and not isinstance(handler, logging.FileHandler):
+                handler.addFilter(ConsoleFilter())
+        return logger
+
+    def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        """Wrap the model for several processes; without a GPU its batch norms do not wait for each other."""
+        model = model if torch.cuda.is_available() else revert_sync_batchnorm(model)
+        return super().wrap_model(model_wrapper_cfg, model)
+
+    @master_only
+    def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
+        """Save as mmengine does, but so that a kill leaves no half a file."""
+        if "://" in str(out_dir):
+            super().save_checkpoint(out_dir, filename, *args, **kwargs)
+            return
+        partial = f".{filename}.partial"
+        super().save_checkpoint(out_dir, partial, *args, **kwargs)
+        os.replace(Path(out_dir, partial), Path(out_dir, filename))
+
+
+def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
+    """Read a config file.
+
+    Args:
+        path: Path of the file, or the name of a shipped config.
+        options: Overrides by dotted key, as ``--cfg-options`` gives them.
+
+    Returns:
+        The config, with ``work_dir`` set to ``work_dirs/<path below configs/, without suffix>`` if it had none.
+
+    Raises:
+        InputError: If there is no such file; names the nearest ones beside it.
+    """
+    file = find_config(path)
+    config = Config.fromfile(str(file))
+    config.merge_from_dict(options or {})
+    if config.get("default_scope") == "mmdet":  # it prints that an optional part is missing, once for each of two
+        with quiet_imports():
+            importlib.import_module("mmdet.datasets")
+    if config.get("work_dir") is None:
+        parts = file.resolve().with_suffix("").parts
+        below = parts[len(parts) - parts[::-1].index("configs") :] if "configs" in parts else parts[-1:]
+        config.work_dir = str(Path("work_dirs", *below))
+    return config
+
+
+def set_seed(config: Config, seed: int | None) -> None:
+    """Put ``seed`` into the config, if one is given."""
+    if seed is not None:
+        config.randomness = {**config.get("randomness", {}), "seed": seed}
+
+
+def set_resume(config: Config, checkpoint: str) -> None:
+    """Go on from a checkpoint.
+
+    Args:
+        config: The config, with its ``work_dir``; changed in place.
+        checkpoint: A path, or ``auto`` for the newest in the work directory; without any there, training starts from
+            the config's own weights.
+
+    Raises:
+        InputError: If there is no such file.
+    """
+    found = newest_checkpoint(config.work_dir) if checkpoint == "auto" else existing(checkpoint)
+    config.resume = found is not None
+    config.load_from = found or config.get("load_from")
+
+
+def forget_weights(model: dict[str, Any]) -> None:
+    """Name no weights to start from, neither in the model nor in its backbone: they come from elsewhere."""
+    for part in (model, model.get("backbone") or {}):
+        part.update({key: None for key in ("pretrained", "checkpoint_path", "init_cfg") if key in part})
+
+
+def build_runner(config: Config, *, stages: tuple[str, ...]) -> Runner:
+    """Build the Runner of a config.
+
+    Args:
+        config: The config.
+        stages: Whose data must be there: of ``train``, ``val``, ``test``.
+
+    Returns:
+        The Runner; ``runner_type`` in the config names another class.
+
+    Raises:
+        InputError: If a data set or the weights to start from are missing, or the neck does not fit the backbone.
+    """
+    for part in (config.model, config.model.get("backbone") or {}):
+        start = part.get("init_cfg") or {}
+        for each in start if isinstance(start, (list, tuple)) else [start]:
+            if each.get("type") == "Pretrained":
+                existing(each["checkpoint"])
+    try:
+        check_data(config, stages)
+    except FileNotFoundError as error:
+        raise InputError(str(error)) from None
+    # mmseg and pycocotools speak of what is not in the user's hands.
+    warnings.filterwarnings("ignore", module=r"mmseg\.|mmdet\.")
+    config.setdefault("runner_type", "QuietRunner")
+    _name_apart(config)
+    runner = RUNNERS.build(config)
+    try:
+        check_neck(inner(runner.model))
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    return runner
+
+
+def _name_apart(config: Config) -> None:
+    """Give every run of a process its own logger and visualizer: mmengine keeps them by name and second of start."""
+    if config.get("visualizer"):
+        config.visualizer.pop("name", None)
+    if run := next(_RUNS):
+        config.experiment_name = f"{config.get('experiment_name') or Path(config.filename or 'run').stem}_{run}"
+
+
+def inner(model: Any) -> Any:
+    """The model inside wrappers such as DDP."""
+    while is_model_wrapper(model):
+        model = model.module
+    return model
+
+
+def existing(checkpoint: str) -> str:
+    """Return the path of a checkpoint.
+
+    Raises:
+        InputError: If it is a local path and no such file exists.
+    """
+    if "://" not in checkpoint and not Path(checkpoint).expanduser().is_file():
+        config = Path("configs", *Path(checkpoint).parts[1:-1]).with_suffix(".py")
+        made = f"; visionpe train {config} makes it" if config.is_file() else ""
+        raise InputError(f"checkpoint {checkpoint!r} does not exist{made}")
+    return checkpoint
+
+
+def load_strictly(model: nn.Module, checkpoint: str) -> None:
+    """Load weights into ``model``: all of them, or none.
+
+    Args:
+        model: A whole model, wrapped or not.
+        checkpoint: A ``.pth`` or ``.safetensors`` file.
+
+    Raises:
+        InputError: If the weights do not fit the model.
+    """
+    try:
+        load_weights(inner(model), read_state(checkpoint), source=f"checkpoint {checkpoint!r}")
+    except ValueError as error:
+        raise InputError(str(error)) from None

@@ -1,0 +1,1 @@
+"""Detection and segmentation against the test scale: the half of the resolution study that runs mmdet and mmseg."""

@@ -1,1 +1,0 @@
-"""Parts of ``tools/benchmark.py``: what is timed, how, and what is written."""

@@ -1,1 +1,0 @@
-"""What the quickstarts of detection and segmentation share."""

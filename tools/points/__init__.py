@@ -1,1 +1,0 @@
-"""Parts of tools/show_points.py and tools/predict_scan.py."""

@@ -1,1 +1,0 @@
-"""What ``tools/quickstart_rooms.py`` is made of."""

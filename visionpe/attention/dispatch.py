@@ -1,0 +1,156 @@
+"""One entry to attention: the fastest exact kernel for the bias at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from visionpe.attention import flex, kernels
+from visionpe.attention.axial import axial_attention, axial_bias
+from visionpe.attention.bias import AxesBias, Bias, LowRankBias
+from visionpe.attention.logits import Decay
+from visionpe.attention.signals.bias import signal_bias
+from visionpe.checks import check_choice
+from visionpe.precision import without_autocast
+
+# Of a window; longer sequences are left to the fused kernel.
+SMALL_TOKENS = 64
+
+Kernel = Literal["auto", "sdpa", "low_rank", "flex", "chunked", "small", "math"]
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    biases: Sequence[Bias] = (),
+    mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    scale: float | None = None,
+    decay: Decay | None = None,
+    kernel: Kernel = "auto",
+) -> Tensor:
+    """Scaled dot-product attention with structured biases.
+
+    Args:
+        q, k, v: Queries, keys and values, ``(B, heads, N, head_dim)``.
+        biases: Terms of the scaled logits; none of them means that no matrix is built.
+        mask: Boolean (True takes part) or additive, broadcastable to ``(B, heads, N, N)``.
+        dropout_p: Dropout of the attention weights, 0 to 1.
+        scale: Of the logits; default ``head_dim ** -0.5``.
+        decay: What weakens the logits of far keys; it has one kernel, over parts with linear memory.
+        kernel: ``auto`` picks; ``sdpa`` is PyTorch's kernel with the bias as one matrix, ``low_rank`` the same with
+            low-rank biases as extra channels of queries and keys, ``flex`` FlexAttention for biases on the offset,
+            ``chunked`` PyTorch's kernel over parts with linear memory, ``small`` the formula over parts that stay in
+            a cache (without gradients), ``math`` the formula as written. All agree to 1e-5 in float32.
+
+    Returns:
+        ``(B, heads, N, head_dim)``.
+
+    Raises:
+        ValueError: If ``kernel`` is unknown, or an axial bias comes with a mask, a second bias or a decay.
+    """
+    check_choice("kernel", kernel, Kernel)
+    if (axial := axial_bias(biases, mask)) is not None:  # another attention, with one kernel
+        if decay is not None:
+            raise ValueError("decay: attention along rows, then columns has no logits of all pairs; allowed: None")
+        return axial_attention(q, k, v, axial, dropout_p=dropout_p, scale=scale)
+    plain = scale is None and decay is None and kernel == "auto"
+    if plain and (signal := signal_bias(biases, k, mask, dropout_p)) is not None:
+        return signal.attend(k, v, mask)
+    wide = torch.promote_types(q.dtype, torch.float32)
+    if q.dtype != wide and any(bias.wide for bias in biases):
+        with without_autocast(q):
+            every = (t.to(wide) for t in (q, k, v))
+            options = {"biases": biases, "mask": mask, "dropout_p": dropout_p, "scale": scale, "decay": decay}
+            return attend(*every, **options, kernel=kernel).to(v.dtype)  # type: ignore[arg-type]
+    scale = q.shape[-1] ** -0.5 if scale is None else scale
+    if decay is not None:
+        return kernels.decayed(q, k, v, biases, mask, dropout_p, scale, decay)
+    if kernel == "math":
+        return kernels.math(q, k, v, biases, mask, dropout_p, scale)
+    if kernel == "small" or (kernel == "auto" and _is_small(q, k)):
+        return kernels.small(q, k, v, biases, mask, dropout_p, scale)
+    if kernel == "flex" or (kernel == "auto" and _flex_is_best(q, k, biases, mask, dropout_p)):
+        if mask is not None or dropout_p:
+            raise ValueError(f"kernel='flex' takes no mask and no dropout, got dropout_p={dropout_p}; use another")
+        return flex.flex(q, k, v, biases, scale)
+    low_rank = [bias for bias in biases if isinstance(bias, LowRankBias)]
+    width = v.shape[-1]
+    if low_rank and (kernel == "low_rank" or (kernel == "auto" and _channels_are_best(q, low_rank))):
+        q, k, v = kernels.widened(q, k, v, low_rank, scale)
+        biases, scale = [bias for bias in biases if bias not in low_rank], 1.0
+    if kernel == "chunked" or (kernel == "auto" and biases and _is_large(q, k, biases, mask)):
+        return kernels.chunked(q, k, v, biases, mask, dropout_p, scale)[..., :width]
+    matrix = kernels.matrix(biases, mask, q.dtype)
+    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=matrix, dropout_p=dropout_p, scale=scale)
+    return attended[..., :width]
+
+
+def _is_small(q: Tensor, k: Tensor) -> bool:
+    """True for short sequences on a CPU, where the formula beats the fused kernel."""
+    narrow = q.dtype in (torch.float16, torch.bfloat16)  # the fused kernel adds up in float32
+    if narrow or q.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return False
+    return max(q.shape[-2], k.shape[-2]) <= SMALL_TOKENS
+
+
+def _is_large(q: Tensor, k: Tensor, biases: Sequence[Bias], mask: Tensor | None) -> bool:
+    """True where the matrix of the biases is better built in parts."""
+    # An exported graph serves every size, so it cannot branch on one.
+    if torch.compiler.is_exporting():
+        return False
+    passing = not (torch.is_grad_enabled() or all(bias.kept for bias in biases))  # used once, and gone
+    limit = 2 * kernels.CHUNK_BYTES if passing and q.device.type == "cpu" else kernels.MATRIX_BYTES
+    return kernels.matrix_bytes(q, k, biases, mask) > limit
+
+
+def _flex_is_best(q: Tensor, k: Tensor, biases: Sequence[Bias], mask: Tensor | None, dropout_p: float) -> bool:
+    if not q.is_cuda or mask is not None or dropout_p or not flex.offsets_only(biases):
+        return False
+    return _is_large(q, k, biases, mask)
+
+
+def _channels_are_best(q: Tensor, biases: Sequence[LowRankBias]) -> bool:
+    """Extra channels cost their share of the products; on a CPU rows of a bias that is cheap to build cost less."""
+    cheap = all(isinstance(bias, AxesBias) for bias in biases)
+    narrow = q.dtype in (torch.float16, torch.bfloat16)  # as channels the terms are added up in float32
+    rows = cheap and not narrow and q.device.type == "cpu" and not torch.is_grad_enabled()
+    return not rows or torch.compiler.is_exporting()
+
+
+@dataclass(frozen=True)
+class AttentionWeights:
+    """The softmax of the logits, computed for as many queries at a time as are asked for.
+
+    For what has to be weighted besides the values; it costs the product of queries and keys once more. Dropout of the
+    weights is left out.
+
+    Args:
+        q, k: As given to :func:`attend`.
+        biases, mask, scale, decay: Likewise.
+    """
+
+    q: Tensor
+    k: Tensor
+    biases: Sequence[Bias] = ()
+    mask: Tensor | None = None
+    scale: float | None = None
+    decay: Decay | None = None
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Weights of queries ``start`` to ``stop``: ``(B, heads, stop - start, N)``."""
+        scale = self.q.shape[-1] ** -0.5 if self.scale is None else self.scale
+        logits = self.q[..., start:stop, :] * scale @ self.k.transpose(-2, -1)
+        return kernels.weights(logits, self.biases, self.mask, self.decay, start, stop)
+
+    def chunks(self) -> list[tuple[int, int]]:
+        """Ranges of queries whose weights fit into a small buffer."""
+        row = self.q.shape[0] * self.q.shape[1] * self.k.shape[-2] * self.q.element_size()
+        return kernels.ranges(self.q.shape[-2], 4 * kernels.CHUNK_BYTES // row)

@@ -1,0 +1,124 @@
+"""Which encodings work in which backbones: every cell is built and run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from rich.console import Console
+
+import visionpe.backbones  # registers the models with timm
+from visionpe.sparse import Voxels
+from visionpe.utils.errors import InputError
+from visionpe.utils.files import write_atomic
+from visionpe.utils.progress import SteadyProgress
+
+# One model of each family, cut short; no window, stripe or patch divides the image.
+FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
+    "ViT": ("none_vit_ti", {"depth": 2, "global_pool": "avg"}),
+    "ViTDet": ("vitdet_b", {"depth": 2, "embed_dim": 192, "num_heads": 3, "global_blocks": (1,), "window_size": 3}),
+    "Swin": ("swin_t", {"depths": (2, 1, 1, 1), "embed_dim": 48, "num_heads": (3, 3, 6, 12)}),
+    "CSWin": ("cswin_t", {"depths": (1, 1, 2, 1)}),
+    "Swin3D": ("swin3d_s", {"depths": (2, 1), "embed_dims": (48, 96), "num_heads": (6, 6), "window_size": (5, 7)}),
+}
+SIZE = (80, 112)
+MARKS = ("<!-- encodings x backbones -->", "<!-- end -->")
+FITS = "yes"
+
+
+def images() -> tuple[torch.Tensor, torch.Tensor]:
+    """Two images, and the same upside down."""
+    image = torch.randn(2, 3, *SIZE)
+    return image, image.flip(2)
+
+
+def voxels() -> tuple[Voxels, Voxels]:
+    """Two clouds of voxels, and the same with other features."""
+    coords = torch.cat([torch.cat((torch.full((60, 1), i), torch.randperm(9**3)[:60, None]), dim=1) for i in range(2)])
+    cells = torch.stack([coords[:, 1].div(9**axis, rounding_mode="floor") % 9 for axis in range(3)], dim=1)
+    signals = torch.cat((cells + torch.rand(120, 3), torch.rand(120, 3) * 2 - 1), dim=1)
+    cloud = torch.cat((coords[:, :1], cells), dim=1)
+    features = torch.randn(120, 6)
+    return Voxels(features, cloud, signals), Voxels(features.flip(1), cloud, signals)
+
+
+def check(encoding: str, family: str) -> str:
+    """``yes`` where a backbone with this encoding runs and learns, else the reason why it was refused.
+
+    Args:
+        encoding: Name of the encoding.
+        family: Key of ``FAMILIES``.
+
+    Raises:
+        RuntimeError: If it is built and then something is wrong: a failure of ours, not a refusal.
+    """
+    name, options = FAMILIES[family]
+    torch.manual_seed(0)
+    try:
+        model = timm.create_model(name, pos_encoding=encoding, num_classes=7, **options)
+    except ValueError as error:
+        return str(error)
+    own = [p for m in model.modules() if isinstance(m, visionpe.PositionEncoding) for p in m.parameters()]
+    with torch.no_grad():
+        for parameter in own:  # what starts at zero would hide what comes after it
+            if not parameter.any():
+                parameter.normal_(std=0.1)
+    plain, turned = voxels() if family == "Swin3D" else images()
+    logits = model(plain)
+    logits.square().sum().backward()
+    if not logits.isfinite().all():
+        raise RuntimeError(f"{encoding} in {family}: the output is not finite")
+    named = [(n, p) for n, p in model.named_parameters() if "pos_encoding" in n]
+    # Of a last bias alone, which adds the same to all logits, the gradient may be zero.
+    idle = [n for n, p in named if p.grad is None or not (p.grad.any() or n.endswith("bias"))]
+    if idle:
+        raise RuntimeError(f"{encoding} in {family}: no gradient reaches {', '.join(idle[:3])}")
+    model.eval()
+    with torch.no_grad():
+        after, before = model(turned), model(plain)
+    if not (after.isfinite().all() and (after - before).abs().max() > 0):
+        raise RuntimeError(f"{encoding} in {family}: the output does not depend on the input")
+    return FITS
+
+
+def rows(families: Sequence[str] = tuple(FAMILIES)) -> dict[str, dict[str, str]]:
+    """Encoding -> family -> what :func:`check` says."""
+    names = visionpe.list_encodings()
+    cells = [(name, family) for name in names for family in families]
+    found: dict[str, dict[str, str]] = {name: {} for name in names}
+    with SteadyProgress(console=Console(stderr=True), transient=True) as progress:
+        for name, family in progress.track(cells, description="cells"):
+            found[name][family] = check(name, family)
+    return found
+
+
+def markdown(found: dict[str, dict[str, str]]) -> str:
+    """The table, with the reasons of the refusals below it."""
+    families = list(next(iter(found.values())))
+    lines = ["| | " + " | ".join(families) + " |", "|---" * (len(families) + 1) + "|"]
+    notes: dict[str, None] = {}  # in order; one reason may serve several encodings
+    for name, cells in found.items():
+        marks = []
+        for family, cell in cells.items():
+            note = f"{family}: {cell.partition(f'{name!r} ')[2] or cell}"
+            if cell != FITS:
+                notes.setdefault(note)
+            marks.append("✓" if cell == FITS else f"no ({list(notes).index(note) + 1})")
+        lines.append(f"| `{name}` | " + " | ".join(marks) + " |")
+    return "\n".join([*lines, "", *(f"{i}. {note}" for i, note in enumerate(notes, start=1))]).rstrip()
+
+
+def write(file: Path, table: str) -> None:
+    """Replace the table between the marks of a file.
+
+    Raises:
+        InputError: If it does not hold both marks once.
+    """
+    text = file.read_text()
+    if any(text.count(mark) != 1 for mark in MARKS):
+        raise InputError(f"--write {file}: it must hold {MARKS[0]!r} and {MARKS[1]!r} once each")
+    before, rest = text.split(MARKS[0])
+    write_atomic(file, f"{before}{MARKS[0]}\n{table}\n{MARKS[1]}{rest.split(MARKS[1])[1]}")

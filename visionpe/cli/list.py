@@ -1,0 +1,109 @@
+"""What there is.
+
+visionpe list                       every encoding: source, sites, structure, parameters, kernels
+visionpe list models "rope_*"       model names, also of timm's with --all
+visionpe list policies rope_vit_s   resolution policies of a model
+visionpe list configs coco          configs that are shipped, for `visionpe train`
+visionpe list backbones             which encodings work in which backbones, each cell built and run
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from visionpe.cli.program import exit_code, make_parser
+from visionpe.utils.errors import InputError
+
+KINDS = ("encodings", "models", "policies", "configs", "backbones")
+
+
+def parser(prog: str = "visionpe list") -> argparse.ArgumentParser:
+    """The command line."""
+    p = make_parser(prog, __doc__)
+    p.add_argument("kind", nargs="?", choices=KINDS, default="encodings", help="(default: %(default)s)")
+    p.add_argument("pattern", nargs="?", metavar="NAME", help="of models or configs, with * for anything; or a model")
+    p.add_argument("--all", action="store_true", help="models: those of timm too")
+    p.add_argument("--pretrained", action="store_true", help="models: those with published weights, by their tags")
+    p.add_argument("--write", type=Path, metavar="FILE", help="backbones: into the table between the marks of a file")
+    return p
+
+
+def encodings() -> None:
+    """Print the table of encodings."""
+    from visionpe.benchmarks.encodings_table import table
+    from visionpe.utils.console import wide_console
+
+    wide_console(200).print(table())
+
+
+def models(pattern: str | None, *, every: bool, pretrained: bool) -> None:
+    """Print names of models.
+
+    Raises:
+        InputError: If none has such a name.
+    """
+    import timm
+
+    import visionpe.backbones  # noqa: F401  registers the models with timm
+
+    names = timm.list_models(pattern or "", pretrained=pretrained)
+    if not every:
+        names = [name for name in names if timm.model_entrypoint(name.split(".")[0]).__module__.startswith("visionpe.")]
+    if not names:
+        raise InputError(f"no model is called {pattern!r}; try `visionpe list models '*vit*'`, or --all for timm's")
+    print("\n".join(names))
+
+
+def policies(name: str | None) -> None:
+    """Print the policies of a model, those in force first.
+
+    Raises:
+        InputError: If there is no such model.
+    """
+    import timm
+
+    import visionpe.backbones
+
+    if not name or not timm.is_model(name):
+        raise InputError(f"{name!r} is no model; `visionpe list policies NAME` takes one of `visionpe list models`")
+    print("\n".join(visionpe.policies(timm.create_model(name))) or "none: the model has nothing to adapt")
+
+
+def configs(pattern: str | None) -> None:
+    """Print names of shipped configs.
+
+    Raises:
+        InputError: If none has such a name.
+    """
+    from visionpe.utils.configs import list_configs
+
+    names = list_configs(pattern or "*")
+    if not names:
+        raise InputError(f"no shipped config is called {pattern!r}; `visionpe list configs` has them all")
+    print("\n".join(names))
+
+
+def backbones(write: Path | None) -> None:
+    """Print or write which encodings work in which backbones."""
+    from visionpe.benchmarks import backbones_table
+
+    table = backbones_table.markdown(backbones_table.rows())
+    if write is None:
+        print(table)
+    else:
+        backbones_table.write(write, table)
+
+
+def main(argv: Sequence[str] | None = None, prog: str = "visionpe list") -> int:
+    """The program; returns the exit code, 2 for input that cannot be used."""
+    args = parser(prog).parse_args(argv)
+    does = {
+        "encodings": encodings,
+        "models": lambda: models(args.pattern, every=args.all, pretrained=args.pretrained),
+        "policies": lambda: policies(args.pattern),
+        "configs": lambda: configs(args.pattern),
+        "backbones": lambda: backbones(args.write),
+    }
+    return exit_code(does[args.kind])

@@ -1,0 +1,59 @@
+"""Draw what a trained model sees in pictures: boxes and masks, a segmentation, or the class.
+
+    visionpe predict street.jpg --config digits/mask_rcnn_rope_vit.py \\
+        --checkpoint work_dirs/digits/mask_rcnn_rope_vit/iter_350.pth --out predictions
+
+Works with configs of mmdet, mmseg and mmpretrain, and with pictures of any size. Each picture is written as
+DIR/<name>.png.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from visionpe.cli.program import config_option, make_parser
+from visionpe.utils.errors import InputError
+
+
+def parser(prog: str) -> argparse.ArgumentParser:
+    """The command line."""
+    p = make_parser(prog, __doc__)
+    p.add_argument("images", nargs="+", metavar="IMAGE", help="pictures, of any size")
+    p.add_argument("--config", required=True, help="config file the weights were trained with, or a shipped one's name")
+    p.add_argument("--checkpoint", required=True, help="weights: .pth or .safetensors")
+    p.add_argument(
+        "--out", type=Path, default=Path("predictions"), metavar="DIR", help="where they go (default: %(default)s)"
+    )
+    p.add_argument("--score-thr", type=float, default=0.3, metavar="P", help="least score drawn (default: %(default)s)")
+    p.add_argument("--device", metavar="NAME", help="such as cpu or cuda:0 (default: the best there is)")
+    config_option(p, "model.test_cfg.rcnn.score_thr=0.1")
+    return p
+
+
+def run(argv: Sequence[str] | None = None, prog: str = "visionpe predict") -> list[Path]:
+    """Predict as the command line says; returns the files written, or ends with a message."""
+    args = parser(prog).parse_args(argv)
+    from visionpe.detection.predicting.pictures import predict
+
+    try:
+        return predict(
+            args.images,
+            args.config,
+            args.checkpoint,
+            args.out,
+            score_thr=args.score_thr,
+            device=args.device,
+            cfg_options=args.cfg_options,
+            on_image=lambda file, found: print(f"{file}: {found}"),
+        )
+    except InputError as error:
+        sys.exit(f"{prog}: error: {error}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The program."""
+    run(argv)
+    return 0

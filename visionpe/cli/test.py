@@ -1,0 +1,55 @@
+"""Evaluate weights on the test split of a config of mmpretrain, mmdet or mmseg, over mmengine's Runner.
+
+    visionpe test digits/rope_mixed_vit.py work_dirs/digits/rope_mixed_vit/model.safetensors
+    visionpe test digits/mask_rcnn_rope_vit.py work_dirs/digits/mask_rcnn_rope_vit/iter_350.pth
+
+CHECKPOINT is a .pth of `visionpe train` or an exported model.safetensors. Weights that do not fit are refused.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from visionpe.cli.program import make_parser, run_arguments
+from visionpe.utils.errors import InputError
+
+
+def parser(prog: str) -> argparse.ArgumentParser:
+    """The command line."""
+    p = make_parser(prog, __doc__)
+    p.add_argument(
+        "config", help="config file the weights were trained with (configs/digits/x.py), or the name of a shipped one"
+    )
+    p.add_argument("checkpoint", help="weights: epoch_N.pth, iter_N.pth or model.safetensors")
+    p.add_argument("--out", metavar="FILE", help="write the metrics into this JSON file")
+    run_arguments(p, "test_dataloader.batch_size=100 test_dataloader.dataset.split=val")
+    return p
+
+
+def run(argv: Sequence[str] | None = None, prog: str = "visionpe test") -> dict[str, float]:
+    """Evaluate as the command line says; returns the metrics, or ends with a message."""
+    args = parser(prog).parse_args(argv)
+    os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
+    from visionpe.detection.running.commands import test
+
+    try:
+        return test(
+            args.config,
+            args.checkpoint,
+            work_dir=args.work_dir,
+            out=args.out,
+            launcher=args.launcher,
+            seed=args.seed,
+            cfg_options=args.cfg_options,
+        )
+    except InputError as error:
+        sys.exit(f"{prog}: error: {error}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The program."""
+    run(argv)
+    return 0

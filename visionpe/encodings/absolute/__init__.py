@@ -1,0 +1,1 @@
+"""Encodings of absolute positions: vectors that are added to the tokens."""

@@ -1,0 +1,92 @@
+"""Learned absolute position embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from visionpe.base import PositionEncoding
+from visionpe.grid import Grid
+from visionpe.policy.functions import ABSOLUTE_POLICIES, TABLE_POLICIES, resize_table, sample_table
+from visionpe.policy.grammar import DEFAULT, PolicyTerm, parse_policy
+from visionpe.precision import wide_dtype
+from visionpe.registry import register_encoding
+
+
+@register_encoding("ape")
+class AbsolutePositionEmbedding(PositionEncoding):
+    """One learned vector per patch, added to the tokens after the patch embedding.
+
+    Source: "An Image is Worth 16x16 Words", section 3.1. Prefix tokens get none (as in DeiT-III); what an older
+    checkpoint adds to its class token is folded into the class token on loading, which is exact.
+
+    The table is ``(height, width, dim)``, with the time ahead of them on three axes. At another size it is resized by
+    the policy, on the fly; a checkpoint trained at another size is resized on loading. Between explicit coordinates'
+    whole places the entries are mixed linearly.
+
+    Args:
+        init_std: Standard deviation of the initial entries.
+        attention_window: Side or sides of the windows of the model's attention in tokens, if it has any, which policy
+            ``window_aware`` repeats; ``window_aware(7)`` names another, and works without.
+        context: See :class:`~visionpe.base.PositionEncoding`.
+    """
+
+    source = "ViT, arXiv 2010.11929"
+    policies = ABSOLUTE_POLICIES
+    resized_on_load = ("table",)
+
+    def __init__(
+        self, *, init_std: float = 0.02, attention_window: int | Sequence[int] | None = None, **context: Any
+    ) -> None:
+        sides = (attention_window,) * 3 if isinstance(attention_window, int) else attention_window
+        self.attention_window = None if sides is None else tuple(sides)
+        super().__init__(**context)
+        if self.attention_window is None:  # then a policy must name it, which a list of names cannot
+            self.policies = (*TABLE_POLICIES, "fourier")  # type: ignore[misc]
+        self.init_std = init_std
+        self.table = nn.Parameter(torch.empty(*self.grid_size, self.dim, **self.factory))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.trunc_normal_(self.table, std=self.init_std)
+
+    def supports_policy(self, choice: PolicyTerm) -> bool:
+        return choice.name in ABSOLUTE_POLICIES
+
+    def set_policy(self, policy: str) -> None:
+        for choice in () if policy == DEFAULT else parse_policy(policy):
+            if choice.name == "window_aware":
+                if not choice.values and self.attention_window is None:
+                    choice.number()  # says what is missing
+                if choice.values and choice.number() % 1:
+                    raise ValueError(
+                        f"policy={policy!r}: {choice.number():g} tokens are no window; allowed: whole ones"
+                    )
+        super().set_policy(policy)
+
+    def _resize(self, table: Tensor, size: Sequence[int]) -> Tensor:
+        return resize_table(table, size, self.main_policy or self.policies[0], self.attention_window)
+
+    def resized(self, size: Sequence[int]) -> Tensor:
+        """The table at another size, ``(*size, dim)``."""
+        return self._resize(self.table, size)
+
+    def add(self, x: Tensor, grid: Grid) -> Tensor:
+        table = self.resized(grid.size)  # (*size, dim)
+        if grid.dense:
+            return x + table.flatten(0, -2).to(x.dtype)
+        return x + sample_table(table, grid.positions(device=x.device, dtype=wide_dtype(x))).to(x.dtype)
+
+    def set_input_grid(self, grid_size: Sequence[int]) -> None:
+        """Resize the table itself, as timm does in ``set_input_size``."""
+        resized = self.resized(grid_size).detach().clone()
+        self.table = nn.Parameter(resized, requires_grad=self.table.requires_grad)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        table = state_dict.get(prefix + "table")
+        if table is not None and table.ndim == self.table.ndim and table.shape[-1] == self.dim:
+            state_dict[prefix + "table"] = self._resize(table, self.table.shape[:-1])
+        super()._load_from_state_dict(state_dict, prefix, *args)

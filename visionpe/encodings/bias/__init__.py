@@ -1,0 +1,1 @@
+"""Encodings on the attention logits: distances, tables, networks of the offset, buckets."""

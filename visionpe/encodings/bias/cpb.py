@@ -1,0 +1,57 @@
+"""Continuous position bias on log-spaced offsets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import log
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from visionpe.encodings.bias.offset import OffsetEncoding
+from visionpe.grid import Grid
+from visionpe.policy.functions.positions import between, rescale_positions
+from visionpe.precision import apply_wide
+from visionpe.registry import register_encoding
+
+
+@register_encoding("cpb")
+class ContinuousPositionBias(OffsetEncoding):
+    """A small network turns the log-spaced offset into the bias of every head; one network a layer.
+
+    Source: Swin Transformer V2, section 3.3: offsets over (side - 1) times 8, ``sign(d) log2(1 + |d|) / log2(8)``, a
+    network 2 -> hidden -> heads with ReLU, and 16 times the sigmoid of its output.
+
+    Args:
+        hidden: Width of the network.
+        context: See :class:`~visionpe.base.PositionEncoding`. Policy ``extrapolate`` normalises by the trained side,
+            as the paper does when the window grows; ``interpolate`` by the side at hand.
+    """
+
+    source = "SwinV2, arXiv 2111.09883"
+    irregular = True
+
+    def __init__(self, *, hidden: int = 512, **context: Any) -> None:
+        super().__init__(**context)
+        self.mlp = nn.ModuleList(
+            nn.Sequential(
+                nn.Linear(len(self.grid_size), hidden, **self.factory),
+                nn.ReLU(),
+                nn.Linear(hidden, self.num_heads, bias=False, **self.factory),
+            )
+            for _ in range(self.depth)
+        )
+
+    def function(self, offsets: Sequence[Tensor], grid: Grid, layer: int) -> Tensor:
+        mlp = self.mlp[layer]
+        coordinates = []
+        for d, size, trained in zip(offsets, grid.size, self.grid_size):
+            # One token a side has no offset but zero.
+            reach: Any = between(torch.sym_max(trained - 1, 1), torch.sym_max(size - 1, 1), self.main_policy)
+            if self.policy == "clamp":
+                d = rescale_positions(d, size, trained, "clamp")
+            relative = d * 8 / reach
+            coordinates.append(relative.sign() * (1 + relative.abs()).log() / log(8))
+        points = torch.stack(torch.broadcast_tensors(*coordinates), dim=-1)  # (..., axes)
+        return (16 * apply_wide(mlp, points).sigmoid()).movedim(-1, 0)

@@ -1,0 +1,84 @@
+"""What every bias that depends on the offset between query and key shares."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from visionpe.attention.bias import Bias, DenseBias, OffsetBias
+from visionpe.base import PositionEncoding
+from visionpe.grid import Grid
+from visionpe.policy.functions.positions import OFFSET_POLICIES, rescale_positions
+from visionpe.precision import wide_dtype, without_autocast
+
+
+class OffsetEncoding(PositionEncoding):
+    """Base of the biases that are a function of (query - key) alone.
+
+    A subclass says what the function is. On a full grid it is evaluated once per offset, which is linear in the
+    tokens; where tokens are irregular, once per pair. Pairs that touch a prefix token have bias 0.
+    """
+
+    structure = "offset"
+    policies: ClassVar[tuple[str, ...]] = OFFSET_POLICIES
+    # Without parameters the matrix serves all layers, which is worth keeping.
+    fixed: ClassVar[bool] = False
+
+    @abstractmethod
+    def function(self, offsets: Sequence[Tensor], grid: Grid, layer: int) -> Tensor:
+        """The bias at some offsets.
+
+        Args:
+            offsets: One tensor an axis in the order of ``grid.size``, in token units; their shapes broadcast.
+            grid: Where the tokens stand.
+            layer: The block that asks.
+
+        Returns:
+            ``(heads, ...)``, in the dtype of the offsets.
+        """
+
+    def scaled(self, offsets: Sequence[Tensor], grid: Grid) -> list[Tensor]:
+        """Offsets as the policy measures them: in tokens, of the trained grid, or no longer than trained ones."""
+        sizes = zip(offsets, grid.size, self.grid_size)
+        return [rescale_positions(d, size, trained, self.main_policy) for d, size, trained in sizes]
+
+    def distance(self, offsets: Sequence[Tensor], grid: Grid) -> Tensor:
+        """Euclidean length of offsets as the policy measures them."""
+        squares = torch.zeros((), device=offsets[0].device, dtype=offsets[0].dtype)
+        for d in self.scaled(offsets, grid):
+            squares = squares + d.square()
+        return squares.sqrt()
+
+    def _table(self, grid: Grid, layer: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+        offsets = []
+        for axis, n in enumerate(grid.size):
+            d = torch.arange(1 - n, n, device=device, dtype=dtype)
+            offsets.append(d.view([-1 if a == axis else 1 for a in range(grid.axes)]))
+        return self.function(offsets, grid, layer)  # (heads, 2 n_0 - 1, 2 n_1 - 1, ...)
+
+    def _pairs(self, grid: Grid, layer: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+        axes = grid.positions(device=device, dtype=dtype).unbind(-1)
+        values = self.function([p[..., :, None] - p[..., None, :] for p in axes], grid, layer)  # (heads, [B,] N, N)
+        values = F.pad(values, (grid.prefix, 0, grid.prefix, 0))
+        return values[None] if values.ndim == 3 else values.transpose(0, 1)
+
+    def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> Bias:
+        with without_autocast(q):  # distances and small networks keep float32
+            return self._bias(q, grid, layer)
+
+    def _bias(self, q: Tensor, grid: Grid, layer: int) -> Bias:
+        dtype = wide_dtype(q)
+        key = (grid.size, self.policy, self.grid_size, q.device, dtype)
+        if not grid.dense:
+            if not self.fixed:
+                return DenseBias(self._pairs(grid, layer, q.device, dtype))
+            return DenseBias(grid.keep((self, *key), lambda: self._pairs(grid, layer, q.device, dtype)))
+        if not self.fixed:
+            return OffsetBias(self._table(grid, layer, q.device, dtype), grid)
+        table = self.cache.get(key, lambda: self._table(grid, layer, q.device, dtype))
+        return OffsetBias(table, grid, cache=self.cache, key=(self.policy, self.grid_size))

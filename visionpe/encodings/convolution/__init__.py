@@ -1,0 +1,1 @@
+"""Encodings by depthwise convolution: of the tokens, or of the values."""

@@ -1,0 +1,91 @@
+"""Conditional position encoding: a convolution between the blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from visionpe.base import PositionEncoding
+from visionpe.grid import Grid
+from visionpe.policy.functions import CONVOLUTION_POLICIES, convolve
+from visionpe.registry import register_encoding
+from visionpe.sparse import cells_around
+
+CONVS: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
+
+
+@register_encoding("cpe")
+class ConditionalPositionEncoding(PositionEncoding):
+    """A depthwise convolution over the map of tokens, plus the identity, after the first block.
+
+    Source: "Conditional Positional Encodings for Vision Transformers", section 3.3 (the generator, PEG); zero padding
+    at the border is what tells the tokens where they are. Prefix tokens pass by. On three axes it is a convolution of
+    volumes, or of sparse voxels (a grid with ``coords`` in whole cells and ``cloud``), where empty cells are zero.
+
+    Args:
+        kernel_size: Side of the kernel in tokens, odd.
+        layers: Blocks after which a convolution stands, each with its own weights.
+        context: See :class:`~visionpe.base.PositionEncoding`. Policy ``extrapolate`` convolves the map as it is;
+            ``interpolate`` stretches the kernel, so that it spans as much of the image as in training (a dilation
+            where the ratio is whole), ``rescale(a)`` by the power a of that ratio; ``native`` convolves the map at
+            the trained size, see :func:`~visionpe.policy.functions.convolve`. Sparse voxels have ``extrapolate`` alone.
+
+    Raises:
+        ValueError: If ``kernel_size`` is even, a layer does not exist, or there are neither two nor three axes.
+    """
+
+    source = "CPVT, arXiv 2102.10882"
+    irregular = True
+    policies = CONVOLUTION_POLICIES
+    takes_coords = False
+
+    def __init__(self, *, kernel_size: int = 3, layers: Sequence[int] = (0,), **context: Any) -> None:
+        super().__init__(**context)
+        if kernel_size % 2 == 0 or kernel_size < 1:
+            raise ValueError(f"kernel_size={kernel_size} must be odd and positive")
+        if not layers or not all(0 <= layer < self.depth for layer in layers):
+            raise ValueError(f"layers={tuple(layers)} must lie in 0..{self.depth - 1}")
+        self.kernel_size, self.layers = kernel_size, tuple(layers)
+        if len(self.grid_size) not in CONVS:
+            raise ValueError(f"grid_size={self.grid_size}: cpe stands on two or three axes")
+        conv: Any = CONVS[len(self.grid_size)]
+        self.proj = nn.ModuleList(
+            conv(self.dim, self.dim, kernel_size, padding=kernel_size // 2, groups=self.dim, **self.factory)
+            for _ in self.layers
+        )
+
+    def no_weight_decay(self) -> set[str]:
+        return set()  # an ordinary convolution
+
+    def refine(self, x: Tensor, grid: Grid, *, layer: int = 0) -> Tensor:
+        if layer not in self.layers:
+            return x
+        conv: Any = self.proj[self.layers.index(layer)]
+        if grid.cloud is not None:
+            return x + self._sparse(x, conv, grid)
+        if not grid.dense:
+            raise ValueError("cpe needs the full map of tokens: its convolution is undefined where patches are dropped")
+        prefix, tokens = x[:, : grid.prefix], x[:, grid.prefix :]
+        tokens = tokens.transpose(1, 2).unflatten(2, grid.size)  # (B, dim, [time,] height, width)
+        tokens = tokens + convolve(tokens, conv.weight, conv.bias, self.grid_size, self.main_policy or "extrapolate")
+        tokens = tokens.flatten(2).transpose(1, 2)
+        return torch.cat((prefix, tokens), dim=1) if grid.prefix else tokens
+
+    def _sparse(self, x: Tensor, conv: Any, grid: Grid) -> Tensor:
+        """The same among sparse voxels: cells that hold none count as zero, like the border of a map."""
+        if self.main_policy and self.main_policy.name != "extrapolate":
+            raise ValueError(
+                f"policy={self.policy!r} of cpe needs the full map of tokens, and sparse voxels have cells of their "
+                "own; allowed: extrapolate"
+            )
+        width = self.kernel_size
+        around = cells_around(grid, width)
+        tokens, weight = x[0], conv.weight[:, 0].to(x.dtype)  # (N, dim), (dim, width, width, width)
+        out = conv.bias.to(x.dtype).expand_as(tokens)
+        for step, (here, there) in zip(around.steps, around.pairs):
+            tap = weight[(slice(None), *(n + width // 2 for n in step))]
+            out = out.index_add(0, here, tokens[there] * tap)
+        return out[None]

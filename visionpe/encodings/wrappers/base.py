@@ -1,0 +1,215 @@
+"""Wrappers: an encoding that changes in training what another one sees, and leaves no trace afterwards."""
+
+from __future__ import annotations
+
+import weakref
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from visionpe.attention.bias import Bias
+from visionpe.attention.dispatch import AttentionWeights
+from visionpe.base import SITES, PositionEncoding
+from visionpe.grid import Grid
+from visionpe.policy.grammar import PolicyTerm
+from visionpe.registry import Spec, create_encodings
+
+# What a module keeps its parameters, buffers and children in.
+STORES = ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modules")
+# What is known of an encoding once it is built.
+FACTS = (
+    *("name", "source", "structure", "policies", "modifiers", "resized_on_load", "takes_coords"),
+    *("reads_neighbours", "sites", "without_policy"),
+)
+SIZES = ("dim", "num_heads", "head_dim", "depth", "factory")
+
+
+class DrawMemo:
+    """What was drawn for the forward passes under way, each known by its ``Grid`` object."""
+
+    def __init__(self) -> None:
+        self.latest: Tensor | None = None
+        self._ready: dict[int, Any] = {}
+
+    def put(self, grid: Grid, value: Any) -> None:
+        """Keep ``value`` for as long as ``grid`` lives."""
+        if id(grid) not in self._ready:
+            weakref.finalize(grid, self._ready.pop, id(grid), None)
+        self._ready[id(grid)] = value
+
+    def get(self, grid: Grid) -> Any:
+        return self._ready.get(id(grid))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> DrawMemo:
+        return DrawMemo()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"latest": None, "_ready": {}}  # nothing of it is pickled
+
+
+class PositionWrapper(PositionEncoding):
+    """Base of the wrappers: does nothing in eval mode, and something random to positions in training.
+
+    Everything but the randomness is that of the encoding underneath: sites, policies, parameters. The parameters
+    *are* its own, under its name (``pos_encoding.ape.table``, for ``"dropped(ape)"`` as for ``"ape"``), so that a
+    model trained with a wrapper loads into one without, and back.
+
+    A pass draws once, at ``add``, by which every backbone starts; all layers share the draw, under gradient
+    checkpointing and ``torch.compile`` too. Where ``add`` was not called, each call of a site draws its own. All
+    randomness comes from torch's global generator.
+
+    A subclass overrides :meth:`draw`, and the sites or :meth:`stand`.
+
+    Args:
+        over: The encoding underneath, one: a composition is wrapped part by part, ``"dropped(ape)+rope_axial"``.
+        context: See :class:`~visionpe.base.PositionEncoding`; it goes to the encoding underneath.
+
+    Raises:
+        ValueError: If ``over`` is not exactly one encoding.
+    """
+
+    is_wrapper = True
+    # Whether tokens leave the full map, and whole coordinates: not every encoding can stand under that.
+    moves_tokens: ClassVar[bool] = False
+    breaks_whole: ClassVar[bool] = False
+    over: PositionEncoding
+
+    def __init__(self, *, over: Spec | None = None, **context: Any) -> None:
+        nn.Module.__init__(self)  # what the base would keep is the inner encoding's
+        kind = type(self).name
+        if over is None:
+            raise ValueError(f"over=None: {kind!r} stands over another encoding; allowed: '{kind}(ape)' and the like")
+        parts = create_encodings(over, **context)
+        if len(parts) != 1:
+            raise ValueError(
+                f"over={over!r} is not one encoding; wrap each part: {'+'.join(f'{kind}({p.name})' for p in parts)}"
+            )
+        inner = parts[0]
+        # Not a child but the same module once more: what is registered in one is registered in the other.
+        self.__dict__.update({key: inner.__dict__[key] for key in STORES})
+        self.__dict__.update({key: getattr(inner, key) for key in (*FACTS, *SIZES)})
+        self.__dict__["over"] = inner
+        parts_within = [part for part in inner.modules() if isinstance(part, PositionEncoding)]
+        self.__dict__["whole_coords"] = type(self).whole_coords or any(part.whole_coords for part in parts_within)
+        self.acts_at: frozenset[str] = inner.acts_at if isinstance(inner, PositionWrapper) else _overridden(inner)
+        self.memo = DrawMemo()
+        for part in parts_within:  # an encoding may stand over another
+            if self.moves_tokens and not part.takes_coords:
+                raise ValueError(
+                    f"over={over!r}: {kind!r} moves tokens, and {type(part).name!r} needs them to fill the map; "
+                    "allowed: encodings that read coordinates"
+                )
+            if self.breaks_whole and part.whole_coords:
+                raise ValueError(
+                    f"over={over!r}: {kind!r} puts tokens between places, and {type(part).name!r} reads whole "
+                    "coordinates alone; allowed: encodings that read fractional ones"
+                )
+
+    @abstractmethod
+    def draw(self, grid: Grid, batch: int, device: torch.device) -> Tensor:
+        """Draw for every sample of a pass: a tensor whose first axis is ``batch``."""
+
+    def fits(self, drawn: Tensor, grid: Grid) -> bool:
+        """Whether what was drawn at ``add`` serves ``grid``, which may have lost patches since."""
+        return True
+
+    def ready(self, drawn: Tensor, grid: Grid) -> Any:
+        """What the sites need of the draw."""
+        return drawn
+
+    def stand(self, x: Tensor, grid: Grid) -> Grid:
+        """Where the encoding underneath sees the tokens of ``x``."""
+        return grid
+
+    def drawn(self, x: Tensor, grid: Grid) -> Any:
+        """What the sites need of the draw of this pass."""
+        if torch.compiler.is_exporting():  # nothing may be left behind by a graph
+            return self.ready(self.draw(grid, len(x), x.device), grid)
+        kept = None if torch.compiler.is_compiling() else self.memo.get(grid)
+        if kept is not None:
+            return kept
+        latest = self.memo.latest
+        if latest is None or len(latest) != len(x) or not self.fits(latest, grid):
+            return self.ready(self.draw(grid, len(x), x.device), grid)
+        return self._keep(latest.to(x.device), grid)
+
+    def _keep(self, drawn: Tensor, grid: Grid) -> Any:
+        ready = self.ready(drawn, grid)
+        if not torch.compiler.is_compiling():  # for layers that run again in the backward pass, maybe after others
+            self.memo.put(grid, ready)
+        return ready
+
+    def add(self, x: Tensor, grid: Grid) -> Tensor:
+        if self.training and not torch.compiler.is_exporting():
+            self.memo.latest = self.draw(grid, len(x), x.device)
+            self._keep(self.memo.latest, grid)
+        return self.over.add(x, self.stand(x, grid))
+
+    def inject(self, x: Tensor, grid: Grid, *, layer: int = 0) -> Tensor:
+        return self.over.inject(x, self.stand(x, grid), layer=layer)
+
+    def refine(self, x: Tensor, grid: Grid, *, layer: int = 0) -> Tensor:
+        return self.over.refine(x, self.stand(x, grid), layer=layer)
+
+    def rotate(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> tuple[Tensor, Tensor]:
+        return self.over.rotate(q, k, self.stand(q, grid), layer=layer)
+
+    def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> Bias | None:
+        return self.over.bias(q, k, self.stand(q, grid), layer=layer)
+
+    def mix(
+        self, attended: Tensor, v: Tensor, grid: Grid, *, layer: int = 0, weights: AttentionWeights | None = None
+    ) -> Tensor:
+        return self.over.mix(attended, v, self.stand(v, grid), layer=layer, weights=weights)
+
+    # What the encoding underneath may change later.
+    grid_size = property(lambda self: self.over.grid_size, lambda self, v: setattr(self.over, "grid_size", v))
+    policy = property(lambda self: self.over.policy, lambda self, v: setattr(self.over, "policy", v))
+    policy_terms = property(lambda self: self.over.policy_terms)
+    policy_is_chosen = property(lambda self: self.over.policy_is_chosen)
+    built_policy = property(lambda self: self.over.built_policy)
+
+    def supports_policy(self, choice: PolicyTerm) -> bool:
+        return self.over.supports_policy(choice)
+
+    def set_policy(self, policy: str) -> None:
+        self.over.set_policy(policy)
+
+    def mark_as_built(self) -> None:
+        self.over.mark_as_built()
+
+    def logit_factor(self, grid: Grid) -> float:
+        return self.over.logit_factor(grid)
+
+    def set_input_grid(self, grid_size: Sequence[int]) -> None:
+        self.over.set_input_grid(grid_size)
+
+    def reset_parameters(self) -> None:
+        self.over.reset_parameters()
+
+    def no_weight_decay(self) -> set[str]:
+        return self.over.no_weight_decay()
+
+    # What a module does to itself, as far as it differs from class to class.
+
+    def train(self, mode: bool = True) -> Any:
+        self.over.train(mode)
+        return super().train(mode)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        self.over._apply(fn, recurse)
+        return self
+
+    def _load_from_state_dict(self, *args: Any) -> None:
+        self.over._load_from_state_dict(*args)
+
+    def extra_repr(self) -> str:
+        return f"over={type(self.over).__name__}({self.over.extra_repr()})"
+
+
+def _overridden(encoding: PositionEncoding) -> frozenset[str]:
+    cls = type(encoding)
+    return frozenset(s for s in (*SITES, "inject") if getattr(cls, s) is not getattr(PositionEncoding, s))

@@ -1,0 +1,152 @@
+"""Choosing a resolution policy for a model and an image size, from images without labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from visionpe.policy.apply import set_policy
+from visionpe.policy.grammar import DEFAULT
+from visionpe.policy.holder import policy_holders
+from visionpe.policy.selection import PolicyChoice, select_policy
+from visionpe.policy.sizes import Size, as_size, trained_size
+from visionpe.utils.memory import is_out_of_memory
+from visionpe.utils.resizing import resize_images
+
+# With as many tokens as in training a model sees what it sees of the image resized to the trained size.
+IMITATES = "patch_resize"
+# Further values of what takes a number; the name alone stands for its default.
+VALUES = {"rescale": ("rescale(0.25)", "rescale(0.75)"), "temperature": ("temperature(-1)", "temperature(2)")}
+
+
+def first_round(model: nn.Module) -> list[str]:
+    """What is tried on a model alone, the model as built first."""
+    parts = policy_holders(model.modules())
+    names = [DEFAULT, *dict.fromkeys(name for part in parts for name in part.policies)]
+    names += [value for name in VALUES if name in names for value in VALUES[name]]
+    in_force = {part.built_policy for part in parts}
+    return [name for name in names if name not in in_force]
+
+
+def second_round(model: nn.Module, best: str) -> list[str]:
+    """What is tried besides the best of the first round."""
+    names = list(dict.fromkeys(name for part in policy_holders(model.modules()) for name in part.modifiers))
+    names += [value for name in VALUES if name in names for value in VALUES[name]]
+    return names if best == DEFAULT else [f"{best}+{name}" for name in names]
+
+
+def _logits(model: nn.Module, images: Sequence[Tensor], device: torch.device | str | None) -> Tensor:
+    return torch.cat([model(batch.to(device)).float().cpu() for batch in images])
+
+
+def _try(
+    names: Sequence[str],
+    model: nn.Module,
+    images: Sequence[Tensor],
+    device: torch.device | str | None,
+    logits: dict[str, Tensor],
+) -> None:
+    """Logits under each policy; one that cannot run here is left out, but never the default."""
+    for name in names:
+        set_policy(model, DEFAULT)
+        set_policy(model, name)
+        try:
+            outputs = _logits(model, images, device)
+        except Exception as error:
+            if name == DEFAULT or is_out_of_memory(error):
+                raise
+            continue
+        if outputs.isfinite().all():
+            logits[name] = outputs
+
+
+@torch.inference_mode()
+def compare_policies(
+    model: nn.Module,
+    images: Sequence[Tensor],
+    reference_images: Sequence[Tensor],
+    *,
+    device: torch.device | str | None = None,
+    seed: int = 0,
+) -> PolicyChoice:
+    """Try a model's policies on images and choose one; the model has its own policies again afterwards.
+
+    Args:
+        model: A classifier.
+        images: Batches ``(B, C, height, width)`` at the size to choose for.
+        reference_images: The same images at the trained size.
+        device: Where the model is.
+        seed: Of the bootstrap over images.
+
+    Returns:
+        The choice, see :func:`~visionpe.policy.selection.select_policy`.
+    """
+    parts = policy_holders(model.modules())
+    before, training = [(part, part.policy) for part in parts], model.training
+    model.eval()
+    try:
+        set_policy(model, DEFAULT)
+        reference, logits = _logits(model, reference_images, device), dict[str, Tensor]()
+        _try(first_round(model), model, images, device, logits)
+        first = select_policy(logits, reference, seed=seed)
+        _try(second_round(model, first.policy), model, images, device, logits)
+    finally:
+        for part, policy in before:
+            part.policy = policy
+        model.train(training)
+    imitators = [name for name in logits if IMITATES in name]
+    return select_policy(logits, reference, imitators=imitators, seed=seed)
+
+
+def choose_policy(
+    model: nn.Module,
+    images: Tensor | Iterable[Any],
+    size: int | Size | str,
+    *,
+    trained: int | Size | str | None = None,
+    seed: int = 0,
+) -> PolicyChoice:
+    """Choose the resolution policy for a model at an image size, from images without labels.
+
+    Every policy that applies to the model is tried, alone and then joined by what may join the best. What is scored is
+    how far predictions at the size agree with those at the trained size, and how much they tell of the images
+    (:func:`~visionpe.policy.selection.select_policy`). The model is left as it was: pass the choice to
+    :func:`visionpe.set_policy`, or keep choices for several sizes in a :class:`~visionpe.policy.PolicyTable`.
+
+    Args:
+        model: A classifier with encodings of this package; it runs where its parameters are.
+        images: Normalised as the model wants them, ``(B, C, h, w)``, or batches of them (a ``DataLoader`` too; of
+            pairs the first is taken). 50 to 200 serve. They are resized to ``size`` and to the trained size, so give
+            them at ``size`` or larger.
+        size: Height and width to choose for, pixels: ``448``, ``(384, 512)`` or ``"384x512"``.
+        trained: Height and width at which the model was trained; by default at which it was built.
+        seed: Of the bootstrap over images.
+
+    Returns:
+        The choice: ``policy``, the ``scores`` of all that was tried, how ``sure`` it is, and whether it ``warns`` that
+        the model knows more of these images when they are resized to the trained size.
+
+    Raises:
+        ValueError: If there are no images, they have no such shape, or ``size`` is no size.
+    """
+    wanted = as_size(size)
+    at = as_size(trained, "trained") if trained is not None else trained_size(model)
+    batches = [images] if isinstance(images, Tensor) else [b if isinstance(b, Tensor) else b[0] for b in images]
+    for batch in batches:
+        if batch.ndim != 4 or not batch.is_floating_point():
+            raise ValueError(
+                f"images: {batch.dtype} of shape {tuple(batch.shape)}; allowed: floating point (B, C, height, width), "
+                "normalised for the model"
+            )
+    batches = [batch for batch in batches if len(batch)]
+    if not batches:
+        raise ValueError("images: none given; allowed: one or more")
+    if wanted == at or not policy_holders(model.modules()):
+        return PolicyChoice(DEFAULT, "none", 0.0, 1.0, False)
+    device = next((parameter.device for parameter in model.parameters()), None)
+    shown = [resize_images(batch, wanted) for batch in batches]
+    reference = [resize_images(batch, at) for batch in batches]
+    return compare_policies(model, shown, reference, device=device, seed=seed)

@@ -1,0 +1,43 @@
+"""Image sizes: how they are given, and the one a model was trained at."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+Size = tuple[int, int]  # height, width in pixels
+
+
+def as_size(value: Any, name: str = "size") -> Size:
+    """``224``, ``(384, 512)`` or ``"384x512"`` as height and width, pixels.
+
+    Raises:
+        ValueError: If it is none of these, or not above zero.
+    """
+    refusal = ValueError(f"{name}={value!r} is no image size; allowed: 224, (384, 512) or '384x512', pixels above 0")
+    try:
+        sides = [int(part) for part in value.split("x")] if isinstance(value, str) else value
+        if isinstance(sides, int):
+            sides = (sides,)
+        height, width = (sides[0], sides[-1]) if len(sides) in (1, 2) else (0, 0)
+        size = int(height), int(width)
+    except (TypeError, ValueError):
+        raise refusal from None
+    if min(size) < 1 or size != (height, width):
+        raise refusal
+    return size
+
+
+def trained_size(model: nn.Module) -> Size:
+    """Height and width at which a model was built, pixels: of its patch embedding, else of timm's ``pretrained_cfg``.
+
+    Raises:
+        ValueError: If the model tells neither.
+    """
+    built = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    config = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None) or {}
+    size = built or config.get("input_size")
+    if size is None:
+        raise ValueError(f"{type(model).__name__} does not tell the size it was trained at; give it as trained=224")
+    return as_size(size if isinstance(size, int) else tuple(size)[-2:], "img_size")

@@ -1,0 +1,54 @@
+"""Small ViTs on real digits, one an encoding, and their accuracy against the resolution."""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+from visionpe.quickstarts.digit_trainings import digit_trainings
+from visionpe.quickstarts.trainings import train
+from visionpe.scaling.conclusions import conclusions
+from visionpe.scaling.models import from_runs
+from visionpe.scaling.options import DEFAULT, StudyOptions
+from visionpe.scaling.study import run as run_study
+from visionpe.utils.console import wide_console
+from visionpe.utils.errors import check_counts
+
+FACTORS = ("0.5x", "1x", "1.5x", "2x", "2.5x", "3x")
+# A model runs under those of them that apply to it; `none` has nothing to adapt and runs as built.
+POLICIES = ("bicubic", "extrapolate", "interpolate")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Train what is missing, evaluate, and say what came out.
+
+    Args:
+        args: Of ``visionpe quickstart``, see :mod:`visionpe.cli.quickstart`.
+
+    Raises:
+        visionpe.utils.errors.InputError: If an argument cannot be used or a training fails.
+    """
+    start = time.monotonic()
+    console = wide_console()
+    check_counts(args, "seeds", "jobs", "epochs", "limit")
+    trainings = digit_trainings(args.encodings, seeds=args.seeds, data=args.data, out=args.out, epochs=args.epochs)
+    train(trainings, console, at_once=args.jobs)
+    trained = time.monotonic()
+
+    runs = [str(training.directory) for training in trainings]
+    applicable = {name for entry in from_runs(runs) for name in entry.info.policies}
+    policies = args.policy or [name for name in POLICIES if name in applicable] or [DEFAULT]
+    options = StudyOptions(
+        runs=runs,
+        data=args.data,
+        resolutions=list(FACTORS),
+        policy=policies,
+        limit=args.limit,
+        out=args.out,
+        table="compact",
+    )
+    lines = run_study(options, console)
+    for sentence in conclusions(lines):
+        console.print(f"• {sentence}", highlight=False)
+    seconds = trained - start, time.monotonic() - trained
+    console.print(f"training {seconds[0]:.0f} s, evaluation {seconds[1]:.0f} s", style="dim", highlight=False)

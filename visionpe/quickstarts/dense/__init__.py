@@ -1,0 +1,1 @@
+"""Detection and segmentation of digits in scenes: trained, tested at several scales, drawn."""

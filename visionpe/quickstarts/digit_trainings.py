@@ -1,0 +1,45 @@
+"""Trainings of small ViTs on the embedded digits, one an encoding and seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import visionpe
+from visionpe.quickstarts.trainings import Training
+from visionpe.utils.configs import config_root
+from visionpe.utils.errors import InputError
+
+
+def digit_trainings(
+    encodings: Sequence[str], *, seeds: int, data: str, out: Path, epochs: int | None = None
+) -> list[Training]:
+    """What to train.
+
+    Args:
+        encodings: Names with a ``configs/<data>/<name>_vit.py``.
+        seeds: Trainings of each.
+        data: ``digits`` or ``mnist``.
+        out: The runs stand in ``runs/<data>`` below it.
+        epochs: Stop after so many of the config's schedule; None for all.
+
+    Raises:
+        InputError: If an encoding has no config.
+    """
+    from mmengine.config import Config  # takes seconds to import
+
+    folder = config_root() / data
+    # Configs of detectors and segmentors stand beside them.
+    known = [name for name in visionpe.list_encodings() if (folder / f"{name}_vit.py").is_file()]
+    trainings = []
+    for encoding in dict.fromkeys(encodings):
+        if encoding not in known:
+            raise InputError(f"--encodings {encoding}: no {folder}/{encoding}_vit.py; allowed: {', '.join(known)}")
+        config = folder / f"{encoding}_vit.py"
+        length = epochs or Config.fromfile(config, import_custom_modules=False).train_cfg.max_epochs
+        options = (f"train_cfg.max_epochs={length}",) if epochs else ()
+        for seed in range(seeds):
+            name = f"{encoding}_seed{seed}" + (f"_{length}epochs" if epochs else "")
+            directory = out.resolve() / "runs" / data / name
+            trainings.append(Training(f"{encoding}, seed {seed}", config, directory, seed, length, options))
+    return trainings

@@ -1,0 +1,1 @@
+"""Labelled rooms: trained, tested, shown."""

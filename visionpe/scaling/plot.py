@@ -1,0 +1,128 @@
+"""Accuracy against resolution, a panel a protocol."""
+
+from __future__ import annotations
+
+import io
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from visionpe.scaling.options import CONTROLS, DOWNSCALE, TILING
+from visionpe.scaling.report import bands
+from visionpe.scaling.summary import Row
+from visionpe.scaling.sweep import OK
+from visionpe.utils.files import write_atomic
+
+# Okabe and Ito's colours, told apart with any colour vision; the yellow is left out, too pale on white.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#777777")
+STYLES = ("-", "--", "-.", (0, (3, 1, 1, 1, 1, 1)), (0, (6, 2)), (0, (1, 1)))
+# Thin and without markers, unlike policies.
+CONTROL_STYLES: dict[str, Any] = {DOWNSCALE: ":", TILING: (0, (5, 2, 1, 2))}
+CONTROL_NAMES = {DOWNSCALE: "downscale to the trained size", TILING: "tiles of the trained size"}
+MARKERS = ("o", "s", "^", "D", "v", "P")
+TITLES = {
+    "object": "object: the image is resized, objects grow",
+    "canvas": "canvas: objects keep their size, the canvas grows",
+}
+
+
+def assign_looks(lines: Sequence[Row]) -> dict[str, int]:
+    """Number the line styles: two policies share one only if no model has both, so that few styles suffice.
+
+    Args:
+        lines: From :func:`visionpe.scaling.summary.summarise`.
+
+    Returns:
+        For each policy, which line style it has.
+    """
+    has = defaultdict(set)
+    for line in lines:
+        if line["policy"] not in CONTROLS:
+            has[line["policy"]].add(line["label"])
+    looks: dict[str, int] = {}
+    for policy, models in has.items():
+        taken = {looks[other] for other in looks if models & has[other]}
+        looks[policy] = next(i for i in range(len(has)) if i not in taken)
+    return looks
+
+
+def plot(path: Path, lines: Sequence[Row], title: str) -> None:
+    """Draw top-1 accuracy against the factor of the trained size and write it as a PNG.
+
+    Args:
+        path: The file.
+        lines: From :func:`visionpe.scaling.summary.summarise`.
+        title: Above the panels.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    protocols = list(dict.fromkeys(line["protocol"] for line in lines))
+    labels = list(dict.fromkeys(line["label"] for line in lines))
+    policies = list(dict.fromkeys(line["policy"] for line in lines if line["policy"] not in CONTROLS))
+    colour = {label: COLOURS[i % len(COLOURS)] for i, label in enumerate(labels)}
+    looks = assign_looks(lines)
+    style = {policy: STYLES[look % len(STYLES)] for policy, look in looks.items()}
+    marker = {policy: MARKERS[look % len(MARKERS)] for policy, look in looks.items()}
+
+    figure = Figure(figsize=(5.6 * len(protocols) + 2.6, 5.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, len(protocols), sharey=True, squeeze=False)[0]
+    ticks = sorted({round(line["factor"], 2) for line in lines})
+    entries: dict[str, Line2D] = {}
+    cross = Line2D([], [], color="0.4", linestyle="", marker="x")
+    for panel, protocol in zip(panels, protocols):
+        for label in labels:
+            for policy in [*CONTROLS, *policies]:
+                points = [
+                    x
+                    for x in lines
+                    if (x["label"], x["policy"], x["protocol"], x["status"]) == (label, policy, protocol, OK)
+                ]
+                if not points:
+                    continue
+                points.sort(key=lambda x: x["factor"])
+                factors, top1 = [x["factor"] for x in points], [x["top1"] for x in points]
+                if policy in CONTROLS:
+                    panel.plot(factors, top1, color=colour[label], linestyle=CONTROL_STYLES[policy], linewidth=1)
+                    continue
+                (drawn,) = panel.plot(
+                    factors,
+                    top1,
+                    color=colour[label],
+                    linestyle=style[policy],
+                    marker=marker[policy],
+                    markersize=4.5,
+                    linewidth=1.8,
+                )
+                low, high = [x["top1_low"] for x in points], [x["top1_high"] for x in points]
+                panel.fill_between(factors, low, high, color=colour[label], alpha=0.12, linewidth=0)
+                entries.setdefault(label if policy == "default" else f"{label}, {policy}", drawn)
+                paper = [(x["factor"], x["paper"]) for x in points if x.get("paper") is not None]
+                if paper:
+                    panel.plot(*zip(*paper), color=colour[label], linestyle="", marker="x", markersize=6)
+                    entries["stated in the paper\n(colour of the model)"] = cross
+        panel.set_title(TITLES.get(protocol, protocol), fontsize=11)
+        panel.set_xscale("log")
+        panel.set_xticks(ticks, [f"{tick:g}x" for tick in ticks], minor=False)
+        panel.minorticks_off()
+        panel.set_xlabel("resolution, times the trained size")
+        panel.grid(alpha=0.25, linewidth=0.6)
+        for side in ("top", "right"):
+            panel.spines[side].set_visible(False)
+        if ticks[0] < 1 < ticks[-1]:
+            panel.axvline(1, color="0.6", linewidth=0.8, zorder=0)
+    panels[0].set_ylabel("top-1 accuracy, %")
+    panels[0].set_ylim(0, 101)
+    for control, text in CONTROL_NAMES.items():
+        if any(line["policy"] == control for line in lines):
+            look = Line2D([], [], color="0.4", linestyle=CONTROL_STYLES[control], linewidth=1)
+            entries[f"{text}\n(colour of the model)"] = look
+    figure.legend(entries.values(), entries.keys(), loc="outside right center", frameon=False, fontsize=9)
+    figure.suptitle(title, fontsize=12)
+    figure.supxlabel(f"Bands: {bands(lines)}.", fontsize=8, color="0.35")
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=150)
+    write_atomic(path, content.getvalue())

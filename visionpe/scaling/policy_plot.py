@@ -1,0 +1,79 @@
+"""Accuracy against resolution, a panel a model: what its policies, ``auto`` and ``downscale`` make of it."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from visionpe.scaling.options import AUTO, DEFAULT, DOWNSCALE
+from visionpe.scaling.plot import COLOURS, MARKERS, TITLES
+from visionpe.scaling.report import bands
+from visionpe.scaling.summary import Row
+from visionpe.scaling.sweep import OK
+from visionpe.utils.files import write_atomic
+
+COLUMNS = 4
+
+
+def draw_panels(path: Path, lines: Sequence[Row], protocol: str) -> None:
+    """Write a PNG.
+
+    Args:
+        path: The file.
+        lines: From :func:`visionpe.scaling.summary.summarise`.
+        protocol: Which of them are shown.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+
+    shown = [x for x in lines if x["protocol"] == protocol and x["status"] == OK]
+    labels = list(dict.fromkeys(x["label"] for x in shown))
+    policies = [p for p in dict.fromkeys(x["policy"] for x in shown) if p not in (DEFAULT, AUTO, DOWNSCALE)]
+    looks = [(colour, marker) for marker in MARKERS for colour in COLOURS[:6]]
+    style = dict(zip(policies, looks))
+    rows = -(-len(labels) // COLUMNS)
+    width = min(len(labels), COLUMNS)
+    figure = Figure(figsize=(3.5 * width + 2.2, 3.1 * rows + 0.9), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(rows, width, sharex=True, sharey=True, squeeze=False)
+    entries: dict[str, Line2D] = {}
+    for panel, label in zip(panels.flat, labels):
+        own = [x for x in shown if x["label"] == label]
+        for policy in [DOWNSCALE, *policies, DEFAULT, AUTO]:
+            points = sorted((x for x in own if x["policy"] == policy), key=lambda x: x["factor"])
+            if not points:
+                continue
+            factors, top1 = [x["factor"] for x in points], [x["top1"] for x in points]
+            if policy == DOWNSCALE:
+                (line,) = panel.plot(factors, top1, color="0.35", linestyle=":", linewidth=1.6)
+            elif policy in (DEFAULT, AUTO):
+                colour = "black" if policy == AUTO else "0.55"
+                (line,) = panel.plot(factors, top1, color=colour, linewidth=2.4, zorder=5)
+                low, high = [x["top1_low"] for x in points], [x["top1_high"] for x in points]
+                panel.fill_between(factors, low, high, color=colour, alpha=0.12, linewidth=0)
+            else:
+                colour, marker = style[policy]
+                (line,) = panel.plot(factors, top1, color=colour, marker=marker, markersize=3.5, linewidth=1, alpha=0.9)
+            entries.setdefault(policy, line)
+        panel.set_title(label, fontsize=10)
+        panel.set_xscale("log")
+        ticks = sorted({round(x["factor"], 2) for x in shown})
+        panel.set_xticks(ticks, [f"{tick:g}x" for tick in ticks], minor=False, fontsize=8)
+        panel.minorticks_off()
+        panel.set_ylim(0, 101)
+        panel.grid(alpha=0.25, linewidth=0.6)
+        panel.axvline(1, color="0.6", linewidth=0.8, zorder=0)
+        for side in ("top", "right"):
+            panel.spines[side].set_visible(False)
+    for panel in list(panels.flat)[len(labels) :]:
+        panel.set_axis_off()
+    figure.supylabel("top-1 accuracy, %", fontsize=10)
+    figure.suptitle(TITLES.get(protocol, protocol), fontsize=12)
+    order = [name for name in (DEFAULT, AUTO, DOWNSCALE, *policies) if name in entries]
+    figure.legend([entries[name] for name in order], order, loc="outside right center", frameon=False, fontsize=9)
+    figure.supxlabel(f"resolution, times the trained size. {bands(shown)}.", fontsize=8, color="0.35")
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=130)
+    write_atomic(path, content.getvalue())

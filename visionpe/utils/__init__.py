@@ -1,0 +1,1 @@
+"""What the programs share: errors for users, files written whole, peak memory."""

@@ -1,0 +1,40 @@
+"""The one error that the command line turns into a single line and exit code 2."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class InputError(ValueError):
+    """What the user gave cannot be used; the message says which argument, what was given and what is allowed."""
+
+
+def first_line(error: BaseException, limit: int = 200) -> str:
+    """The gist of an exception on one line.
+
+    Args:
+        error: Any exception.
+        limit: Most characters to return.
+
+    Returns:
+        The first two non-empty lines of its message, joined, or the name of its type where it has no message.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = " ".join(lines[:2]) or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def check_counts(args: Any, *names: str) -> None:
+    """Refuse counts below one.
+
+    Args:
+        args: Holds them by name; None is allowed.
+        names: Of the counts, as on the command line.
+
+    Raises:
+        InputError: Naming the first of them.
+    """
+    for name in names:
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name.replace('_', '-')} {value}: must be at least 1")

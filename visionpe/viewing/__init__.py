@@ -1,0 +1,1 @@
+"""Looking at what goes into models and comes out."""

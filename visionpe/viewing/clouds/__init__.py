@@ -1,0 +1,1 @@
+"""Point clouds as pages to turn and as pictures."""
