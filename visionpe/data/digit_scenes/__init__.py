@@ -1,0 +1,1 @@
+"""Scenes of real handwritten digits, written as COCO json and as ADE20K directories."""

@@ -1,0 +1,1 @@
+"""Labelled rooms, built by rule and seen by a sensor."""
