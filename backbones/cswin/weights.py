@@ -36,13 +36,6 @@ def convert(state: StateDict, model: Any) -> StateDict:
 
     A file of the dense backbone may hold a whole segmentor or detector. It makes the padding of the model that of the
     official code, unmasked zeros, unless the user chose it; a classification file undoes that.
-
-    Args:
-        state: Key -> tensor, as published, without wrappers.
-        model: The model of ours that will load it.
-
-    Returns:
-        A new dict in our layout.
     """
     if any(key.startswith("backbone.stage1_conv_embed.") for key in state):
         state = {k.removeprefix("backbone."): v for k, v in state.items() if k.startswith("backbone.")}

@@ -101,7 +101,17 @@ class LoadsPublished(nn.Module):
         return f"{self.family} with pos_encoding={'+'.join(names)!r}"
 
     def convert_state(self, state: StateDict) -> StateDict:
-        """A published state dict, without wrappers, in our layout; ours stays as it is."""
+        """A published state dict in our layout; ours stays as it is. Each family's ``weights.convert`` does the work.
+
+        Args:
+            state: Key -> tensor, as published, without wrappers.
+
+        Returns:
+            A new dict in our layout.
+
+        Raises:
+            RuntimeError: If a table has no shape that the model could have.
+        """
         return state
 
     def to_modules(self, state: StateDict) -> StateDict:

@@ -53,13 +53,6 @@ def convert(state: StateDict, model: Any) -> StateDict:
     A model whose ``window_fit`` nobody chose takes that of the code that the file comes from. Fixed frequencies in a
     file are left out where they are those of the model.
 
-    Args:
-        state: Key -> tensor, as published, without wrappers.
-        model: The model of ours that will load it.
-
-    Returns:
-        A new dict in our layout.
-
     Raises:
         RuntimeError: If a table has no shape that a window could have.
     """

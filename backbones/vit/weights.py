@@ -42,13 +42,6 @@ def convert(state: StateDict, model: Any) -> StateDict:
     LayerScale gets scales of one in a model with them. An absolute table whose policy nobody chose takes the resize
     of the code that the file comes from: with antialiasing for timm's, without for the official one.
 
-    Args:
-        state: Key -> tensor, as published, without wrappers.
-        model: The model of ours that will load it.
-
-    Returns:
-        A new dict in our layout.
-
     Raises:
         RuntimeError: If a table has no shape that the model's tokens could have.
     """

@@ -43,13 +43,6 @@ def convert(state: StateDict, model: Any) -> StateDict:
     The absolute table keeps the size of the file's, from which it is resized on the fly. Files with relative tables
     come from models whose windows are padded with zero tokens: where nobody chose the padding, the model does so too.
 
-    Args:
-        state: Key -> tensor, as published, without wrappers.
-        model: The model of ours that will load it.
-
-    Returns:
-        A new dict in our layout.
-
     Raises:
         RuntimeError: If a table has no shape that the model's tokens could have, or the file has other global blocks.
     """

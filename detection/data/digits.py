@@ -8,7 +8,7 @@ from mmengine.registry import DATASETS
 from mmpretrain.datasets.base_dataset import BaseDataset
 from PIL import Image
 
-from visionpe.data.digits import (CLASSES, Source, Split, load_digits)
+from visionpe.data.digits import CLASSES, Source, Split, load_digits
 
 
 @DATASETS.register_module()

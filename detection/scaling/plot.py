@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,9 @@ from visionpe.detection.scaling.report import headlines, value
 from visionpe.detection.scaling.rows import Row
 from visionpe.scaling.options import DOWNSCALE
 from visionpe.scaling.page import Curve, Panel, write_page
-from visionpe.scaling.plot import COLOURS, CONTROL_STYLES, MARKERS, STYLES, assign_looks
+from visionpe.scaling.plot import CONTROL_STYLES, assign_looks
 from visionpe.scaling.sweep import OK
-from visionpe.utils.files import write_atomic
+from visionpe.viewing.figures import COLOURS, MARKERS, STYLES, new_figure, save_png
 
 MAIN = ("coco/bbox_mAP", "coco/segm_mAP", "mIoU")
 
@@ -61,16 +60,13 @@ def plot(path: Path, drawn: Sequence[Panel], title: str) -> None:
         drawn: From :func:`panels`.
         title: Above them.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
     curves = [curve for panel in drawn for curve in panel.curves]
     labels = list(dict.fromkeys(curve.label for curve in curves))
     looks = assign_looks([{"label": curve.label, "policy": curve.policy} for curve in curves])
     factors = sorted({x for curve in curves for x in curve.x})
     wide, high = max(len(drawn), 1), max(len(labels), 1)
-    figure = Figure(figsize=(4.6 * wide + 2, 3.4 * high + 0.6), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(4.6 * wide + 2, 3.4 * high + 0.6)
     axes = figure.subplots(high, wide, sharey="col", squeeze=False)
     for label, line in zip(labels, axes):
         for panel, axis in zip(drawn, line):
@@ -93,9 +89,7 @@ def plot(path: Path, drawn: Sequence[Panel], title: str) -> None:
         axis.set_ylim(bottom=0)
     figure.supxlabel("test scale, times that of the config", fontsize=10)
     figure.suptitle(title, fontsize=12)
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=130)
-    write_atomic(path, content.getvalue())
+    save_png(path, figure, 130)
 
 
 def page(path: Path, drawn: Sequence[Panel], rows: Sequence[Row], title: str, provenance: dict[str, Any]) -> None:

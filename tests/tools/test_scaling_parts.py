@@ -13,7 +13,6 @@ from rich.console import Console
 from torch import nn
 
 from visionpe.data.digits import load_digits
-from visionpe.utils import files
 from visionpe.scaling.conclusions import conclusions
 from visionpe.scaling.images import batches
 from visionpe.scaling.open_images import open_source
@@ -22,6 +21,7 @@ from visionpe.scaling.sizes import factor_of, parse_resolution, resolve, resolve
 from visionpe.scaling.statistics import bootstrap, pack, unpack, wilson
 from visionpe.scaling.store import Store, key_of
 from visionpe.scaling.summary import summarise
+from visionpe.utils import files
 from visionpe.utils.errors import InputError, first_line
 from visionpe.utils.files import write_atomic
 from visionpe.utils.memory import is_out_of_memory, peak_memory

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from visionpe.scaling.plot import COLOURS, MARKERS
-from visionpe.utils.files import write_atomic
+from visionpe.viewing.figures import COLOURS, MARKERS, new_figure, save_png
 
 GAP = 0.026  # between labels, of the height of a panel
 
@@ -83,15 +81,12 @@ def plot(path: Path, rows: Sequence[dict[str, Any]], *, title: str) -> None:
         rows: From :func:`visionpe.benchmarks.timing.measure`, with ``level``, ``pass`` and ``tokens``.
         title: Above the panels.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
     groups = list(dict.fromkeys((row["level"], row["pass"]) for row in rows))
     most = max(sum((row["level"], row["pass"]) == group for row in rows) for group in groups)
     several = len({(row["level"], row["tokens"]) for row in rows}) > len({row["level"] for row in rows})
     height = 6.6 if several else max(3.0, 1.4 + 0.17 * most)
-    figure = Figure(figsize=(7.2 * len(groups), height), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(7.2 * len(groups), height)
     for panel, group in zip(figure.subplots(1, len(groups), squeeze=False)[0], groups):
         own = [row for row in rows if (row["level"], row["pass"]) == group]
         panel.set_title(
@@ -107,6 +102,4 @@ def plot(path: Path, rows: Sequence[dict[str, Any]], *, title: str) -> None:
             panel.set_xlabel("time, times no encoding (grey: other code; whiskers: quartiles)")
         panel.grid(alpha=0.25, lw=0.6, axis="y" if several else "x")
     figure.suptitle(title, fontsize=11)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=140)
-    write_atomic(path, buffer.getvalue())
+    save_png(path, figure, 140)

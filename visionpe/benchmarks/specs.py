@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,6 +9,7 @@ import visionpe
 from visionpe.base import Composition
 from visionpe.benchmarks.options import DEPTH, DIM, HEADS
 from visionpe.utils.errors import InputError
+from visionpe.utils.parsing import literal
 
 
 def read_spec(text: str) -> str | dict[str, Any]:
@@ -26,10 +26,7 @@ def read_spec(text: str) -> str | dict[str, Any]:
         key, equals, value = part.partition("=")
         if not equals or not key.isidentifier():
             raise InputError(f"--encodings {text}: {part!r} is not KEY=VALUE; allowed: name:key=value,key=value")
-        try:
-            options[key] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            options[key] = value
+        options[key] = literal(value)
     return options
 
 

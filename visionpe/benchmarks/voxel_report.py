@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import math
 from collections.abc import Sequence
@@ -14,8 +13,8 @@ from rich.table import Table
 
 from visionpe.benchmarks.voxel_attention import OURS
 from visionpe.benchmarks.voxel_timing import Row
-from visionpe.scaling.plot import COLOURS, MARKERS
 from visionpe.utils.files import write_atomic
+from visionpe.viewing.figures import COLOURS, MARKERS, new_figure, save_png
 
 # Heading, key of the row, form.
 COLUMNS = (
@@ -93,17 +92,14 @@ def write(folder: Path, name: str, rows: Sequence[Row], *, settings: Row, about:
     parts = [f"# {name.replace('_', ' ')}", body, facts, " ".join([*notes, f"{where}, threads {settings['threads']}."])]
     write_atomic(folder / f"{name}.md", "\n\n".join(part for part in parts if part) + "\n")
     write_atomic(folder / f"{name}.json", json.dumps({"settings": settings, **about, "rows": rows}, indent=1) + "\n")
-    write_atomic(folder / f"{name}.png", picture(rows))
+    save_png(folder / f"{name}.png", picture(rows), 140)
 
 
-def picture(rows: Sequence[Row]) -> bytes:
-    """A PNG: seconds and memory against the voxels; hollow marks are the real scan."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+def picture(rows: Sequence[Row]) -> Any:
+    """A figure: seconds and memory against the voxels; hollow marks are the real scan."""
     from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
-    figure = Figure(figsize=(12, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(12, 4.2)
     forms = list(dict.fromkeys(row["form"] for row in rows))
     panels: Any = figure.subplots(1, len(PANELS))
     for panel, (key, heading) in zip(panels, PANELS):
@@ -128,6 +124,4 @@ def picture(rows: Sequence[Row]) -> bytes:
             panel.spines[side].set_visible(False)
     if any(row[key] for row in rows for key, _ in PANELS):
         panels[0].legend(frameon=False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=140)
-    return buffer.getvalue()
+    return figure

@@ -15,7 +15,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from visionpe.cli.points import load, source_arguments, view_of, write
+from visionpe.cli.clouds import load, source_arguments, view_of, write
 from visionpe.cli.program import exit_code, key_values, make_parser
 from visionpe.utils.errors import InputError
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import ast
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from visionpe.utils.errors import InputError
+from visionpe.utils.parsing import literal
 
 
 def make_parser(prog: str, description: str | None, epilog: str | None = None) -> argparse.ArgumentParser:
@@ -85,10 +85,7 @@ def key_values(flag: str, texts: Sequence[str], example: str = "num_classes=10")
         key, separator, value = text.partition("=")
         if not (key.strip() and separator):
             raise InputError(f"{flag} {text}: not KEY=VALUE (such as {example})")
-        try:
-            found[key] = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            found[key] = value
+        found[key] = literal(value)
     return found
 
 

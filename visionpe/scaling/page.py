@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from visionpe.scaling.options import CONTROLS, DEFAULT, DOWNSCALE
-from visionpe.scaling.plot import COLOURS, TITLES, assign_looks
+from visionpe.scaling.plot import TITLES, assign_looks
 from visionpe.scaling.report import bands
 from visionpe.scaling.summary import Row
 from visionpe.scaling.sweep import OK
-from visionpe.utils.files import write_atomic
+from visionpe.viewing.figures import COLOURS
+from visionpe.viewing.html import as_json, write_html
 
 TEMPLATE = Path(__file__).with_name("page.html")
 DASHES = ("solid", "dash", "dashdot", "longdash", "longdashdot", "8px,3px,2px,3px,2px,3px")
@@ -158,20 +159,14 @@ def write_page(
         for name, content in (details or {}).items()
     ]
     drawn = [figure.to_plotly_json() for figure in figures(panels)]
-    fillings = {
-        "@TITLE@": html.escape(title),
-        "@NOTES@": "".join(f'<p class="note">{html.escape(note)}</p>' for note in notes),
-        "@TABLE@": _table(table),
-        "@DETAILS@": "".join(folded),
-        "@FIGURES@": json.dumps(drawn, allow_nan=False).replace("<", "\\u003c"),  # nothing in it can end the script
-        "@PLOTLY@": get_plotlyjs(),
+    parts = {
+        "NOTES": "".join(f'<p class="note">{html.escape(note)}</p>' for note in notes),
+        "TABLE": _table(table),
+        "DETAILS": "".join(folded),
+        "FIGURES": as_json(drawn),
+        "PLOTLY": get_plotlyjs(),
     }
-    page = TEMPLATE.read_text(encoding="utf-8")
-    parts = []
-    for mark in ("@TITLE@", *fillings):  # what is filled in is not searched for marks
-        before, _, page = page.partition(mark)
-        parts += [before, fillings[mark]]
-    write_atomic(path, "".join([*parts, page]))
+    write_html(path, TEMPLATE, title, parts)
 
 
 def _hover(line: Row) -> str:

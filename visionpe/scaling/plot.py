@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,15 +11,11 @@ from visionpe.scaling.options import CONTROLS, DOWNSCALE, TILING
 from visionpe.scaling.report import bands
 from visionpe.scaling.summary import Row
 from visionpe.scaling.sweep import OK
-from visionpe.utils.files import write_atomic
+from visionpe.viewing.figures import COLOURS, MARKERS, STYLES, new_figure, save_png
 
-# Okabe and Ito's colours, told apart with any colour vision; the yellow is left out, too pale on white.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#777777")
-STYLES = ("-", "--", "-.", (0, (3, 1, 1, 1, 1, 1)), (0, (6, 2)), (0, (1, 1)))
 # Thin and without markers, unlike policies.
 CONTROL_STYLES: dict[str, Any] = {DOWNSCALE: ":", TILING: (0, (5, 2, 1, 2))}
 CONTROL_NAMES = {DOWNSCALE: "downscale to the trained size", TILING: "tiles of the trained size"}
-MARKERS = ("o", "s", "^", "D", "v", "P")
 TITLES = {
     "object": "object: the image is resized, objects grow",
     "canvas": "canvas: objects keep their size, the canvas grows",
@@ -55,8 +50,6 @@ def plot(path: Path, lines: Sequence[Row], title: str) -> None:
         lines: From :func:`visionpe.scaling.summary.summarise`.
         title: Above the panels.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
     protocols = list(dict.fromkeys(line["protocol"] for line in lines))
@@ -67,8 +60,7 @@ def plot(path: Path, lines: Sequence[Row], title: str) -> None:
     style = {policy: STYLES[look % len(STYLES)] for policy, look in looks.items()}
     marker = {policy: MARKERS[look % len(MARKERS)] for policy, look in looks.items()}
 
-    figure = Figure(figsize=(5.6 * len(protocols) + 2.6, 5.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(5.6 * len(protocols) + 2.6, 5.2)
     panels = figure.subplots(1, len(protocols), sharey=True, squeeze=False)[0]
     ticks = sorted({round(line["factor"], 2) for line in lines})
     entries: dict[str, Line2D] = {}
@@ -123,6 +115,4 @@ def plot(path: Path, lines: Sequence[Row], title: str) -> None:
     figure.legend(entries.values(), entries.keys(), loc="outside right center", frameon=False, fontsize=9)
     figure.suptitle(title, fontsize=12)
     figure.supxlabel(f"Bands: {bands(lines)}.", fontsize=8, color="0.35")
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=150)
-    write_atomic(path, content.getvalue())
+    save_png(path, figure, 150)

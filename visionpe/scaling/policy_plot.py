@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from visionpe.scaling.options import AUTO, DEFAULT, DOWNSCALE
-from visionpe.scaling.plot import COLOURS, MARKERS, TITLES
+from visionpe.scaling.plot import TITLES
 from visionpe.scaling.report import bands
 from visionpe.scaling.summary import Row
 from visionpe.scaling.sweep import OK
-from visionpe.utils.files import write_atomic
+from visionpe.viewing.figures import COLOURS, MARKERS, new_figure, save_png
 
 COLUMNS = 4
 
@@ -24,8 +23,6 @@ def draw_panels(path: Path, lines: Sequence[Row], protocol: str) -> None:
         lines: From :func:`visionpe.scaling.summary.summarise`.
         protocol: Which of them are shown.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
     shown = [x for x in lines if x["protocol"] == protocol and x["status"] == OK]
@@ -35,8 +32,7 @@ def draw_panels(path: Path, lines: Sequence[Row], protocol: str) -> None:
     style = dict(zip(policies, looks))
     rows = -(-len(labels) // COLUMNS)
     width = min(len(labels), COLUMNS)
-    figure = Figure(figsize=(3.5 * width + 2.2, 3.1 * rows + 0.9), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(3.5 * width + 2.2, 3.1 * rows + 0.9)
     panels = figure.subplots(rows, width, sharex=True, sharey=True, squeeze=False)
     entries: dict[str, Line2D] = {}
     for panel, label in zip(panels.flat, labels):
@@ -74,6 +70,4 @@ def draw_panels(path: Path, lines: Sequence[Row], protocol: str) -> None:
     order = [name for name in (DEFAULT, AUTO, DOWNSCALE, *policies) if name in entries]
     figure.legend([entries[name] for name in order], order, loc="outside right center", frameon=False, fontsize=9)
     figure.supxlabel(f"resolution, times the trained size. {bands(shown)}.", fontsize=8, color="0.35")
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=130)
-    write_atomic(path, content.getvalue())
+    save_png(path, figure, 130)

@@ -1,7 +1,7 @@
 """Digit scenes as pictures: real handwritten digits on canvases with clutter.
 
-The digits are the MNIST scans of :mod:`visionpe.data.digits`: training scenes hold its training digits, validation scenes
-its test digits.
+The digits are the MNIST scans of :mod:`visionpe.data.digits`: training scenes hold its training digits,
+validation scenes its test digits.
 """
 
 from __future__ import annotations

@@ -18,9 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as rle
 
+from visionpe.data.digit_scenes.drawing import SPLITS, Scene, SceneSettings, scenes
 from visionpe.data.digits import CLASSES
-
-from visionpe.data.digit_scenes.drawing import (SPLITS, Scene, SceneSettings, scenes)
 
 __all__ = ["Scene", "SceneSettings", "scenes", "write_scenes", "written"]
 

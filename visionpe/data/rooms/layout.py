@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from visionpe.data.rooms.materials import (NAMES, OF_CLASS)
+from visionpe.data.rooms.materials import NAMES, OF_CLASS
 
 Array = NDArray[np.float64]
 Range = tuple[float, float]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from visionpe.data.rooms.layout import (FLOOR, WALL, Array, Layout)
-from visionpe.data.rooms.materials import (MATERIALS, NAMES, texture)
+from visionpe.data.rooms.layout import FLOOR, WALL, Array, Layout
+from visionpe.data.rooms.materials import MATERIALS, NAMES, texture
 
 
 def paint(points: Array, normal: Array, part: NDArray[np.int64], layout: Layout, rng: np.random.Generator) -> Array:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from visionpe.data.rooms.layout import (CLASSES, FLOOR, NOTHING, PALETTE, WALL, Array, Builder, Layout, Range)
+from visionpe.data.rooms.layout import CLASSES, FLOOR, NOTHING, PALETTE, WALL, Array, Builder, Layout, Range
 from visionpe.data.rooms.paint import paint
 
 __all__ = ["CLASSES", "PALETTE", "make_layout", "make_room", "scan"]

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
 from visionpe.quickstarts.rooms.curve import Curve
-from visionpe.scaling.plot import COLOURS, MARKERS
-from visionpe.utils.files import write_atomic
+from visionpe.viewing.figures import COLOURS, MARKERS, new_figure, save_png
 
 
 def plot(path: Path, curves: Sequence[Curve]) -> None:
     """Draw the curves and write them as a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(7.2, 4.4)
     panel = figure.subplots()
     for curve, colour, marker in zip(curves, COLOURS, MARKERS):
         panel.plot(curve.minutes, curve.miou, color=colour, marker=marker, label=curve.encoding)
@@ -30,6 +25,4 @@ def plot(path: Path, curves: Sequence[Curve]) -> None:
     panel.grid(alpha=0.3)
     panel.spines[["top", "right"]].set_visible(False)
     panel.legend(frameon=False, loc="lower right")
-    data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=150)
-    write_atomic(path, data.getvalue())
+    save_png(path, figure, 150)

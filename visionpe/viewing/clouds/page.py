@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import base64
-import html
-import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +11,7 @@ from numpy.typing import NDArray
 
 from visionpe.viewing.clouds.camera import FIELD, View, extent, spacing
 from visionpe.viewing.clouds.cloud import Cloud
+from visionpe.viewing.html import as_json, write_html
 
 TEMPLATE = Path(__file__).with_name("viewer.html")
 
@@ -74,16 +72,6 @@ def write_page(path: Path, cloud: Cloud, view: View, *, start: str = "RGB", most
         "field": FIELD,
         "start": start,
     }
-    page = TEMPLATE.read_text(encoding="utf-8")
-    fillings = {
-        "@TITLE@": html.escape(cloud.name),
-        "@ABOUT@": json.dumps(about).replace("<", "\\u003c"),  # nothing in it can end the script
-        "@DATA@": base64.b64encode(blob).decode(),
-    }
-    for mark, text in fillings.items():
-        page = page.replace(mark, text, 1)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(page, encoding="utf-8")
-    os.replace(temporary, path)
+    parts = {"ABOUT": as_json(about), "DATA": base64.b64encode(blob).decode()}
+    write_html(path, TEMPLATE, cloud.name, parts)
     return cloud.count

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from visionpe.viewing.clouds.camera import FIELD, View, extent, spacing
 from visionpe.viewing.clouds.cloud import UNKNOWN, Cloud
+from visionpe.viewing.figures import new_figure, save_png
 
 NOWHERE = (90, 90, 90)  # of points without a class
 WRONG, RIGHT = (215, 48, 39), (190, 196, 200)
@@ -102,14 +102,11 @@ def write_png(path: Path, cloud: Cloud, view: View, *, size: tuple[int, int] = (
         view: Where they are seen from.
         size: Width and height of a panel, pixels.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.patches import Patch
 
     index, light = rasterise(cloud, view, *size)
     panels = colourings(cloud)
-    figure = Figure((len(panels) * size[0] / 100, size[1] / 100 + 0.8), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(len(panels) * size[0] / 100, size[1] / 100 + 0.8, dpi=100)
     for axes, (name, colours) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
         image = np.where(index[..., None] < 0, 255.0, colours[index] * light[..., None])
         axes.imshow(image.round().astype(np.uint8), interpolation="nearest")
@@ -120,7 +117,4 @@ def write_png(path: Path, cloud: Cloud, view: View, *, size: tuple[int, int] = (
     if handles and len(panels) > 1:
         figure.legend(handles=handles, loc="outside lower center", ncols=min(len(handles), 12), frameon=False)
     figure.suptitle(f"{cloud.name}, {cloud.count:,} points")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    figure.savefig(temporary, format="png")
-    os.replace(temporary, path)
+    save_png(path, figure, "figure")
