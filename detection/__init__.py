@@ -26,6 +26,8 @@ from visionpe.detection.running.quiet import quiet_imports  # noqa: E402
 
 # The maintained fork of mmsegmentation is found by its module name, not by the old distribution's.
 MODULE2PACKAGE["mmseg"] = "mmseg"
+# Where visionpe is installed this is known from the start of Python on (build_backend/startup.py); in a checkout, here.
+MODULE2PACKAGE["visionpe"] = "visionpe"
 
 with quiet_imports():
     import mmpretrain.datasets

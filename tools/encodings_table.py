@@ -2,7 +2,7 @@
 
 import sys
 
-from visionpe.cli.list import main
+from visionpe.cli.listing import main
 
 if __name__ == "__main__":
     sys.exit(main(["encodings"]))

@@ -9,6 +9,7 @@ Importing it registers the backbones with timm::
 """
 
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,8 +39,7 @@ else:
 
     def __getattr__(name: str) -> Any:
         """Public names where the command is at work: imported with the first of them."""
-        from visionpe import _public
-
+        _public = import_module("visionpe._public")
         if name not in _public.__all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         return getattr(_public, name)

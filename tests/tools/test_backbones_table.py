@@ -8,7 +8,7 @@ import pytest
 from conftest import ENCODINGS
 
 from visionpe.benchmarks import backbones_table
-from visionpe.cli import list as list_command
+from visionpe.cli import listing
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -44,10 +44,10 @@ def test_write(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.C
     first, last = backbones_table.MARKS
     file = tmp_path / "page.md"
     file.write_text(f"before\n{first}\nold\n{last}\nafter\n")
-    assert list_command.main(["backbones", "--write", str(file)]) == 0
+    assert listing.main(["backbones", "--write", str(file)]) == 0
     assert file.read_text() == f"before\n{first}\n| | ViT |\n|---|---|\n| `a` | ✓ |\n{last}\nafter\n"
     file.write_text("nothing")
-    assert list_command.main(["backbones", "--write", str(file)]) == 2
+    assert listing.main(["backbones", "--write", str(file)]) == 2
     assert "it must hold" in capsys.readouterr().err
     assert file.read_text() == "nothing"
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib import import_module
 
-# Name -> what --help says. The module of a command has the same name; what it needs is imported when it runs.
+# Name -> what --help says. The module of a command has its name; what it needs is imported when it runs.
 COMMANDS = {
     "quickstart": "from nothing to a trained comparison in minutes: classification, detection, segmentation or rooms",
     "scaling": "accuracy, speed and memory of models against the input resolution",
@@ -21,6 +21,8 @@ COMMANDS = {
     "points": "look at a point cloud, or run a model on one",
     "scenes": "write scenes of digits in the layouts of COCO and ADE20K",
 }
+# But for those that would hide a builtin in this module.
+MODULES = {"list": "listing"}
 
 
 def usage() -> str:
@@ -65,4 +67,4 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f"; did you mean {' or '.join(near)}?" if near else f"; allowed: {', '.join(COMMANDS)}"
         print(f"visionpe: error: unknown command {name!r}{hint}", file=sys.stderr)
         return 2
-    return int(import_module(f"visionpe.cli.{name}").main(rest))
+    return int(import_module(f"visionpe.cli.{MODULES.get(name, name)}").main(rest))
