@@ -1,6 +1,9 @@
 """Backbones registered with timm. Importing this package registers them."""
 
+from typing import TYPE_CHECKING
+
 from visionpe import encodings as _encodings  # noqa: F401  the names stand for these
+from visionpe._renamed import old_modules
 from visionpe.backbones.cswin import CSWinTransformer, cswin_models
 from visionpe.backbones.swin import SwinTransformer, swin_models
 from visionpe.backbones.swin3d import Swin3DTransformer, Swin3DUNet, swin3d_models
@@ -20,3 +23,6 @@ __all__ = [
     "vit_models",
     "vitdet_models",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = old_modules(__name__)

@@ -1,4 +1,4 @@
-"""setuptools' build backend, whose wheels bring one more file: ``visionpe.pth``, the start-up line of ``startup.py``."""
+"""setuptools' build backend; its wheels bring one more file, ``visionpe.pth``: the start-up line of ``startup.py``."""
 
 from __future__ import annotations
 

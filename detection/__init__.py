@@ -12,8 +12,14 @@
 - ``AutocastOptimWrapper``: bfloat16 autocast on any device;
 - ``ExportHook``: writes ``model.safetensors`` and ``model.json`` for ``timm.create_model`` after training;
 - ``mmcv.ops`` without a compiled mmcv (``ops.install()`` runs at import);
-- ``.safetensors`` files wherever mmengine takes a checkpoint, and ``mmseg::`` in ``_base_``.
+- ``.safetensors`` files wherever mmengine takes a checkpoint, and ``mmseg::`` and ``visionpe::`` in ``_base_``.
+
+``train``, ``test`` and ``predict`` are the commands of those names as functions. In rooms: ``operators`` (mmcv's, without
+compiling), ``models`` (timm's in OpenMMLab's places), ``running`` (from a config to a run), ``predicting``, ``data``,
+``clouds`` (point clouds) and ``scaling`` (the resolution study through mmdet's and mmseg's test loops).
 """
+
+from typing import TYPE_CHECKING
 
 from visionpe.detection.operators import extension as ops
 
@@ -22,6 +28,7 @@ ops.install()
 
 from mmengine.config.utils import MODULE2PACKAGE  # noqa: E402
 
+from visionpe._renamed import old_modules  # noqa: E402
 from visionpe.detection.running.quiet import quiet_imports  # noqa: E402
 
 # The maintained fork of mmsegmentation is found by its module name, not by the old distribution's.
@@ -48,7 +55,9 @@ with quiet_imports():
     from visionpe.detection.models.features import TimmFeatures
     from visionpe.detection.models.neck_check import check_neck
     from visionpe.detection.models.simple_pyramid import SimpleFeaturePyramid
+    from visionpe.detection.predicting.pictures import predict
     from visionpe.detection.running import checkpoint
+    from visionpe.detection.running.commands import test, train
     from visionpe.detection.running.export_hook import ExportHook
     from visionpe.detection.running.optimizers import AutocastOptimWrapper, TimmOptimWrapperConstructor
     from visionpe.detection.running.runner import QuietRunner
@@ -80,4 +89,10 @@ __all__ = [
     "check_neck",
     "checkpoint",
     "ops",
+    "predict",
+    "test",
+    "train",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = old_modules(__name__)

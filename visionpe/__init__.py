@@ -33,13 +33,16 @@ def _is_command() -> bool:
     return started_by_module or Path(*program).stem == "visionpe"
 
 
-if TYPE_CHECKING or not _is_command():
+_LAZY = _is_command()
+if TYPE_CHECKING or not _LAZY:
     from visionpe._public import *  # noqa: F403
-else:
+
+if not TYPE_CHECKING:
 
     def __getattr__(name: str) -> Any:
-        """Public names where the command is at work: imported with the first of them."""
-        _public = import_module("visionpe._public")
-        if name not in _public.__all__:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(_public, name)
+        """Old names of modules; and where the command is at work, public names, imported with the first of them."""
+        if _LAZY:
+            public = import_module("visionpe._public")
+            if name in public.__all__:
+                return getattr(public, name)
+        return _renamed.old_modules(__name__)(name)

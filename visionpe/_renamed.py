@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
@@ -154,6 +154,8 @@ class _Moved(Loader):
         module.__doc__ = target.__doc__
 
         def find(name: str) -> Any:
+            if f"{old}.{name}" in MODULES:
+                return import_module(f"{ROOT}{old}.{name}")
             place, now = NAMES.get((old, name), (new, name))
             return getattr(import_module(ROOT + place), now)
 
@@ -171,6 +173,17 @@ class _Finder(MetaPathFinder):
             return None
         holds_modules = any(name.startswith(f"{old}.") for name in MODULES)
         return ModuleSpec(fullname, _Moved(old), is_package=holds_modules)
+
+
+def old_modules(package: str) -> Callable[[str], Any]:
+    """A ``__getattr__`` for a package: what once stood in it, also as an attribute (``visionpe.encodings.rpb``)."""
+
+    def find(name: str) -> Any:
+        if f"{package}.{name}".removeprefix(ROOT) in MODULES:
+            return import_module(f"{package}.{name}")
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+
+    return find
 
 
 def install() -> None:
