@@ -14,8 +14,8 @@
 - ``mmcv.ops`` without a compiled mmcv (``ops.install()`` runs at import);
 - ``.safetensors`` files wherever mmengine takes a checkpoint, and ``mmseg::`` and ``visionpe::`` in ``_base_``.
 
-``train``, ``test`` and ``predict`` are the commands of those names as functions. In rooms: ``operators`` (mmcv's, without
-compiling), ``models`` (timm's in OpenMMLab's places), ``running`` (from a config to a run), ``predicting``, ``data``,
+``train``, ``test`` and ``predict`` are the commands of those names as functions. In rooms: ``operators`` (mmcv's,
+uncompiled), ``models`` (timm's, in OpenMMLab's places), ``running`` (from a config to a run), ``predicting``, ``data``,
 ``clouds`` (point clouds) and ``scaling`` (the resolution study through mmdet's and mmseg's test loops).
 """
 

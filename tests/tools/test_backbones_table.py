@@ -10,7 +10,7 @@ from conftest import ENCODINGS
 from visionpe.benchmarks import backbones_table
 from visionpe.cli import listing
 
-README = Path(__file__).parents[2] / "README.md"
+PAGE = Path(__file__).parents[2] / "docs" / "encodings.md"
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def found() -> dict[str, dict[str, str]]:
 
 @pytest.mark.parametrize("family", backbones_table.FAMILIES)
 def test_cells(family: str, found: dict[str, dict[str, str]]) -> None:
-    text = README.read_text().split(backbones_table.MARKS[0])[1].split(backbones_table.MARKS[1])[0]
+    text = PAGE.read_text().split(backbones_table.MARKS[0])[1].split(backbones_table.MARKS[1])[0]
     cells = [line.split("|") for line in text.splitlines() if line.startswith("| `")]
     lines = {first.strip(" `"): rest for _, first, *rest in cells}
     column = list(backbones_table.FAMILIES).index(family)
@@ -28,7 +28,7 @@ def test_cells(family: str, found: dict[str, dict[str, str]]) -> None:
         cell = backbones_table.check(name, family)
         found[name][family] = cell
         stands = lines[name][column].strip()
-        assert (stands == "✓") == (cell == backbones_table.FITS), f"{name} in {family}: README says {stands}, {cell}"
+        assert (stands == "✓") == (cell == backbones_table.FITS), f"{name} in {family}: the page says {stands}, {cell}"
     assert set(lines) == set(ENCODINGS)
 
 
