@@ -37,6 +37,8 @@ def test_old_names() -> None:
         from visionpe.adapting import Adapts, Choice
     assert (Adapts, Choice) == (HasPolicy, PolicyTerm)
     assert {old for old, _ in NAMES} <= MODULES.keys()
+    for (module, old), (place, new) in NAMES.items():
+        assert getattr(import_module(f"visionpe.{module}"), old) is getattr(import_module(f"visionpe.{place}"), new)
 
 
 def test_what_a_user_may_have_written() -> None:

@@ -12,12 +12,12 @@ from torch import nn
 
 from visionpe.backbones.cswin.layers import ConvEmbed, ConvMerge
 from visionpe.backbones.cswin.weights import convert
-from visionpe.backbones.shared.block import Cut, WindowBlock
+from visionpe.backbones.shared.block import Partition, WindowBlock
 from visionpe.backbones.shared.loading import StateDict
 from visionpe.backbones.shared.options import PyramidOptions
 from visionpe.backbones.shared.pyramid import Pyramid, Stage
-from visionpe.backbones.shared.stage_encoding import Inside, StageEncoding
-from visionpe.backbones.shared.windows import Whole, Windows, grown
+from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind
+from visionpe.backbones.shared.windows import WholeMap, Windows, grown_window
 from visionpe.checks import check_choice
 from visionpe.grid import Grid
 from visionpe.registry import Spec
@@ -65,24 +65,24 @@ class CSWinStage(Stage):
             return length
         if self.stripe_policy == "keep" or 2 * width < min(self.grid_size):
             return width
-        return grown(width, length, trained)
+        return grown_window(width, length, trained)
 
     def windows(self, size: tuple[int, int]) -> dict[str, Windows]:
         """The ways to cut a map of this size, tokens, in the order of the heads."""
         if self.stripe_width is None:
-            return {"full": Whole(size, size)}
+            return {"full": WholeMap(size, size)}
         height, width = size
         shapes = {"vertical": (height, self._stripe(1, width)), "horizontal": (self._stripe(0, height), width)}
         return {kind: Windows(size, shape, centred=self.padding == "values") for kind, shape in shapes.items()}
 
-    def cuts(self, size: tuple[int, int], device: torch.device) -> list[list[Cut]]:
+    def partitions(self, size: tuple[int, int], device: torch.device) -> list[list[Partition]]:
         masked = self.stripe_width is not None and self.padding == "mask"
         ways = []
         for kind, windows in self.windows(size).items():
             mask = self.mask(windows, device) if masked else None
             ways.append((windows, self.pos_encoding.inside[kind], Grid(size=windows.window), mask))
         return [
-            [Cut(windows, encoding, grid, mask, layer) for windows, encoding, grid, mask in ways]
+            [Partition(windows, encoding, grid, mask, layer) for windows, encoding, grid, mask in ways]
             for layer in range(len(self.blocks))
         ]
 
@@ -166,7 +166,7 @@ class CSWinTransformer(Pyramid):
             if dim % heads or (heads % 2 and not whole):
                 raise ValueError(f"num_heads={heads} of stage {i} must be even and divide its width, {dim}")
             shapes = {"full": size} if whole else {"vertical": (size[0], width), "horizontal": (width, size[1])}
-            kinds = {k: Inside(dim // len(shapes), heads // len(shapes), depth, s) for k, s in shapes.items()}
+            kinds = {k: WindowKind(dim // len(shapes), heads // len(shapes), depth, s) for k, s in shapes.items()}
             context = {"dim": dim, "num_heads": heads, "depth": depth, "grid_size": size, "kinds": kinds}
             encodings.append(partial(StageEncoding, pos_encoding, **context, first=i == 0, **shared.factory))
             built.append(

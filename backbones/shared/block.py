@@ -20,8 +20,8 @@ Padding = Literal["mask", "tokens", "values"]
 
 
 @dataclass(frozen=True)
-class Cut:
-    """One way in which attention cuts the map, and what its tokens are told of their positions inside.
+class Partition:
+    """One way in which attention partitions the map, and what its tokens are told of their positions inside.
 
     Args:
         windows: How the map is cut.
@@ -135,28 +135,28 @@ class WindowAttention(EncodedAttention):
         super().__init__(*args, **kwargs)
         self.padding = padding
 
-    def forward(self, x: Tensor, cuts: Sequence[Cut]) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, partitions: Sequence[Partition]) -> Tensor:  # type: ignore[override]
         """Attend.
 
         Args:
             x: The map, ``(B, height, width, dim)``.
-            cuts: The ways to cut it; the heads are shared out evenly among them, in order.
+            partitions: The ways to cut it; the heads are shared out evenly among them, in order.
 
         Returns:
             ``(B, height, width, dim)``.
         """
         gate = self.gate(x).sigmoid() if self.gate is not None else None
-        first = cuts[0]
-        if len(cuts) == 1 and (first.gather or self.padding == "tokens" or not first.windows.pads):
+        first = partitions[0]
+        if len(partitions) == 1 and (first.gather or self.padding == "tokens" or not first.windows.pads):
             qkv = self.qkv(first.split(x)).unflatten(-1, (3, self.num_heads, self.head_dim))
             return self.projected(self._inside(qkv, first, x.shape[0]), gate)
         # Padded after the projection, its tokens are zero, so that a convolution of the values sees zeros there.
         qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim))  # (B, height, width, 3, heads, head_dim)
-        shares = qkv.chunk(len(cuts), dim=-2)
-        maps = [self._inside(cut.windows.split(share), cut, x.shape[0]) for cut, share in zip(cuts, shares)]
+        shares = qkv.chunk(len(partitions), dim=-2)
+        maps = [self._inside(cut.windows.split(share), cut, x.shape[0]) for cut, share in zip(partitions, shares)]
         return self.projected(maps[0] if len(maps) == 1 else torch.cat(maps, dim=-1), gate)
 
-    def _inside(self, qkv: Tensor, cut: Cut, batch: int) -> Tensor:
+    def _inside(self, qkv: Tensor, cut: Partition, batch: int) -> Tensor:
         """Windows ``(B * windows, tokens, 3, heads, head_dim)`` to the map of attended values."""
         mask = cut.mask if cut.mask is None or batch == 1 else cut.mask.repeat(batch, 1, 1, 1)
         return cut.join(self.encoded(qkv, cut.encoding, cut.grid, layer=cut.layer, mask=mask), batch)
@@ -191,18 +191,18 @@ class WindowBlock(Block):
         self.layer = depth
         self.attn.padding = padding
 
-    def forward(self, x: Tensor, encoding: Composition, cuts: Sequence[Cut]) -> Tensor:
+    def forward(self, x: Tensor, encoding: Composition, partitions: Sequence[Partition]) -> Tensor:
         """Map to map, both ``(B, height, width, dim)``.
 
         Args:
             encoding: Its sites ``inject`` and ``refine``, on the whole map.
-            cuts: See :meth:`WindowAttention.forward`.
+            partitions: See :meth:`WindowAttention.forward`.
         """
         grid = Grid(size=(x.shape[1], x.shape[2]))
         normed = self.norm1(x)
         if encoding.at("add"):
             normed = encoding.inject(normed.flatten(1, 2), grid, layer=self.layer).unflatten(1, grid.size)
-        x = x + self.drop_path1(self.ls1(self.attn(normed, cuts)))
+        x = x + self.drop_path1(self.ls1(self.attn(normed, partitions)))
         x = x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
         if encoding.at("refine"):
             x = encoding.refine(x.flatten(1, 2), grid, layer=self.layer).unflatten(1, grid.size)

@@ -58,7 +58,7 @@ def check_fit(state: StateDict, model: Any) -> None:
         if keys
     ]
     if problems:
-        raise RuntimeError(f"the checkpoint does not fit a {model.described}; {'; '.join(problems)}")
+        raise RuntimeError(f"the checkpoint does not fit a {model.description}; {'; '.join(problems)}")
 
 
 def fit_patches(weight: Tensor, patch_size: Sequence[int]) -> Tensor:
@@ -95,7 +95,7 @@ class LoadsPublished(nn.Module):
     pretrained_cfg: ClassVar[dict[str, Any]] = {}  # timm sets its own
 
     @property
-    def described(self) -> str:
+    def description(self) -> str:
         """The model in a few words, for messages."""
         names = dict.fromkeys(m.name for m in self.modules() if isinstance(m, PositionEncoding))
         return f"{self.family} with pos_encoding={'+'.join(names)!r}"

@@ -11,8 +11,8 @@ from timm.layers import PatchEmbed
 from timm.layers.format import Format, nchw_to
 from torch import Tensor
 
-from visionpe.policy.functions.named import refuse_export
 from visionpe.policy.functions.patches import resize_patch
+from visionpe.policy.functions.terms import refuse_export
 from visionpe.policy.holder import HasPolicy
 
 # A patch may differ from what was asked for by this factor, or the tokens would be too many or too few.

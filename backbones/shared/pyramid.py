@@ -12,7 +12,7 @@ from timm.models import checkpoint
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
-from visionpe.backbones.shared.block import Cut, WindowBlock
+from visionpe.backbones.shared.block import Partition, WindowBlock
 from visionpe.backbones.shared.loading import LoadsPublished
 from visionpe.backbones.shared.options import PyramidOptions
 from visionpe.backbones.shared.stage_encoding import StageEncoding
@@ -36,8 +36,8 @@ class Stage(nn.Module):
         self.cache = TableCache()
 
     @abstractmethod
-    def cuts(self, size: tuple[int, int], device: torch.device) -> list[list[Cut]]:
-        """For every block, how attention cuts a map of this size. Called once a pass."""
+    def partitions(self, size: tuple[int, int], device: torch.device) -> list[list[Partition]]:
+        """For every block, how attention partitions a map of this size. Called once a pass."""
 
     def mask(self, windows: Any, device: torch.device) -> Tensor | None:
         """The additive mask of windows, kept from call to call, or None where they need none."""
@@ -54,11 +54,11 @@ class Stage(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, height, width, C)`` to ``(B, height', width', C')``."""
         x = self.downsample(x)
-        for block, cuts in zip(self.blocks, self.cuts((x.shape[1], x.shape[2]), x.device)):
+        for block, partitions in zip(self.blocks, self.partitions((x.shape[1], x.shape[2]), x.device)):
             if self.grad_checkpointing and not torch.jit.is_scripting():
-                x = checkpoint(block, x, self.pos_encoding.map, cuts)
+                x = checkpoint(block, x, self.pos_encoding.map, partitions)
             else:
-                x = block(x, self.pos_encoding.map, cuts)
+                x = block(x, self.pos_encoding.map, partitions)
         return x
 
 

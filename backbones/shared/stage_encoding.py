@@ -13,7 +13,7 @@ from visionpe.registry import Spec, create_encodings
 
 
 @dataclass(frozen=True)
-class Inside:
+class WindowKind:
     """What attention in one kind of window is built for.
 
     Args:
@@ -63,7 +63,7 @@ class StageEncoding(nn.Module):
         num_heads: int,
         depth: int,
         grid_size: tuple[int, ...],
-        kinds: Mapping[str, Inside],
+        kinds: Mapping[str, WindowKind],
         first: bool = True,
         **factory: Any,
     ) -> None:

@@ -153,7 +153,7 @@ class Windows:
         return torch.zeros(mask.shape, device=device).masked_fill(~mask, float("-inf"))
 
 
-class Whole(Windows):
+class WholeMap(Windows):
     """A map that is one window: nothing is cut, padded or masked."""
 
     def __post_init__(self) -> None:
@@ -167,7 +167,7 @@ class Whole(Windows):
         return x.unflatten(1, self.size)
 
 
-def grown(window: int, length: int, trained: int) -> int:
+def grown_window(window: int, length: int, trained: int) -> int:
     """A side of a window that follows the map, from ``trained`` tokens to ``length``, rounded, at least 1."""
     return cast(int, torch.sym_max(1, (2 * window * length + trained) // (2 * trained)))
 

@@ -12,7 +12,7 @@ from torch import nn
 from visionpe.backbones.shared.loading import StateDict
 from visionpe.backbones.shared.options import PyramidOptions
 from visionpe.backbones.shared.pyramid import Pyramid
-from visionpe.backbones.shared.stage_encoding import Inside, StageEncoding
+from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind
 from visionpe.backbones.shared.windows import Pair
 from visionpe.backbones.swin.stage import Patches, PatchMerging, SwinStage, WindowFit, WindowPolicy
 from visionpe.backbones.swin.weights import convert
@@ -97,7 +97,7 @@ class SwinTransformer(Pyramid):
         built, encodings = [], []
         for i, size in enumerate(_map_sizes(stem, to_2tuple(img_size), stages)):
             context: dict[str, Any] = {"dim": dims[i], "num_heads": num_heads[i], "depth": depths[i]}
-            kinds = {"window": Inside(**context, grid_size=windows[i])}
+            kinds = {"window": WindowKind(**context, grid_size=windows[i])}
             encodings.append(
                 partial(
                     StageEncoding,

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from visionpe.backbones.shared.block import Cut, WindowBlock
+from visionpe.backbones.shared.block import Partition, WindowBlock
 from visionpe.backbones.shared.patches import AdaptivePatchEmbed
 from visionpe.backbones.shared.pyramid import Stage
-from visionpe.backbones.shared.windows import Pair, Windows, grown
+from visionpe.backbones.shared.windows import Pair, Windows, grown_window
 from visionpe.grid import Grid
 
 WindowPolicy = Literal["keep", "grow"]
@@ -88,7 +88,7 @@ class SwinStage(Stage):
         """Height and width of the windows on a map of this size, tokens, by the policy alone."""
         if self.window_policy == "keep":
             return self.window_size
-        height, width = (grown(*each) for each in zip(self.window_size, size, self.grid_size))
+        height, width = (grown_window(*each) for each in zip(self.window_size, size, self.grid_size))
         return height, width
 
     def windows(self, size: Pair) -> tuple[Windows, Windows]:
@@ -105,15 +105,15 @@ class SwinStage(Stage):
         cut = partial(Windows, size, window, rolled=not self.pos_encoding.reads_neighbours)
         return cut(), cut(shift=(shift[0], shift[1]))
 
-    def cuts(self, size: Pair, device: torch.device) -> list[list[Cut]]:
+    def partitions(self, size: Pair, device: torch.device) -> list[list[Partition]]:
         inside: Any = self.pos_encoding.inside["window"]
         both = self.windows(size)[: len(self.blocks)]
         ways = [(windows, self.mask(windows, device), self.gather(windows, device)) for windows in both]
-        cuts, grid = [], Grid(size=both[0].window)  # the same for both
+        partitions, grid = [], Grid(size=both[0].window)  # the same for both
         for layer in range(len(self.blocks)):
             windows, mask, gather = ways[layer % 2]
-            cuts.append([Cut(windows, inside, grid, mask, layer, gather)])
-        return cuts
+            partitions.append([Partition(windows, inside, grid, mask, layer, gather)])
+        return partitions
 
 
 def _positive(n: Any) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from visionpe.backbones.shared.block import EncodedAttention
 from visionpe.backbones.shared.stage_encoding import StageEncoding
-from visionpe.backbones.swin3d.level import Level, SparseCut
+from visionpe.backbones.swin3d.level import Level, SparsePartition
 from visionpe.base import Composition
 from visionpe.sparse import Neighbourhood, SparseConv, coarsen
 from visionpe.sparse.cells import grouped
@@ -78,7 +78,7 @@ class ResidualConvs(nn.Module):
 class SparseAttention(EncodedAttention):
     """Self-attention among the voxels of each window."""
 
-    def forward(self, x: Tensor, encoding: Composition, cut: SparseCut, layer: int) -> Tensor:
+    def forward(self, x: Tensor, encoding: Composition, cut: SparsePartition, layer: int) -> Tensor:
         """Attend.
 
         Args:
@@ -111,7 +111,7 @@ class SparseBlock(Block):
         super().__init__(*args, **{**kwargs, "attn_layer": SparseAttention}, depth=depth)
         self.layer = depth
 
-    def forward(self, x: Tensor, encoding: StageEncoding, level: Level, cut: SparseCut) -> Tensor:
+    def forward(self, x: Tensor, encoding: StageEncoding, level: Level, cut: SparsePartition) -> Tensor:
         """``(N, dim)`` to ``(N, dim)``."""
         inside: Any = encoding.inside["window"]
         normed = self.norm1(x)

@@ -28,7 +28,7 @@ class Packed:
     mask: Tensor | None
 
 
-class SparseCut:
+class SparsePartition:
     """One partition of a level into windows, and the way of the voxels into them and back.
 
     Args:
@@ -71,7 +71,7 @@ class _Spread(torch.autograd.Function):
     """Rows to places. What the padding holds reaches no output, so gradients come from filled places alone."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, cut: SparseCut) -> Tensor:
+    def forward(ctx: Any, x: Tensor, cut: SparsePartition) -> Tensor:
         ctx.cut = cut
         return x.index_select(0, cut.rows)
 
@@ -84,7 +84,7 @@ class _Collect(torch.autograd.Function):
     """Places to rows: the inverse."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, cut: SparseCut) -> Tensor:
+    def forward(ctx: Any, x: Tensor, cut: SparsePartition) -> Tensor:
         ctx.cut = cut
         return x.index_select(0, cut.place)
 
@@ -104,7 +104,7 @@ class Level:
 
     def __init__(self, voxels: Voxels, cloud_size: int) -> None:
         self.voxels, self.cloud_size = voxels, cloud_size
-        self._cuts: dict[tuple[int, bool], SparseCut] = {}
+        self._cuts: dict[tuple[int, bool], SparsePartition] = {}
         cloud, stride = voxels.cloud, voxels.stride
         clouds = int(cloud[-1]) + 1
         index = cloud[:, None].expand(-1, voxels.axes)
@@ -118,11 +118,11 @@ class Level:
         self.places = Grid(size, coords=(inside + within) / stride, cloud=cloud)
         self.cells = Grid(size, coords=voxels.coords[:, 1:].div(stride, rounding_mode="floor"), cloud=cloud)
 
-    def cut(self, window: int, shifted: bool) -> SparseCut:
+    def cut(self, window: int, shifted: bool) -> SparsePartition:
         """The partition into windows of that many cells."""
         key = (window, shifted)
         if key not in self._cuts:
-            self._cuts[key] = SparseCut(self, window, shifted)
+            self._cuts[key] = SparsePartition(self, window, shifted)
         return self._cuts[key]
 
     @property

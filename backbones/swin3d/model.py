@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from visionpe.backbones.shared.loading import LoadsPublished, StateDict
 from visionpe.backbones.shared.pyramid import init_linear
-from visionpe.backbones.shared.stage_encoding import Inside, StageEncoding
+from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind
 from visionpe.backbones.swin3d.checks import check_irregular, check_levels, check_positive, check_voxels
 from visionpe.backbones.swin3d.layers import (
     ConvStem,
@@ -25,7 +25,7 @@ from visionpe.backbones.swin3d.layers import (
     coarser,
 )
 from visionpe.backbones.swin3d.level import Level
-from visionpe.backbones.swin3d.weights import Filtered, inward, load_filtered, outward, published
+from visionpe.backbones.swin3d.weights import Filtered, load_filtered, published, to_module_keys, to_published_keys
 from visionpe.base import PositionEncoding
 from visionpe.encodings.bias.crse import parse_signals
 from visionpe.registry import Spec
@@ -124,7 +124,7 @@ class Swin3DTransformer(LoadsPublished):
         self.head_drop = nn.Dropout(drop_rate)
         self.reset_classifier(num_classes)
         init_linear(self)
-        self._register_state_dict_hook(outward)
+        self._register_state_dict_hook(to_published_keys)
 
     def blocks_of(
         self, level: int, rates: Sequence[float], downsample: nn.Module | None = None, *, first: bool = False
@@ -138,7 +138,7 @@ class Swin3DTransformer(LoadsPublished):
             num_heads=heads,
             depth=len(rates),
             grid_size=size,
-            kinds={"window": Inside(dim, heads, len(rates), (side,) * 3)},
+            kinds={"window": WindowKind(dim, heads, len(rates), (side,) * 3)},
             first=first,
             signals="_".join(self.signals),
             quant_size=self.quant_size,
@@ -271,7 +271,7 @@ class Swin3DTransformer(LoadsPublished):
         return published(state, self)
 
     def to_modules(self, state: StateDict) -> StateDict:
-        return inward(state, self)
+        return to_module_keys(state, self)
 
     def load_filtered(self, checkpoint: Any, *, skip_first_conv: bool = True) -> Filtered:
         """Load what fits of pre-trained weights, as the authors do to fine-tune: see :func:`load_filtered`."""

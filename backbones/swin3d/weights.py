@@ -35,7 +35,9 @@ class Filtered(NamedTuple):
     kept: list[str]
 
 
-def outward(module: Any, state: dict[str, Any], prefix: str = "", local_metadata: Any = None) -> dict[str, Any]:
+def to_published_keys(
+    module: Any, state: dict[str, Any], prefix: str = "", local_metadata: Any = None
+) -> dict[str, Any]:
     """Names of modules to published ones, in place; a hook of ``state_dict``."""
     for key in [key for key in state if key.startswith(prefix)]:
         if match := STACKED.fullmatch(key[len(prefix) :]):
@@ -44,7 +46,7 @@ def outward(module: Any, state: dict[str, Any], prefix: str = "", local_metadata
     return state
 
 
-def inward(state: Mapping[str, Tensor], model: Any) -> StateDict:
+def to_module_keys(state: Mapping[str, Tensor], model: Any) -> StateDict:
     """Published names to those of modules; tables that do not fill a level stay as they are."""
     out: StateDict = {}
     groups: dict[tuple[str, str], dict[int, Tensor]] = defaultdict(dict)
@@ -71,7 +73,7 @@ def published(state: Mapping[str, Tensor], model: Any) -> StateDict:
         for prefix in PREFIXES:
             if out and all(key.startswith(prefix) for key in out):
                 out = {key[len(prefix) :]: value for key, value in out.items()}
-    out = outward(model, out)
+    out = to_published_keys(model, out)
     if not len(getattr(model, "upsamples", ())):
         out = {key: value for key, value in out.items() if not key.startswith(DECODER)}
     for key in [key for key in out if key.endswith(".running_mean")]:
@@ -109,7 +111,7 @@ def load_filtered(model: Any, checkpoint: Any, *, skip_first_conv: bool = True) 
     }
     if not fits:
         raise ValueError(
-            f"checkpoint: none of its {len(given)} keys fits a {model.described}; "
+            f"checkpoint: none of its {len(given)} keys fits a {model.description}; "
             f"the first is {next(iter(given), None)!r}"
         )
     model.load_state_dict({**own, **fits})

@@ -65,7 +65,7 @@ def convert(state: StateDict, model: Any) -> StateDict:
             slot = slots[:, first : first + count]
             if slot.shape[1] and key in out:
                 out[key] = out[key] + slot
-        take_policy(model.pos_encoding.parts, "bicubic" if official else "bicubic_antialias")
+        adopt_policy(model.pos_encoding.parts, "bicubic" if official else "bicubic_antialias")
 
     if not any(".ls1." in key for key in out):
         scales = {k: torch.ones_like(p) for k, p in model.named_parameters() if ".ls1." in k or ".ls2." in k}
@@ -77,7 +77,7 @@ def _rotates(model: Any) -> bool:
     return bool(model.pos_encoding.at("rotate"))
 
 
-def take_policy(parts: Iterable[PositionEncoding], policy: str) -> None:
+def adopt_policy(parts: Iterable[PositionEncoding], policy: str) -> None:
     """Give the absolute tables among ``parts`` a policy, where nobody chose one."""
     for part in parts:
         inner = getattr(part, "over", part)  # of a wrapper, the policy is that of what it wraps

@@ -8,7 +8,7 @@ from typing import Any
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
-from visionpe.backbones.shared.block import Cut, WindowBlock
+from visionpe.backbones.shared.block import Partition, WindowBlock
 from visionpe.base import Composition
 
 
@@ -47,9 +47,9 @@ class ResidualWindowBlock(WindowBlock):
         super().__init__(dim, *args, **kwargs)
         self.residual = ConvBottleneck(dim, device=kwargs.get("device"), dtype=kwargs.get("dtype"))
 
-    def forward(self, x: Tensor, encoding: Composition, cuts: Sequence[Cut]) -> Tensor:
+    def forward(self, x: Tensor, encoding: Composition, partitions: Sequence[Partition]) -> Tensor:
         """Map to map, both ``(B, height, width, dim)``."""
-        return self.residual(super().forward(x, encoding, cuts))
+        return self.residual(super().forward(x, encoding, partitions))
 
 
 def neck(dim: int, channels: int, **factory: Any) -> nn.Sequential:

@@ -13,12 +13,12 @@ import torch
 from timm.models import checkpoint
 from torch import Tensor, nn
 
-from visionpe.backbones.shared.block import Cut, Padding, WindowBlock
+from visionpe.backbones.shared.block import Padding, Partition, WindowBlock
 from visionpe.backbones.shared.loading import StateDict
-from visionpe.backbones.shared.stage_encoding import Inside, StageEncoding
-from visionpe.backbones.shared.windows import Whole, Windows
+from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind
+from visionpe.backbones.shared.windows import WholeMap, Windows
 from visionpe.backbones.vit.model import VisionTransformer
-from visionpe.backbones.vit.weights import take_policy
+from visionpe.backbones.vit.weights import adopt_policy
 from visionpe.backbones.vitdet.blocks import ResidualWindowBlock, neck
 from visionpe.backbones.vitdet.weights import convert, read_pickle
 from visionpe.cache import TableCache
@@ -29,7 +29,7 @@ from visionpe.registry import Spec, parse_spec
 NUM_GLOBAL = 4
 
 
-def spread(depth: int) -> tuple[int, ...]:
+def evenly_spaced_blocks(depth: int) -> tuple[int, ...]:
     """Indices of the global blocks: four evenly spaced, the last block being one, and fewer in a shallow model."""
     count = max(1, min(NUM_GLOBAL, depth // 2))
     return tuple(depth * (i + 1) // count - 1 for i in range(count))
@@ -111,7 +111,13 @@ class WindowedVisionTransformer(VisionTransformer):
         if padding is not None:
             check_choice("padding", padding, Padding)
         window = _pair(window_size, "window_size")
-        globals_ = tuple(range(depth)) if not any(window) else spread(depth) if global_blocks is None else global_blocks
+        globals_ = (
+            tuple(range(depth))
+            if not any(window)
+            else evenly_spaced_blocks(depth)
+            if global_blocks is None
+            else global_blocks
+        )
         for name, indices in (("global_blocks", globals_), ("residual_blocks", residual_blocks)):
             if any(i not in range(depth) for i in indices):
                 raise ValueError(f"{name}={tuple(indices)}: allowed are blocks 0 to {depth - 1}")
@@ -141,8 +147,8 @@ class WindowedVisionTransformer(VisionTransformer):
         self.places = {i: ("whole", n) for n, i in enumerate(self.global_blocks)}  # block: kind, index among those
         self.places |= {i: ("window", n) for n, i in enumerate(windowed)}
         kinds = {
-            "whole": Inside(self.embed_dim, self.num_heads, len(self.global_blocks), self.patch_embed.grid_size),
-            "window": Inside(self.embed_dim, self.num_heads, len(windowed), window),
+            "whole": WindowKind(self.embed_dim, self.num_heads, len(self.global_blocks), self.patch_embed.grid_size),
+            "window": WindowKind(self.embed_dim, self.num_heads, len(windowed), window),
         }
         pretrained = zip(_pair(pretrain_img_size, "pretrain_img_size"), self.patch_embed.patch_size)
         self.pos_encoding: StageEncoding = StageEncoding(
@@ -155,7 +161,7 @@ class WindowedVisionTransformer(VisionTransformer):
             attention_window=window if all(window) else None,
             **factory,
         )
-        take_policy(self.pos_encoding.map.parts, "bicubic")
+        adopt_policy(self.pos_encoding.map.parts, "bicubic")
         self.neck: nn.Module = nn.Identity()
         if neck_channels:
             self.neck, self.norm, self.fc_norm = (
@@ -182,33 +188,33 @@ class WindowedVisionTransformer(VisionTransformer):
         """How blocks with windows cut a map of this size."""
         return Windows(size, self.window_size)
 
-    def _cuts(self, size: tuple[int, int], device: torch.device) -> list[list[Cut]]:
-        """How each block cuts a map of this size."""
-        ways: dict[str, tuple[Windows, Grid, Tensor | None]] = {"whole": (Whole(size, size), Grid(size=size), None)}
+    def _partitions(self, size: tuple[int, int], device: torch.device) -> list[list[Partition]]:
+        """How each block partitions a map of this size."""
+        ways: dict[str, tuple[Windows, Grid, Tensor | None]] = {"whole": (WholeMap(size, size), Grid(size=size), None)}
         if "window" in self.pos_encoding.inside:
             windows, mask = self.windows(size), None
             if windows.masks and self.padding == "mask":
                 mask = self.cache.get((windows, device), lambda: windows.additive(device))
             ways["window"] = (windows, Grid(size=windows.window), mask)
-        cuts = []
+        partitions = []
         for index in range(len(self.blocks)):
             kind, layer = self.places[index]
             windows, grid, mask = ways[kind]
-            cuts.append([Cut(windows, self.pos_encoding.inside[kind], grid, mask, layer)])
-        return cuts
+            partitions.append([Partition(windows, self.pos_encoding.inside[kind], grid, mask, layer)])
+        return partitions
 
-    def _embed(self, x: Tensor) -> tuple[Tensor, list[list[Cut]]]:
+    def _embed(self, x: Tensor) -> tuple[Tensor, list[list[Partition]]]:
         """Images ``(B, C, H, W)`` to the map of tokens ``(B, height, width, dim)`` and how blocks cut it."""
         x = self.patch_embed(x)
         size = (x.shape[1], x.shape[2])
         if self.pos_encoding.map.at("add"):
             x = self.pos_encoding.map.add(x.flatten(1, 2), Grid(size=size)).unflatten(1, size)
-        return self.norm_pre(self.pos_drop(x)), self._cuts(size, x.device)
+        return self.norm_pre(self.pos_drop(x)), self._partitions(size, x.device)
 
-    def _block(self, index: int, x: Tensor, cuts: list[list[Cut]], attn_mask: Tensor | None) -> Tensor:
+    def _block(self, index: int, x: Tensor, partitions: list[list[Partition]], attn_mask: Tensor | None) -> Tensor:
         if attn_mask is not None:
             raise ValueError("attn_mask is of all pairs, which windows do not have; allowed: None")
-        arguments = (x, self.pos_encoding.map, cuts[index])
+        arguments = (x, self.pos_encoding.map, partitions[index])
         if self.grad_checkpointing and not torch.jit.is_scripting():
             return checkpoint(self.blocks[index], *arguments)
         return self.blocks[index](*arguments)

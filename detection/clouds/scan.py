@@ -21,7 +21,7 @@ from visionpe.viewing.clouds.cloud import UNKNOWN, Cloud
 
 
 @dataclass
-class ModelEntry:
+class CloudModel:
     """A model and what brings clouds into it.
 
     Args:
@@ -39,7 +39,7 @@ class ModelEntry:
 
 
 @dataclass
-class Outcome:
+class CloudResult:
     """What came out: the cloud with predictions or coloured by features, and what it cost."""
 
     cloud: Cloud
@@ -48,7 +48,7 @@ class Outcome:
     watch: Stopwatch | None = None
 
 
-def from_name(name: str, checkpoint: str | None, voxel: float, options: dict[str, Any]) -> ModelEntry:
+def from_name(name: str, checkpoint: str | None, voxel: float, options: dict[str, Any]) -> CloudModel:
     """A timm model, fed as Swin3D's recipes do.
 
     Args:
@@ -65,12 +65,12 @@ def from_name(name: str, checkpoint: str | None, voxel: float, options: dict[str
     try:
         model = timm.create_model(name, checkpoint_path=checkpoint or "", **options)
         steps = [{"type": "VoxelizeCloud", "size": voxel, "keep": "first"}, {"type": "PackCloud", "normals": normals}]
-        return ModelEntry(model, Compose(steps), bool(checkpoint))
+        return CloudModel(model, Compose(steps), bool(checkpoint))
     except (RuntimeError, ValueError, TypeError, OSError) as error:
         raise InputError(f"--model {name}: {str(error).splitlines()[0]}") from None
 
 
-def from_config(path: str, checkpoint: str, options: dict[str, Any]) -> ModelEntry:
+def from_config(path: str, checkpoint: str, options: dict[str, Any]) -> CloudModel:
     """A trained ``CloudSegmentor``, fed by the test pipeline of its config.
 
     Raises:
@@ -81,9 +81,9 @@ def from_config(path: str, checkpoint: str, options: dict[str, Any]) -> ModelEnt
     from visionpe.detection.running import runner as setup
 
     config = setup.load_config(path, options)
-    setup.forget_weights(config.model)
+    setup.drop_pretrained(config.model)
     model = MODELS.build(config.model)
-    setup.load_strictly(model, setup.existing(checkpoint))
+    setup.load_strictly(model, setup.check_checkpoint(checkpoint))
     dataset = config.test_dataloader.dataset
     steps = list(dataset.pipeline)
     for step in dataset.pipeline:
@@ -91,7 +91,7 @@ def from_config(path: str, checkpoint: str, options: dict[str, Any]) -> ModelEnt
             steps = [s for s in steps if s is not step] + list(step["transforms"])
     meta = getattr(DATASETS.get(dataset.type), "METAINFO", {})
     palette = [tuple(colour) for colour in meta.get("palette", ())]
-    return ModelEntry(model.model, Compose(steps), True, meta.get("classes", ()), palette)
+    return CloudModel(model.model, Compose(steps), True, meta.get("classes", ()), palette)
 
 
 def voxels_of(cloud: Cloud, pipeline: Compose) -> tuple[Voxels, Tensor]:
@@ -115,7 +115,7 @@ def voxels_of(cloud: Cloud, pipeline: Compose) -> tuple[Voxels, Tensor]:
     return packed["inputs"], packed["data_samples"].inverse.data[0]
 
 
-def rainbow(features: Tensor) -> NDArray[np.uint8]:
+def feature_colours(features: Tensor) -> NDArray[np.uint8]:
     """The three main directions of features ``(N, channels)`` as colours ``(N, 3)``."""
     x = features.float().cpu()
     x = x - x.mean(0)
@@ -139,7 +139,7 @@ def _at_voxels(features: Voxels, finest: Voxels) -> Tensor:
 
 
 @torch.inference_mode()
-def process(cloud: Cloud, entry: ModelEntry, device: torch.device) -> Outcome:
+def run_model(cloud: Cloud, entry: CloudModel, device: torch.device) -> CloudResult:
     """Run the model on a cloud.
 
     A model that was trained and gives scores for voxels makes predictions; of any other the features are shown.
@@ -182,7 +182,7 @@ def process(cloud: Cloud, entry: ModelEntry, device: torch.device) -> Outcome:
         if (cloud.named and list(cloud.classes) != list(classes)) or len(cloud.classes) > count:
             labels = None
     else:
-        found = {"features": rainbow(_at_voxels(kept[-1], voxels))[inverse.cpu().numpy()]}
+        found = {"features": feature_colours(_at_voxels(kept[-1], voxels))[inverse.cpu().numpy()]}
     given: dict[str, Any] = {
         "points": cloud.points,
         "colors": cloud.colors,
@@ -193,4 +193,4 @@ def process(cloud: Cloud, entry: ModelEntry, device: torch.device) -> Outcome:
     done = Cloud(**given, classes=classes, palette=palette, name=cloud.name)
     times.append(watch.now())
     seconds = dict(zip(("voxelise", "model", "back to points"), np.diff(times).tolist()))
-    return Outcome(done, len(voxels), seconds, watch)
+    return CloudResult(done, len(voxels), seconds, watch)

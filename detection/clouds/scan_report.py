@@ -5,11 +5,11 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from visionpe.detection.clouds.scan import Outcome
+from visionpe.detection.clouds.scan import CloudResult
 from visionpe.viewing.clouds.cloud import UNKNOWN
 
 
-def rows(outcome: Outcome) -> list[tuple[str, str, str, float]]:
+def rows(outcome: CloudResult) -> list[tuple[str, str, str, float]]:
     """Part, voxels, channels and seconds, in order; then the sums."""
     seconds = outcome.seconds
     parts = list(outcome.watch.parts.values()) if outcome.watch else []
@@ -27,7 +27,7 @@ def rows(outcome: Outcome) -> list[tuple[str, str, str, float]]:
     return lines
 
 
-def show(console: Console, outcome: Outcome, peak: float | None) -> None:
+def show(console: Console, outcome: CloudResult, peak: float | None) -> None:
     """Print times, memory, and where there are labels how many points are right.
 
     Args:

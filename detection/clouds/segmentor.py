@@ -15,7 +15,7 @@ from mmengine.structures import BaseDataElement
 from torch import Tensor
 
 from visionpe.detection.models.classifier import check_model_name
-from visionpe.detection.models.init_cfg import KeepsWeights
+from visionpe.detection.models.init_cfg import KeepsLoadedWeights
 from visionpe.detection.running.checkpoint import load_weights, read_state
 from visionpe.sparse import Voxels
 
@@ -48,7 +48,7 @@ def _views(voxels: Voxels) -> list[Voxels]:
 
 
 @MODELS.register_module()
-class CloudSegmentor(KeepsWeights, BaseModel):
+class CloudSegmentor(KeepsLoadedWeights, BaseModel):
     """A timm model over voxels with a cross-entropy, and its scores for every point of a cloud.
 
     Args:

@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from mmpretrain.models.classifiers.timm import TimmClassifier
 
-from visionpe.detection.models.init_cfg import KeepsWeights
+from visionpe.detection.models.init_cfg import KeepsLoadedWeights
 from visionpe.detection.running.checkpoint import load_weights, read_state
 
 
@@ -32,7 +32,7 @@ def check_model_name(model_name: str) -> None:
 
 
 @MODELS.register_module()
-class TimmImageClassifier(KeepsWeights, TimmClassifier):
+class TimmImageClassifier(KeepsLoadedWeights, TimmClassifier):
     """A timm model with a loss: mmpretrain's ``TimmClassifier`` that keeps the weights it was given.
 
     timm initialises (or loads) a model when it builds it. mmengine's ``Runner.train`` would initialise it again and

@@ -45,7 +45,7 @@ def create_extractor(model_name: str, out_indices: tuple[int, ...], pretrained: 
     return getter
 
 
-def granularity(network: Any, strides: Sequence[int]) -> int:
+def size_divisor(network: Any, strides: Sequence[int]) -> int:
     """Return the pixels that the sides of images must be a multiple of, for features at ``strides``."""
     patch = getattr(getattr(network, "patch_embed", None), "patch_size", None)
     sides = {patch} if isinstance(patch, int) else set(patch or ())

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from visionpe import set_policy
 from visionpe.detection.models.classifier import check_model_name
-from visionpe.detection.models.extractor import create_extractor, freeze, granularity
+from visionpe.detection.models.extractor import create_extractor, freeze, size_divisor
 from visionpe.detection.models.features_weights import load_backbone
-from visionpe.detection.models.init_cfg import KeepsWeights
+from visionpe.detection.models.init_cfg import KeepsLoadedWeights
 
 
 @MODELS.register_module()
-class TimmFeatures(KeepsWeights):
+class TimmFeatures(KeepsLoadedWeights):
     """The features of a timm model: maps ``(B, C, height, width)`` at ``out_indices``, for a neck or a head.
 
     Any input size runs that the model is able to take. Images that it cannot cut evenly are padded with zeros below and
@@ -97,7 +97,7 @@ class TimmFeatures(KeepsWeights):
                     f"{name}={list(wanted)} is expected of {model_name!r}, which has {found} "
                     f"at out_indices={tuple(out_indices)}"
                 )
-        self.pad_to = pad_to or granularity(self.model, self.strides)
+        self.pad_to = pad_to or size_divisor(self.model, self.strides)
         if policy is not None:
             set_policy(self.model, policy)
         if checkpoint_path:

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from mmengine.model import BaseModule, initialize
 
 
-class KeepsWeights(BaseModule):
+class KeepsLoadedWeights(BaseModule):
     """A module whose ``init_weights`` obeys ``init_cfg`` alone, so that nothing wipes what timm loaded."""
 
     _is_init: bool  # mmengine's mark that init_weights has run

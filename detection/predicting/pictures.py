@@ -73,7 +73,7 @@ def predict(
         raise InputError("two images have the same name, so their drawings would be one file; predict them apart")
     pictures = [read_image(image) for image in images]
     loaded = setup.load_config(str(config), cfg_options)
-    predictor = Predictor(loaded, setup.existing(str(checkpoint)), device)
+    predictor = Predictor(loaded, setup.check_checkpoint(str(checkpoint)), device)
     painter = Painter(predictor.scope, predictor.meta, score_thr)
     for picture, file in zip(pictures, files):
         sample = predictor(picture)

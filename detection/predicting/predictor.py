@@ -17,7 +17,7 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from numpy.typing import NDArray
 from PIL import Image
 
-from visionpe.detection.running.runner import InputError, forget_weights, load_strictly
+from visionpe.detection.running.runner import InputError, drop_pretrained, load_strictly
 
 ANNOTATIONS = ("LoadAnnotations", "LoadPanopticAnnotations", "LoadProposals")
 
@@ -66,7 +66,7 @@ class Predictor:
     def __init__(self, config: Config, checkpoint: str, device: str | None = None) -> None:
         self.scope = config.get("default_scope", "mmengine")
         init_default_scope(self.scope)
-        forget_weights(config.model)
+        drop_pretrained(config.model)
         self.model = revert_sync_batchnorm(MODELS.build(config.model))
         load_strictly(self.model, checkpoint)
         self.model.to(device or get_device()).eval()

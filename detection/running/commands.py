@@ -92,8 +92,8 @@ def test(
     # The Runner would load what fits and go on with a warning.
     loaded.load_from, loaded.resume = None, False
     # All weights come from the checkpoint: those a fine-tuning started from need not be there.
-    setup.forget_weights(loaded.model)
-    file = setup.existing(str(checkpoint))
+    setup.drop_pretrained(loaded.model)
+    file = setup.check_checkpoint(str(checkpoint))
     setup.set_seed(loaded, seed)
     setup.set_launcher(loaded, launcher)
     runner = setup.build_runner(loaded, stages=("test",))

@@ -17,7 +17,7 @@ from torch import nn
 ALLOWED = ("layer_decay", "no_weight_decay", "lr_mult")
 
 
-def undecayed(model: nn.Module) -> set[str]:
+def no_decay_names(model: nn.Module) -> set[str]:
     """Return the names, seen from ``model``, that its submodules list in ``no_weight_decay()``."""
     names: set[str] = set()
     for prefix, module in model.named_modules():
@@ -104,7 +104,7 @@ class TimmOptimWrapperConstructor(DefaultOptimWrapperConstructor):
             if part not in parts:
                 raise ValueError(f"lr_mult={dict(multipliers)}: {type(model).__name__} has no part {part!r}")
         scales = {} if layer_decay is None else layer_scales(model, layer_decay)
-        spared = undecayed(model)
+        spared = no_decay_names(model)
 
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in model.named_parameters():

@@ -32,9 +32,8 @@ __all__ = [
     "InputError",
     "QuietRunner",
     "build_runner",
-    "existing",
-    "forget_weights",
-    "inner",
+    "check_checkpoint",
+    "drop_pretrained",
     "load_config",
     "load_strictly",
     "set_amp",
@@ -42,6 +41,7 @@ __all__ = [
     "set_launcher",
     "set_resume",
     "set_seed",
+    "unwrap_model",
 ]
 
 
@@ -123,12 +123,12 @@ def set_resume(config: Config, checkpoint: str) -> None:
     Raises:
         InputError: If there is no such file.
     """
-    found = newest_checkpoint(config.work_dir) if checkpoint == "auto" else existing(checkpoint)
+    found = newest_checkpoint(config.work_dir) if checkpoint == "auto" else check_checkpoint(checkpoint)
     config.resume = found is not None
     config.load_from = found or config.get("load_from")
 
 
-def forget_weights(model: dict[str, Any]) -> None:
+def drop_pretrained(model: dict[str, Any]) -> None:
     """Name no weights to start from, neither in the model nor in its backbone: they come from elsewhere."""
     for part in (model, model.get("backbone") or {}):
         part.update({key: None for key in ("pretrained", "checkpoint_path", "init_cfg") if key in part})
@@ -151,7 +151,7 @@ def build_runner(config: Config, *, stages: tuple[str, ...]) -> Runner:
         start = part.get("init_cfg") or {}
         for each in start if isinstance(start, (list, tuple)) else [start]:
             if each.get("type") == "Pretrained":
-                existing(each["checkpoint"])
+                check_checkpoint(each["checkpoint"])
     try:
         check_data(config, stages)
     except FileNotFoundError as error:
@@ -162,7 +162,7 @@ def build_runner(config: Config, *, stages: tuple[str, ...]) -> Runner:
     _name_apart(config)
     runner = RUNNERS.build(config)
     try:
-        check_neck(inner(runner.model))
+        check_neck(unwrap_model(runner.model))
     except ValueError as error:
         raise InputError(str(error)) from None
     return runner
@@ -176,14 +176,14 @@ def _name_apart(config: Config) -> None:
         config.experiment_name = f"{config.get('experiment_name') or Path(config.filename or 'run').stem}_{run}"
 
 
-def inner(model: Any) -> Any:
+def unwrap_model(model: Any) -> Any:
     """The model inside wrappers such as DDP."""
     while is_model_wrapper(model):
         model = model.module
     return model
 
 
-def existing(checkpoint: str) -> str:
+def check_checkpoint(checkpoint: str) -> str:
     """Return the path of a checkpoint.
 
     Raises:
@@ -207,6 +207,6 @@ def load_strictly(model: nn.Module, checkpoint: str) -> None:
         InputError: If the weights do not fit the model.
     """
     try:
-        load_weights(inner(model), read_state(checkpoint), source=f"checkpoint {checkpoint!r}")
+        load_weights(unwrap_model(model), read_state(checkpoint), source=f"checkpoint {checkpoint!r}")
     except ValueError as error:
         raise InputError(str(error)) from None

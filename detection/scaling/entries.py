@@ -33,7 +33,7 @@ def _load(path: str, options: dict[str, Any], launcher: str, first: Config | Non
     config = setup.load_config(path, options)
     # The Runner would load what fits and go on with a warning.
     config.load_from, config.resume = None, False
-    setup.forget_weights(config.model)
+    setup.drop_pretrained(config.model)
     text = repr(config.to_dict())
     if first is None:
         setup.set_launcher(config, launcher)
@@ -85,7 +85,7 @@ def entries_of(asked: StudyOptions, console: Console) -> list[ModelEntry]:
     for path, name, label in zip(asked.config, asked.checkpoint, labels):
         if labels.count(label) > 1:
             label = f"{label} {Path(name).parent.name}/{Path(name).stem}"
-        checkpoint = Path(setup.existing(name))
+        checkpoint = Path(setup.check_checkpoint(name))
         config, text = _load(path, options, asked.launcher, entries[0].config if entries else None)
         if asked.crop and config.model.get("type") != "EncoderDecoder":
             raise InputError(

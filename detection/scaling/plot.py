@@ -10,7 +10,7 @@ from visionpe.detection.scaling.report import headlines, value
 from visionpe.detection.scaling.rows import Row
 from visionpe.scaling.options import DOWNSCALE
 from visionpe.scaling.page import Curve, Panel, write_page
-from visionpe.scaling.plot import CONTROL_STYLES, assign_looks
+from visionpe.scaling.plot import CONTROL_STYLES, assign_line_styles
 from visionpe.scaling.sweep import OK
 from visionpe.viewing.figures import COLOURS, MARKERS, STYLES, new_figure, save_png
 
@@ -63,7 +63,7 @@ def plot(path: Path, drawn: Sequence[Panel], title: str) -> None:
 
     curves = [curve for panel in drawn for curve in panel.curves]
     labels = list(dict.fromkeys(curve.label for curve in curves))
-    looks = assign_looks([{"label": curve.label, "policy": curve.policy} for curve in curves])
+    looks = assign_line_styles([{"label": curve.label, "policy": curve.policy} for curve in curves])
     factors = sorted({x for curve in curves for x in curve.x})
     wide, high = max(len(drawn), 1), max(len(labels), 1)
     figure = new_figure(4.6 * wide + 2, 3.4 * high + 0.6)

@@ -112,7 +112,7 @@ def probe(config: Config, checkpoint: Path, out: Path) -> tuple[int, Any]:
             loader = runner.build_dataloader(copy.deepcopy(config.test_dataloader))
     except InputError as error:
         raise InputError(f"--config {config.filename}: {error}") from None
-    return len(loader.dataset), setup.inner(runner.model)
+    return len(loader.dataset), setup.unwrap_model(runner.model)
 
 
 def _restrict(runner: Runner) -> None:
@@ -154,7 +154,7 @@ def measure(task: Task, out: Path, limit: int | None) -> Row:
         with printed_into(out / "logs" / "test.log"):
             runner = make_runner(config, entry.checkpoint, out)
             if task.policy not in (DEFAULT, DOWNSCALE):
-                set_policy(setup.inner(runner.model), task.policy)
+                set_policy(setup.unwrap_model(runner.model), task.policy)
             if n < entry.images:
                 _restrict(runner)
             start = time.perf_counter()

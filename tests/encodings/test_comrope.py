@@ -13,7 +13,7 @@ from torch import Tensor
 from zoo_checks import check_compile, check_export
 
 from visionpe import Grid, attend, create_encoding
-from visionpe.policy.functions import between
+from visionpe.policy.functions import effective_length
 
 REFERENCE = Path(__file__).parents[1] / "reference"
 FORMS = ["ld", "ap"]
@@ -129,7 +129,7 @@ def test_policies(form: str) -> None:
     for size in ((4, 6), (3, 9)):
         for policy in encoding.policies:
             encoding.set_policy(policy)
-            sides = [between(m, n, policy) for m, n in zip((4, 6), size)]
+            sides = [effective_length(m, n, policy) for m, n in zip((4, 6), size)]
             rows, columns = encoding.coordinates(Grid(size), torch.device("cpu"), torch.float32)
             torch.testing.assert_close(rows, (torch.arange(size[0]) + 0.5) / sides[0])
             torch.testing.assert_close(columns, (torch.arange(size[1]) + 0.5) / sides[1])

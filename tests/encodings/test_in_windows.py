@@ -7,8 +7,8 @@ import torch
 from conftest import ENCODINGS, randomize, tiny_spec
 from torch import Tensor
 
-from visionpe.backbones.shared.block import Cut, WindowBlock
-from visionpe.backbones.shared.stage_encoding import Inside, StageEncoding
+from visionpe.backbones.shared.block import Partition, WindowBlock
+from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind
 from visionpe.backbones.shared.windows import Windows
 from visionpe.grid import Grid
 
@@ -30,7 +30,7 @@ class Windowed(torch.nn.Module):
 
     def __init__(self, spec: object, window: tuple[int, int] = WINDOW, **options: object) -> None:
         super().__init__()
-        kinds = {"window": Inside(dim=DIM, num_heads=HEADS, depth=2, grid_size=window)}
+        kinds = {"window": WindowKind(dim=DIM, num_heads=HEADS, depth=2, grid_size=window)}
         self.encoding = StageEncoding(tiny_spec(spec), dim=DIM, num_heads=HEADS, depth=2, grid_size=(8, 8), kinds=kinds)
         self.block = WindowBlock(DIM, HEADS, qkv_bias=True, init_values=0.5, depth=1, **options)
         self.window = window
@@ -44,7 +44,7 @@ class Windowed(torch.nn.Module):
         size = (x.shape[1], x.shape[2])
         windows = Windows(size, self.window, shift, **{"rolled": not self.encoding.reads_neighbours, **kind})
         mask = windows.mask() if windows.masks and self.block.attn.padding == "mask" else None
-        cut = Cut(windows, self.encoding.inside["window"], Grid(size=windows.window), mask, layer=1)
+        cut = Partition(windows, self.encoding.inside["window"], Grid(size=windows.window), mask, layer=1)
         return self.block(x, self.encoding.map, [cut])
 
 

@@ -11,7 +11,7 @@ import visionpe
 from visionpe.policy import choose
 from visionpe.policy.choose import first_round, second_round
 from visionpe.policy.selection import agreement, mutual_information, select_policy
-from visionpe.scaling.auto import Chooser
+from visionpe.scaling.auto import PolicyChooser
 from visionpe.scaling.models import ModelEntry
 from visionpe.scaling.open_images import open_source
 from visionpe.scaling.plan import Task
@@ -99,7 +99,7 @@ def test_rounds() -> None:
 def test_a_choice_is_kept_and_reads_no_label(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one, source = entry(), open_source("digits", "val")
     source.labels = torch.full_like(source.labels, -1)
-    chooser = Chooser(source, 12, (), 0, 6, 0, torch.device("cpu"), Store(tmp_path))
+    chooser = PolicyChooser(source, 12, (), 0, 6, 0, torch.device("cpu"), Store(tmp_path))
     model, spec = one.build(), one.view("digits", 0)
     task = Task(one, "auto", "object", (36, 36))
     seen, forward = [], model.forward
@@ -108,7 +108,7 @@ def test_a_choice_is_kept_and_reads_no_label(tmp_path: Path, monkeypatch: pytest
     assert seen[:3] == [(24, 24), (24, 24), (36, 36)]  # what to agree with, then the candidates
     assert choice.policy in choice.scores
     assert len(choice.scores) > 10
-    monkeypatch.setattr(Chooser, "_choose", lambda *args: pytest.fail("chosen anew"))
+    monkeypatch.setattr(PolicyChooser, "_choose", lambda *args: pytest.fail("chosen anew"))
     assert chooser(task, model, spec) == choice
     native = chooser(Task(one, "auto", "object", (24, 24)), model, spec)
     assert (native.policy, native.by) == ("default", "none")
@@ -116,7 +116,7 @@ def test_a_choice_is_kept_and_reads_no_label(tmp_path: Path, monkeypatch: pytest
 
 def test_a_policy_that_cannot_run_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one = entry()
-    chooser = Chooser(open_source("digits", "val"), 9, ((1.2, 8),), 0, 4, 0, torch.device("cpu"), Store(tmp_path))
+    chooser = PolicyChooser(open_source("digits", "val"), 9, ((1.2, 8),), 0, 4, 0, torch.device("cpu"), Store(tmp_path))
     model, own = one.build(), visionpe.set_policy
 
     def refuse(model: torch.nn.Module, policy: str) -> torch.nn.Module:

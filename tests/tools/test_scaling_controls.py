@@ -16,7 +16,7 @@ from visionpe import Grid
 from visionpe.attention import kernels
 from visionpe.attention.dispatch import AttentionWeights
 from visionpe.scaling.controls import TiledModel, tile_grid, tile_starts, tiles
-from visionpe.scaling.diagnostics import spread, tap
+from visionpe.scaling.diagnostics import attention_spread, record_attention
 from visionpe.scaling.row import measure
 from visionpe.scaling.statistics import unpack_classes
 from visionpe.utils.resizing import resize_images
@@ -82,7 +82,7 @@ def weights_of(q, k, **kwargs):
 def test_spread_of_equal_weights():
     grid = Grid((2, 3), prefix=1)
     q = torch.zeros(2, 4, 7, 8)
-    entropy, distance = spread(weights_of(q, q), grid)
+    entropy, distance = attention_spread(weights_of(q, q), grid)
     assert entropy == pytest.approx(log(7))
     # By hand: 6 pairs at 0, 14 at 1, 4 at 2, 8 at sqrt 2, 4 at sqrt 5, of 36.
     assert distance == pytest.approx((14 + 4 * 2 + 8 * 2**0.5 + 4 * 5**0.5) / 36)
@@ -92,25 +92,25 @@ def test_spread_of_weights_on_the_prefix():
     grid = Grid((2, 3), prefix=1)
     k = torch.zeros(1, 1, 7, 4)
     k[..., 0, 0] = 1e4  # all attend to the class token, in the limit
-    entropy, distance = spread(weights_of(k.new_ones(k.shape), k), grid)
+    entropy, distance = attention_spread(weights_of(k.new_ones(k.shape), k), grid)
     assert entropy == pytest.approx(0, abs=1e-6)
     assert distance == 0
     k[..., 0, 0] = 10  # e^5: what is left on spatial keys is even, and counts in full
-    _, distance = spread(weights_of(k.new_ones(k.shape), k), grid)
+    _, distance = attention_spread(weights_of(k.new_ones(k.shape), k), grid)
     assert distance == pytest.approx((14 + 8 + 8 * 2**0.5 + 4 * 5**0.5) / 36, rel=1e-4)
 
 
 def test_spread_in_parts_is_the_same(monkeypatch):
     grid = Grid((4, 5), prefix=2)
     q, k = torch.randn(2, 3, 3, 22, 8)
-    whole = spread(weights_of(q, k), grid)
+    whole = attention_spread(weights_of(q, k), grid)
     rows = (q * 8**-0.5 @ k.mT).softmax(-1)
     away = torch.cdist(grid.positions(), grid.positions())
     spatial = rows[..., 2:, 2:] / rows[..., 2:, 2:].sum(-1, keepdim=True)
     assert whole[0] == pytest.approx(float(-(rows * rows.log()).sum(-1).mean()), rel=1e-5)
     assert whole[1] == pytest.approx(float((spatial * away).sum(-1).mean()), rel=1e-5)
     monkeypatch.setattr(AttentionWeights, "chunks", lambda self: kernels.ranges(22, 3))  # cuts inside the prefix too
-    assert spread(weights_of(q, k), grid) == pytest.approx(whole, rel=1e-5)
+    assert attention_spread(weights_of(q, k), grid) == pytest.approx(whole, rel=1e-5)
 
 
 def test_tap_changes_nothing_and_ends():
@@ -118,7 +118,7 @@ def test_tap_changes_nothing_and_ends():
     images = torch.rand(2, 3, 24, 32)
     with torch.no_grad():
         before = model(images)
-        with tap(model) as tapped:
+        with record_attention(model) as tapped:
             assert model(images).equal(before)
     assert len(tapped.seen) == 2  # layers
     result = tapped.result()
@@ -134,7 +134,7 @@ def test_temperature_sharpens_what_is_seen():
     seen = {}
     for policy in ("default", "temperature(4)"):
         visionpe.set_policy(model, policy)
-        with torch.no_grad(), tap(model) as tapped:
+        with torch.no_grad(), record_attention(model) as tapped:
             model(images)
         seen[policy] = tapped.result()["entropy"]
     assert seen["temperature(4)"] < seen["default"]
@@ -147,7 +147,7 @@ def test_attention_without_weights_gives_none():
         tiny_vit({"name": "manhattan", "form": "axial"}),
         timm.create_model("vit_tiny_patch16_224", **kwargs),
     ):
-        with torch.no_grad(), tap(model) as tapped:
+        with torch.no_grad(), record_attention(model) as tapped:
             model(torch.rand(1, 3, 24, 24))
         assert tapped.result() == nothing
 
@@ -156,7 +156,7 @@ def test_windows_bound_the_distance():
     model = timm.create_model(
         "swin_t", img_size=32, patch_size=2, window_size=4, embed_dim=8, depths=(2, 1), num_heads=(1, 2)
     )
-    with torch.no_grad(), tap(model.eval()) as tapped:
+    with torch.no_grad(), record_attention(model.eval()) as tapped:
         model(torch.rand(1, 3, 40, 32))
     assert len(tapped.seen) == 3
     for entropy, distance in tapped.seen:

@@ -12,7 +12,7 @@ import pytest
 from visionpe.scaling import page
 from visionpe.scaling.images import subset
 from visionpe.scaling.plan import Task, choose_policies
-from visionpe.scaling.published import published, remarks
+from visionpe.scaling.published import published, published_notes
 from visionpe.scaling.statistics import pack, pack_classes, unpack_classes
 from visionpe.scaling.summary import against_native, summarise
 
@@ -157,10 +157,10 @@ def test_published_figures():
 
 def test_remarks_on_weights_of_another_training():
     tasks = [Task(entry(name), "default", "object", (224, 224)) for name in ("ape_vit_s", "rope_vit_s")]
-    first, *rest = remarks(tasks, 1000)
+    first, *rest = published_notes(tasks, 1000)
     assert "2403.13298" in first
     assert all("rope_vit_s" not in text for text in rest)
-    assert remarks(tasks, 10) == []
+    assert published_notes(tasks, 10) == []
 
 
 def test_policies_are_chosen_by_their_parts():

@@ -305,10 +305,10 @@ def test_closing_words_follow_the_numbers():
 
 
 def test_policies_of_one_model_look_different():
-    from visionpe.scaling.plot import assign_looks
+    from visionpe.scaling.plot import assign_line_styles
 
     pairs = [("a", "default"), ("b", "downscale"), ("b", "bicubic"), ("c", "extrapolate"), ("c", "interpolate")]
-    looks = assign_looks([{"label": label, "policy": policy} for label, policy in pairs])
+    looks = assign_line_styles([{"label": label, "policy": policy} for label, policy in pairs])
     assert looks == {"default": 0, "bicubic": 0, "extrapolate": 0, "interpolate": 1}
 
 

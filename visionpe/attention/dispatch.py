@@ -84,7 +84,7 @@ def attend(
     low_rank = [bias for bias in biases if isinstance(bias, LowRankBias)]
     width = v.shape[-1]
     if low_rank and (kernel == "low_rank" or (kernel == "auto" and _channels_are_best(q, low_rank))):
-        q, k, v = kernels.widened(q, k, v, low_rank, scale)
+        q, k, v = kernels.with_low_rank_channels(q, k, v, low_rank, scale)
         biases, scale = [bias for bias in biases if bias not in low_rank], 1.0
     if kernel == "chunked" or (kernel == "auto" and biases and _is_large(q, k, biases, mask)):
         return kernels.chunked(q, k, v, biases, mask, dropout_p, scale)[..., :width]

@@ -21,12 +21,12 @@ CHUNK_ROWS = 1024
 SMALL_BYTES = 2 * 2**20
 
 
-def alone(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+def additive_mask(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     """A mask where there is no bias: PyTorch's kernels want an additive one in the dtype of the queries."""
     return mask if mask is None or mask.dtype == torch.bool else mask.to(dtype)
 
 
-def joined(bias: Tensor, mask: Tensor | None) -> Tensor:
+def add_mask(bias: Tensor, mask: Tensor | None) -> Tensor:
     """A bias under a mask that is boolean (True takes part) or additive."""
     if mask is None:
         return bias
@@ -38,25 +38,25 @@ def joined(bias: Tensor, mask: Tensor | None) -> Tensor:
 def matrix(biases: Sequence[Bias], mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
     """Biases and mask in one additive tensor, or the mask as it is where there is no bias."""
     if not biases:
-        return alone(mask, dtype)
+        return additive_mask(mask, dtype)
     total = biases[0].matrix(dtype)
     for bias in biases[1:]:
         total = total + bias.matrix(dtype)
-    return joined(total, mask)
+    return add_mask(total, mask)
 
 
 def rows(biases: Sequence[Bias], mask: Tensor | None, start: int, stop: int, dtype: torch.dtype) -> Tensor | None:
     """The same for queries ``start`` to ``stop``."""
     part = mask if mask is None or mask.shape[-2] == 1 else mask[..., start:stop, :]
     if not biases:
-        return alone(part, dtype)
+        return additive_mask(part, dtype)
     total = biases[0].rows(start, stop, dtype)
     for bias in biases[1:]:
         total = total + bias.rows(start, stop, dtype)
-    return joined(total, part)
+    return add_mask(total, part)
 
 
-def samples_apart(biases: Sequence[Bias], mask: Tensor | None) -> int:
+def separate_samples(biases: Sequence[Bias], mask: Tensor | None) -> int:
     """Samples for which biases and mask have a matrix of their own."""
     masks = 1 if mask is None or mask.ndim < 4 else mask.shape[0]
     return max([masks, *(bias.batch for bias in biases)])
@@ -64,7 +64,7 @@ def samples_apart(biases: Sequence[Bias], mask: Tensor | None) -> int:
 
 def matrix_bytes(q: Tensor, k: Tensor, biases: Sequence[Bias], mask: Tensor | None) -> int:
     """What the matrix of biases and mask would take."""
-    return samples_apart(biases, mask) * q.shape[-3] * q.shape[-2] * k.shape[-2] * q.element_size()
+    return separate_samples(biases, mask) * q.shape[-3] * q.shape[-2] * k.shape[-2] * q.element_size()
 
 
 def ranges(length: int, step: int) -> list[tuple[int, int]]:
@@ -80,7 +80,7 @@ def _parts(
     row = k.shape[-2] * q.element_size()
     queries = max(1, min(q.shape[-2], CHUNK_ROWS, CHUNK_BYTES // row))
     heads = max(1, min(q.shape[1], CHUNK_BYTES // (row * queries)))
-    apart = samples_apart(biases, mask) > 1
+    apart = separate_samples(biases, mask) > 1
     samples = max(1, CHUNK_BYTES // (row * queries * heads)) if apart else q.shape[0]
     steps = zip((q.shape[0], q.shape[-2], q.shape[1]), (samples, queries, heads))
     every = [[slice(*pair) for pair in ranges(length, step)] for length, step in steps]
@@ -125,7 +125,7 @@ def _groups(tensors: list[Tensor], length: int) -> list[list[Tensor]]:
     return [tensors[i : i + length] for i in range(0, len(tensors), length)]
 
 
-def widened(
+def with_low_rank_channels(
     q: Tensor, k: Tensor, v: Tensor, biases: Sequence[LowRankBias], scale: float
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Queries and keys with the factors of low-rank biases as extra channels; their product needs no further scale.
@@ -144,7 +144,7 @@ def math(
     """The formula as written."""
     logits = (q * scale) @ k.transpose(-2, -1)  # (B, heads, N, N)
     bias = matrix(biases, mask, q.dtype) if biases else None
-    logits = joined(logits, mask) if bias is None else logits + bias
+    logits = add_mask(logits, mask) if bias is None else logits + bias
     return F.dropout(logits.softmax(dim=-1), dropout_p) @ v
 
 
@@ -154,11 +154,11 @@ def weights(
     """The softmax of the logits of queries ``start`` to ``stop``, ``(B, heads, rows, N)``, without biases so far."""
     if decay is None:
         extra = rows(biases, mask, start, stop, logits.dtype)
-        return (logits if extra is None else joined(logits, extra)).softmax(dim=-1)
+        return (logits if extra is None else add_mask(logits, extra)).softmax(dim=-1)
     bias = rows(biases, None, start, stop, logits.dtype)
     logits = decay.rows(logits if bias is None else logits + bias, start, stop)
     part = rows((), mask, start, stop, logits.dtype)  # a mask is no logit, so it does not decay
-    return (logits if part is None else joined(logits, part)).softmax(dim=-1)
+    return (logits if part is None else add_mask(logits, part)).softmax(dim=-1)
 
 
 def decayed(
@@ -214,9 +214,9 @@ def small(
         flat = logits.flatten(0, 1)
         if bias is None:
             torch.baddbmm(flat, rows, columns, beta=0, alpha=scale, out=flat)
-            flat = joined(logits, mask).flatten(0, 1)
+            flat = add_mask(logits, mask).flatten(0, 1)
         else:
-            logits.copy_(joined(bias, mask))
+            logits.copy_(add_mask(bias, mask))
             flat.baddbmm_(rows, columns, alpha=scale)
         weights = torch.softmax(flat, dim=-1, out=flat)
         return torch.bmm(F.dropout(weights, dropout_p) if dropout_p else weights, values).view(*q.shape[:-1], -1)

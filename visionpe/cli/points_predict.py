@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> list[Path]:
     import torch
     from rich.console import Console
 
-    from visionpe.detection.clouds.scan import from_config, from_name, process
+    from visionpe.detection.clouds.scan import from_config, from_name, run_model
     from visionpe.detection.clouds.scan_report import show
     from visionpe.utils.device import open_device
     from visionpe.utils.memory import peak_memory
@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> list[Path]:
             options = key_values("--model-kwargs", args.model_kwargs)
             entry = from_name(args.model, args.checkpoint, args.voxel or 0.02, options)
     with console.status(f"{cloud.count:,} points through the model"), peak_memory(device) as memory:
-        outcome = process(cloud, entry, device)
+        outcome = run_model(cloud, entry, device)
     if not entry.trained:
         console.print("note: random weights; points are coloured by features, not by class", style="yellow")
     show(console, outcome, memory["bytes"])

@@ -129,7 +129,7 @@ def train(trainings: Sequence[Training], console: Console, *, at_once: int, inte
     if not waiting:
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.fields[unit]} {task.completed:.0f}/{task.total:.0f}"),
         TextColumn("{task.fields[loss]}"),

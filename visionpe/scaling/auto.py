@@ -22,7 +22,7 @@ from visionpe.utils.resizing import resize_images
 
 
 @dataclass(frozen=True)
-class Chooser:
+class PolicyChooser:
     """Chooses for one model, protocol and size at a time, and remembers in the store.
 
     Args:

@@ -15,7 +15,7 @@ from visionpe import Composition, Grid
 from visionpe.attention.dispatch import AttentionWeights
 
 
-def spread(weights: AttentionWeights, grid: Grid) -> tuple[float, float]:
+def attention_spread(weights: AttentionWeights, grid: Grid) -> tuple[float, float]:
     """Entropy and reach of one attention, both averaged over samples (windows), heads and queries.
 
     Worked out for some queries at a time, so that memory is linear in the tokens.
@@ -53,7 +53,7 @@ def spread(weights: AttentionWeights, grid: Grid) -> tuple[float, float]:
 
 
 @dataclass
-class Tap:
+class AttentionRecord:
     """What was seen of every attention that ran, in order."""
 
     seen: list[tuple[float, float]] = field(default_factory=list)
@@ -68,7 +68,7 @@ class Tap:
 
 
 @contextmanager
-def tap(model: nn.Module) -> Iterator[Tap]:
+def record_attention(model: nn.Module) -> Iterator[AttentionRecord]:
     """Look at the attention of every forward pass inside; outputs stay as they are.
 
     In a windowed backbone the weights and distances are those inside the windows, and the tokens that pad a window
@@ -81,7 +81,7 @@ def tap(model: nn.Module) -> Iterator[Tap]:
     Yields:
         What is seen.
     """
-    tap = Tap()
+    tap = AttentionRecord()
 
     def watch(encoding: Composition) -> Any:
         original = encoding.mix
@@ -94,7 +94,7 @@ def tap(model: nn.Module) -> Iterator[Tap]:
             elif not tap.refused:
                 try:
                     with torch.autocast(v.device.type, enabled=False):
-                        tap.seen.append(spread(weights, grid))
+                        tap.seen.append(attention_spread(weights, grid))
                 except ValueError:  # attention along the axes has no weights of all pairs
                     tap.refused = True
             return original(attended, v, grid, layer=layer, weights=weights)

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from visionpe.scaling.models import ModelEntry
 
 
-def label(entries: Sequence[ModelEntry]) -> None:
+def assign_labels(entries: Sequence[ModelEntry]) -> None:
     """Give every entry a label; those that differ in the training seed only share one.
 
     The label is the model's name, with the directory of the run (or the name of the checkpoint) where the name alone

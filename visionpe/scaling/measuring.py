@@ -18,6 +18,7 @@ from visionpe.scaling.models import ModelEntry, from_names
 from visionpe.scaling.options import Control, Protocol, StudyOptions
 from visionpe.scaling.study import measure_entries, write
 from visionpe.scaling.summary import Row
+from visionpe.utils.errors import InputError
 
 
 @dataclass
@@ -111,6 +112,11 @@ def measure(
         visionpe.utils.errors.InputError: If an argument cannot be used.
     """
     given = [models] if isinstance(models, (str, nn.Module)) else list(models)
+    names = [model for model in given if isinstance(model, str)]
+    if not given:
+        raise InputError("models: nothing to measure; allowed: a name of timm's, a model, or several")
+    if checkpoint is not None and len(names) != 1:
+        raise InputError(f"--checkpoint: one is given for {len(names)} models by name; allowed: one model by name")
     entries: list[ModelEntry] = []
     for model in given:
         if isinstance(model, nn.Module):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from visionpe.scaling.options import CONTROLS, DEFAULT, DOWNSCALE
-from visionpe.scaling.plot import TITLES, assign_looks
+from visionpe.scaling.plot import TITLES, assign_line_styles
 from visionpe.scaling.report import bands
 from visionpe.scaling.summary import Row
 from visionpe.scaling.sweep import OK
@@ -100,7 +100,7 @@ def figures(panels: Sequence[Panel]) -> list[Any]:
 
     curves = [curve for panel in panels for curve in panel.curves]
     labels = list(dict.fromkeys(curve.label for curve in curves))
-    looks = assign_looks([{"label": curve.label, "policy": curve.policy} for curve in curves])
+    looks = assign_line_styles([{"label": curve.label, "policy": curve.policy} for curve in curves])
     drawn = []
     for panel in panels:
         figure = go.Figure()

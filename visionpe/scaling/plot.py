@@ -22,7 +22,7 @@ TITLES = {
 }
 
 
-def assign_looks(lines: Sequence[Row]) -> dict[str, int]:
+def assign_line_styles(lines: Sequence[Row]) -> dict[str, int]:
     """Number the line styles: two policies share one only if no model has both, so that few styles suffice.
 
     Args:
@@ -56,7 +56,7 @@ def plot(path: Path, lines: Sequence[Row], title: str) -> None:
     labels = list(dict.fromkeys(line["label"] for line in lines))
     policies = list(dict.fromkeys(line["policy"] for line in lines if line["policy"] not in CONTROLS))
     colour = {label: COLOURS[i % len(COLOURS)] for i, label in enumerate(labels)}
-    looks = assign_looks(lines)
+    looks = assign_line_styles(lines)
     style = {policy: STYLES[look % len(STYLES)] for policy, look in looks.items()}
     marker = {policy: MARKERS[look % len(MARKERS)] for policy, look in looks.items()}
 

@@ -64,7 +64,7 @@ def published(task: Task, classes: int) -> float | None:
     return stated.top1.get(height)
 
 
-def remarks(tasks: list[Task], classes: int) -> list[str]:
+def published_notes(tasks: list[Task], classes: int) -> list[str]:
     """What to know of the published figures that stand beside these rows."""
     import timm
 

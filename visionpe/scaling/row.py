@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from visionpe.scaling.controls import TiledModel, tiles
-from visionpe.scaling.diagnostics import tap
+from visionpe.scaling.diagnostics import record_attention
 from visionpe.scaling.sizes import Size
 from visionpe.scaling.statistics import pack, pack_classes, wilson
 from visionpe.utils.memory import is_out_of_memory, peak_memory
@@ -64,7 +64,7 @@ class _Diagnostics:
         if not len(images):
             return
         try:
-            with tap(model) as tapped:
+            with record_attention(model) as tapped:
                 model(images)
             self.parts.append((len(images), tapped.result()))
         except Exception as error:

@@ -10,9 +10,9 @@ from typing import Any
 from rich.console import Console
 
 from visionpe.scaling import page
-from visionpe.scaling.auto import Chooser
+from visionpe.scaling.auto import PolicyChooser
 from visionpe.scaling.images import Source
-from visionpe.scaling.labels import label
+from visionpe.scaling.labels import assign_labels
 from visionpe.scaling.markdown import document
 from visionpe.scaling.models import ModelEntry, from_names, from_runs
 from visionpe.scaling.open_images import open_source
@@ -20,7 +20,7 @@ from visionpe.scaling.options import AUTO, EMBEDDED, StudyOptions
 from visionpe.scaling.plan import Task, choose_policies, plan
 from visionpe.scaling.plot import plot
 from visionpe.scaling.processes import Processes, join_processes, leave_processes
-from visionpe.scaling.published import published, remarks
+from visionpe.scaling.published import published, published_notes
 from visionpe.scaling.regret import describe_choices, regrets
 from visionpe.scaling.report import provenance, show, write_csv, write_json
 from visionpe.scaling.sizes import parse_factor_limit, parse_resolution
@@ -134,14 +134,14 @@ def measure_entries(
     processes = processes or Processes()
     device = open_device(processes.device(options.device or default_device()))
     resolutions = [parse_resolution(text) for text in options.resolutions]
-    label(entries)
+    assign_labels(entries)
     known = {entry.data for entry in entries if entry.data}
     source = open_source(options.data or (known.pop() if len(known) == 1 else EMBEDDED[0]))
     _check(options, entries, source)
     policies, notes = choose_policies(entries, options.policy)
     controls: list[Any] = [name for name in options.controls if name != "none"]
     tasks = plan(entries, policies, options.protocol, resolutions, list(dict.fromkeys(controls)))
-    notes += remarks(tasks, source.classes)
+    notes += published_notes(tasks, source.classes)
     for entry in entries:
         if entry.is_random:
             notes.append(f"{entry.label} has random weights: its accuracy means nothing, its cost does")
@@ -203,10 +203,10 @@ def report(results: Results, options: StudyOptions, console: Console) -> None:
     console.print(f"written: {options.out}/{files}", highlight=False)
 
 
-def _chooser(options: StudyOptions, source: Source, settings: Settings) -> Chooser:
+def _chooser(options: StudyOptions, source: Source, settings: Settings) -> PolicyChooser:
     """What chooses policies: by images of the validation split where there is one, else by some of the evaluated."""
     images = open_source(options.auto_data or source.name, "val")
-    return Chooser(
+    return PolicyChooser(
         images,
         options.auto_images,
         settings.limit_from,
@@ -225,7 +225,7 @@ def _measure(
     out: Path,
     console: Console,
     processes: Processes,
-    chooser: Chooser | None,
+    chooser: PolicyChooser | None,
 ) -> list[Row]:
     """All rows, in the order of ``tasks``; in processes but the first their own alone."""
     mine = processes.share([task.pixels for task in tasks])

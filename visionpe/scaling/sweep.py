@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import visionpe
-from visionpe.scaling.auto import Chooser, columns
+from visionpe.scaling.auto import PolicyChooser, columns
 from visionpe.scaling.images import Source, batches
 from visionpe.scaling.models import ModelEntry
 from visionpe.scaling.options import AUTO, DEFAULT, DOWNSCALE, TILING
@@ -145,7 +145,7 @@ def _failure(error: Exception) -> dict[str, Any]:
 
 
 def _chosen(
-    task: Task, source: Source, settings: Settings, models: _Models, chooser: Chooser | None
+    task: Task, source: Source, settings: Settings, models: _Models, chooser: PolicyChooser | None
 ) -> tuple[Task | None, dict[str, Any]]:
     """A row to measure, and what it says of its choice; no row, but the reason, where choosing failed."""
     if task.policy != AUTO or chooser is None:
@@ -166,7 +166,7 @@ def sweep(
     store: Store,
     device_name: str,
     on_row: Callable[[Task, bool], None] = lambda task, stored: None,
-    chooser: Chooser | None = None,
+    chooser: PolicyChooser | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Fill every row, taking from the store what is already there.
 

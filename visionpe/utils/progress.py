@@ -60,7 +60,13 @@ class SteadyProgress(Progress):
         **kwargs: Any,
     ) -> None:
         if not columns:
-            columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(), *DRAWN)
+            columns = (
+                TextColumn("{task.description}", markup=False),
+                BarColumn(),
+                TaskProgressColumn(),
+                TimeElapsedColumn(),
+                *DRAWN,
+            )
         self._speaks = not console.is_terminal and not quiet and not console.quiet
         super().__init__(*columns, console=console, disable=not console.is_terminal or quiet, **kwargs)
         self._interval, self._ended = interval, threading.Event()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from visionpe.attention.bias import AxesBias, LowRankBias
 from visionpe.base import PositionEncoding
 from visionpe.grid import Grid
-from visionpe.policy.functions import READ_POLICIES, is_trained, resize_offset_table
+from visionpe.policy.functions import READ_POLICIES, is_trained_size, resize_offset_table
 from visionpe.policy.grammar import PolicyTerm
 from visionpe.registry import register_encoding
 
@@ -34,7 +34,7 @@ def resize_offsets(table: Tensor, size: int, policy: str | PolicyTerm = "interpo
         ``(2 size - 1, channels)``.
     """
     # The graph of an export serves every size, so it must not branch on one.
-    if is_trained(len(table), 2 * size - 1):
+    if is_trained_size(len(table), 2 * size - 1):
         return table
     if policy not in ("interpolate", INTERPOLATE):
         return resize_offset_table(table, [size], policy, axes=[0])

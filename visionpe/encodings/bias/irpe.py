@@ -16,7 +16,7 @@ from visionpe.attention.dispatch import AttentionWeights
 from visionpe.base import PositionEncoding
 from visionpe.grid import Grid
 from visionpe.policy.functions import POSITION_POLICIES, rescale_positions
-from visionpe.policy.functions.named import refuse_export
+from visionpe.policy.functions.terms import refuse_export
 from visionpe.registry import register_encoding
 
 METHODS = ("product", "cross", "quant", "euclidean")

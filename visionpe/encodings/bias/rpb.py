@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from visionpe.encodings.bias.offset import OffsetEncoding
 from visionpe.grid import Grid
-from visionpe.policy.functions import READ_POLICIES, TABLE_POLICIES, is_trained, resize_map, resize_offset_table
-from visionpe.policy.functions.named import named
+from visionpe.policy.functions import READ_POLICIES, TABLE_POLICIES, is_trained_size, resize_map, resize_offset_table
+from visionpe.policy.functions.terms import as_term
 from visionpe.policy.grammar import PolicyTerm
 from visionpe.registry import register_encoding
 
@@ -83,8 +83,8 @@ def resize_offsets(table: Tensor, size: Sequence[int], policy: str | PolicyTerm)
     """A table over offsets, ``([depth,] heads, 2 H - 1, 2 W - 1)``, for a grid of ``size``."""
     shape = tuple(2 * n - 1 for n in size)
     # An exported graph serves every size, so it cannot branch on one.
-    if is_trained(tuple(table.shape[-2:]), shape):
+    if is_trained_size(tuple(table.shape[-2:]), shape):
         return table
-    if named(policy, OFFSET_TABLE_POLICIES).name in READ_POLICIES:
+    if as_term(policy, OFFSET_TABLE_POLICIES).name in READ_POLICIES:
         return resize_offset_table(table, size, policy)
     return resize_map(table, shape, policy) if table.ndim == 4 else resize_map(table[None], shape, policy)[0]

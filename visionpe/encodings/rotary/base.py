@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from visionpe.base import PositionEncoding
 from visionpe.checks import check_choice
 from visionpe.grid import Grid
-from visionpe.policy.functions.frequencies import adapt, yarn_temperature
-from visionpe.policy.functions.positions import POSITION_POLICIES, is_trained, rescale_positions
+from visionpe.policy.functions.frequencies import adapt_frequencies, yarn_temperature
+from visionpe.policy.functions.positions import POSITION_POLICIES, is_trained_size, rescale_positions
 from visionpe.policy.grammar import PolicyTerm
 from visionpe.precision import without_autocast
 
@@ -173,7 +173,7 @@ class RotaryEncoding(WideParameters, PositionEncoding):
     def _turning(self, freqs: Tensor, grid: Grid) -> Tensor:
         """The frequencies without those of the slowest pairs of each band."""
         still, p = self.modifier("p"), self.p
-        if still and not is_trained(grid.size, self.grid_size):
+        if still and not is_trained_size(grid.size, self.grid_size):
             p = max(p, still.number())
         if not p:
             return freqs
@@ -205,11 +205,13 @@ class RotaryEncoding(WideParameters, PositionEncoding):
         adapted = []
         sizes = zip(freqs * steps, grid.size[::-1], self.grid_size[::-1], fastest * steps, slowest * steps)
         for f, size, trained, high, low in sizes:
-            adapted.append(f if is_trained(size, trained) else adapt(f, size, trained, choices, high, low))
+            adapted.append(
+                f if is_trained_size(size, trained) else adapt_frequencies(f, size, trained, choices, high, low)
+            )
         return torch.stack(adapted) / steps
 
     def logit_factor(self, grid: Grid) -> float:
-        if self.main_policy is None or self.main_policy.name != "yarn" or is_trained(grid.size, self.grid_size):
+        if self.main_policy is None or self.main_policy.name != "yarn" or is_trained_size(grid.size, self.grid_size):
             return 1.0
         return yarn_temperature(grid.size, self.grid_size)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from visionpe.base import PositionEncoding
 from visionpe.encodings.rotary.base import WideParameters
 from visionpe.grid import Grid
-from visionpe.policy.functions.positions import between
+from visionpe.policy.functions.positions import effective_length
 from visionpe.precision import without_autocast
 from visionpe.registry import register_encoding
 
@@ -99,7 +99,7 @@ class CommutingRoPE(WideParameters, PositionEncoding):
         else:
             places = list(grid.positions(device=device, dtype=dtype).unbind(-1))
         pairs = zip(self._sides(self.grid_size), self._sides(grid.size))
-        sides = [between(trained, now, self.main_policy) for trained, now in pairs]
+        sides = [effective_length(trained, now, self.main_policy) for trained, now in pairs]
         return [(p + 0.5) / side for p, side in zip(places, sides)]
 
     def rotation(self, grid: Grid, *, layer: int, device: torch.device, dtype: torch.dtype) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from visionpe.encodings.rotary.base import Layout, RotaryEncoding
 from visionpe.grid import Grid
-from visionpe.policy.functions.positions import between
+from visionpe.policy.functions.positions import effective_length
 from visionpe.registry import register_encoding
 
 Normalize = Literal["separate", "max", "min"]
@@ -113,7 +113,7 @@ class NormalizedRoPE(RotaryEncoding):
 
     def coordinates(self, grid: Grid, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
         lengths = self._lengths(grid.size)
-        units = [between(m, n, self._rescaling) for n, m in zip(lengths, self._lengths(self.grid_size))]
+        units = [effective_length(m, n, self._rescaling) for n, m in zip(lengths, self._lengths(self.grid_size))]
         places = zip(self._axes(grid, device, dtype), lengths, units)
         scaled = [(2 * p + 1 - length) / unit for p, length, unit in places]
         if not self._moves:

@@ -11,8 +11,8 @@ from visionpe.policy.functions.patches import resize_patch
 from visionpe.policy.functions.positions import (
     OFFSET_POLICIES,
     POSITION_POLICIES,
-    between,
-    is_trained,
+    effective_length,
+    is_trained_size,
     rescale_positions,
 )
 from visionpe.policy.functions.spectrum import resize_fourier
@@ -33,10 +33,10 @@ __all__ = [
     "POSITION_POLICIES",
     "READ_POLICIES",
     "TABLE_POLICIES",
-    "between",
     "convolve",
     "decayed",
-    "is_trained",
+    "effective_length",
+    "is_trained_size",
     "log_temperature",
     "ntk",
     "rescale_positions",

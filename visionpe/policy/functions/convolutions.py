@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from visionpe.policy.functions.matrices import multiply
-from visionpe.policy.functions.named import named, refuse_export
-from visionpe.policy.functions.positions import POSITION_POLICIES, is_trained
+from visionpe.policy.functions.positions import POSITION_POLICIES, is_trained_size
 from visionpe.policy.functions.tables import resize_map
+from visionpe.policy.functions.terms import as_term, refuse_export
 from visionpe.policy.grammar import PolicyTerm
 from visionpe.precision import wide_dtype
 
@@ -57,7 +57,7 @@ def stretched_kernel(weight: Tensor, size: Sequence[int], trained: Sequence[int]
         ``(dim, 1, *sides)``, odd sides.
     """
     wide = weight.to(wide_dtype(weight))
-    sides = [(axis, n, m) for axis, (n, m) in enumerate(zip(size, trained), start=2) if not is_trained(n, m)]
+    sides = [(axis, n, m) for axis, (n, m) in enumerate(zip(size, trained), start=2) if not is_trained_size(n, m)]
     return multiply(weight, {axis: stretch(weight.shape[axis], n, m, wide, power) for axis, n, m in sides})
 
 
@@ -86,14 +86,14 @@ def convolve(
     """
     own = tuple(x.shape[2:])
     size = own if size is None else tuple(size)
-    choice = named(policy, CONVOLUTION_POLICIES)
+    choice = as_term(policy, CONVOLUTION_POLICIES)
     if choice.name in ("native", "rescale"):
         refuse_export(choice, POSITION_POLICIES[:2])
     if choice.name == "native":
         small = tuple(trained)
         if size != own:  # a window is resized as its map would be
             small = tuple(max(1, round(index(n) * t / index(m))) for n, t, m in zip(own, trained, size))
-        if not is_trained(own, small):
+        if not is_trained_size(own, small):
             inside = convolve(resize_map(x, small, "bilinear_antialias"), weight, bias, small)
             return resize_map(inside, own, "bilinear")
     elif choice.name != "extrapolate":

@@ -94,7 +94,9 @@ def riflex(freqs: Tensor, size: int, trained: int, share: float = 1.0) -> Tensor
     return torch.where(torch.arange(freqs.shape[-1], device=freqs.device) == which, lowered, freqs)
 
 
-def adapt(freqs: Tensor, size: Any, trained: int, choices: Sequence[Any], fastest: Tensor, slowest: Tensor) -> Tensor:
+def adapt_frequencies(
+    freqs: Tensor, size: Any, trained: int, choices: Sequence[Any], fastest: Tensor, slowest: Tensor
+) -> Tensor:
     """All policies in force, along one axis.
 
     Args:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from visionpe.policy.functions.matrices import multiply, per_size
-from visionpe.policy.functions.named import named, refuse_export
+from visionpe.policy.functions.terms import as_term, refuse_export
 from visionpe.policy.grammar import PolicyTerm
 
 READ_POLICIES = ("geometric", "clamp", "rescale")
@@ -35,7 +35,7 @@ def resize_offset_table(
     Raises:
         ValueError: If ``policy`` is unknown, or exported and not ``clamp``.
     """
-    choice = named(policy, READ_POLICIES)
+    choice = as_term(policy, READ_POLICIES)
     if choice.name != "clamp":
         refuse_export(choice, ("clamp", "and those that resize the table"))
     matrices = {}

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from visionpe.policy.functions.named import named
+from visionpe.policy.functions.terms import as_term
 from visionpe.policy.grammar import PolicyTerm
 
 # Of coordinates, and of distances, which may also stop at the longest trained one.
@@ -21,11 +21,11 @@ def exponent(policy: str | PolicyTerm | None) -> float:
     Raises:
         ValueError: If ``policy`` is unknown.
     """
-    choice = named(policy or "extrapolate", OFFSET_POLICIES)
+    choice = as_term(policy or "extrapolate", OFFSET_POLICIES)
     return choice.number() if choice.name == "rescale" else float(choice.name == "interpolate")
 
 
-def between(trained: Any, now: Any, policy: str | PolicyTerm | None) -> Any:
+def effective_length(trained: Any, now: Any, policy: str | PolicyTerm | None) -> Any:
     """A length of training under ``extrapolate``, the present one under ``interpolate``, and the powers between."""
     power = exponent(policy)
     if power in (0, 1):  # exact, and without a power of a symbol under export
@@ -50,7 +50,7 @@ def rescale_positions(
     Raises:
         ValueError: If ``policy`` is unknown.
     """
-    choice = named(policy or "extrapolate", OFFSET_POLICIES)
+    choice = as_term(policy or "extrapolate", OFFSET_POLICIES)
     if choice.name == "extrapolate":
         return positions
     if choice.name == "interpolate":
@@ -60,7 +60,7 @@ def rescale_positions(
     return positions * (trained / size) ** choice.number()
 
 
-def is_trained(size: Any, trained: Any) -> bool:
+def is_trained_size(size: Any, trained: Any) -> bool:
     """Whether an axis, or all, has its trained tokens; never under export, whose graph serves every size."""
     if torch.compiler.is_exporting():
         return False

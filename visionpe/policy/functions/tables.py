@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from visionpe.policy.functions.named import named, refuse_export
-from visionpe.policy.functions.positions import is_trained
+from visionpe.policy.functions.positions import is_trained_size
 from visionpe.policy.functions.spectrum import resize_fourier
+from visionpe.policy.functions.terms import as_term, refuse_export
 from visionpe.policy.functions.windows import tiled, window_part
 from visionpe.policy.grammar import PolicyTerm
 
@@ -39,7 +39,7 @@ def resize_map(x: Tensor, size: Sequence[int], policy: str | PolicyTerm = "bicub
     Raises:
         ValueError: If ``policy`` is unknown.
     """
-    mode, antialias = TABLE_POLICIES[named(policy, tuple(TABLE_POLICIES)).name]
+    mode, antialias = TABLE_POLICIES[as_term(policy, tuple(TABLE_POLICIES)).name]
     wide = torch.promote_types(x.dtype, torch.float32)  # bfloat16 has 8 bits for a weighted sum of 16 entries
     if x.ndim == 4:
         return _interpolate(x.to(wide), tuple(size), mode, antialias).to(x.dtype)
@@ -86,9 +86,9 @@ def resize_table(
     Raises:
         ValueError: If ``policy`` is unknown, needs a window and there is none, or one of the last two is exported.
     """
-    choice = named(policy, ABSOLUTE_POLICIES)
+    choice = as_term(policy, ABSOLUTE_POLICIES)
     # The graph of an export serves every size, so it must not branch on one.
-    if is_trained(tuple(table.shape[:-1]), tuple(size)):
+    if is_trained_size(tuple(table.shape[:-1]), tuple(size)):
         return table
     if choice.name not in TABLE_POLICIES:
         refuse_export(choice, tuple(TABLE_POLICIES))

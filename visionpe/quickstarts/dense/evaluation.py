@@ -56,7 +56,7 @@ def measure(training: Training, options: Mapping[str, str], scale: float | None 
         if scale is not None:
             set_scale(config, scale)
         config.load_from, config.resume = None, False
-        setup.forget_weights(config.model)
+        setup.drop_pretrained(config.model)
         runner = setup.build_runner(config, stages=("test",))
         setup.load_strictly(runner.model, str(training.product))
         metrics = {name: float(value) for name, value in runner.test().items()}

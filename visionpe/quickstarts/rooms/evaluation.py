@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from visionpe.detection.clouds.scan import from_config, process
+from visionpe.detection.clouds.scan import from_config, run_model
 from visionpe.quickstarts.dense.evaluation import measure as measured
 from visionpe.quickstarts.trainings import Training
 from visionpe.viewing.clouds.camera import View
@@ -37,7 +37,7 @@ def draw(trainings: Mapping[str, Training], out: Path) -> list[Path]:
     files = []
     for encoding, training in trainings.items():
         entry = from_config(str(training.config), str(training.product), {})
-        cloud = process(room(SHOWN), entry, torch.device("cpu")).cloud
+        cloud = run_model(room(SHOWN), entry, torch.device("cpu")).cloud
         height = cloud.points[:, 2] - cloud.points[:, 2].min()
         cloud, view = cloud.chosen(height < TOP), View()
         page, picture = out / f"room_{encoding}.html", out / f"room_{encoding}.png"

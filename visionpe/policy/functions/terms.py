@@ -9,7 +9,7 @@ import torch
 from visionpe.policy.grammar import PolicyTerm, parse_policy
 
 
-def named(policy: str | PolicyTerm, allowed: Sequence[str]) -> PolicyTerm:
+def as_term(policy: str | PolicyTerm, allowed: Sequence[str]) -> PolicyTerm:
     """A policy by its name, with its numbers.
 
     Raises:
