@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from visionpe.cli import COMMANDS, main
-from visionpe.cli.program import key_values
+from visionpe.cli.common import key_values
 from visionpe.utils.errors import InputError
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from visionpe.benchmarks.options import BACKBONES, HEADS, KERNELS, LEVELS, PASSES
-from visionpe.cli.program import exit_code, make_parser
+from visionpe.cli.common import exit_code, make_parser
 
 EXAMPLES = """\
 examples:

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from visionpe.cli.program import borrowed_action, make_parser
+from visionpe.cli.common import borrowed_action, make_parser
 
 
 def parser(prog: str) -> argparse.ArgumentParser:

@@ -13,7 +13,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from visionpe.cli.program import exit_code, make_parser
+from visionpe.cli.common import exit_code, make_parser
 from visionpe.utils.errors import InputError
 
 KINDS = ("encodings", "models", "policies", "configs", "backbones")

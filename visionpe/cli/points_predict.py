@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from visionpe.cli.clouds import load, source_arguments, view_of, write
-from visionpe.cli.program import exit_code, key_values, make_parser
+from visionpe.cli.common import exit_code, key_values, make_parser
 from visionpe.utils.errors import InputError
 
 

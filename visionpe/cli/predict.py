@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from visionpe.cli.program import config_option, make_parser
+from visionpe.cli.common import config_option, make_parser
 from visionpe.utils.errors import InputError
 
 

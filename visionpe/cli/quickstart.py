@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from visionpe.cli.program import cores, digit_parser, exit_code, make_parser
+from visionpe.cli.common import cores, digit_parser, exit_code, make_parser
 
 POLICIES = ("bicubic", "extrapolate", "interpolate")
 ROOMS = ("crse", "rope_mixed", "none")

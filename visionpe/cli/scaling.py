@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from visionpe.cli.program import exit_code, key_values
+from visionpe.cli.common import exit_code, key_values
 from visionpe.scaling.options import CONTROLS, EMBEDDED, LAUNCHERS, PROTOCOLS, StudyOptions
 from visionpe.utils.errors import InputError
 

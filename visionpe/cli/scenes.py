@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from visionpe.cli.program import make_parser
+from visionpe.cli.common import make_parser
 
 
 def span(text: str) -> tuple[int, int]:

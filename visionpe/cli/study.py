@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from visionpe.cli.program import digit_parser, exit_code
+from visionpe.cli.common import digit_parser, exit_code
 
 ENCODINGS = ("ape", "rope_mixed", "rope_axial", "cpe", "rpb", "fire", "lookhere", "alibi")
 FACTORS = ("0.5x", "1x", "1.5x", "2x", "3x", "4x", "6x")

@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from visionpe.cli.program import make_parser, run_arguments
+from visionpe.cli.common import make_parser, run_arguments
 from visionpe.utils.errors import InputError
 
 
