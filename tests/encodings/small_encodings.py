@@ -1,0 +1,38 @@
+"""Small encodings with random weights, random inputs, and what the sites make of them."""
+
+from __future__ import annotations
+
+import torch
+from conftest import ENCODINGS, randomize, tiny_spec
+from torch import Tensor
+
+from visionpe import Composition, Grid, create_encoding
+from visionpe.attention.dispatch import AttentionWeights
+
+DIM, HEADS, HEAD_DIM = 32, 2, 16
+SPECS = [*ENCODINGS, "rope_mixed+ape", "alibi+rope_axial+cpe", "rpb+kerple"]
+
+
+def make(spec: object, grid_size: tuple[int, ...] = (6, 6), **options: object) -> Composition:
+    encoding = create_encoding(tiny_spec(spec), dim=DIM, num_heads=HEADS, depth=2, grid_size=grid_size, **options)
+    encoding = encoding if isinstance(encoding, Composition) else Composition([encoding])
+    return randomize(encoding)
+
+
+def logits(encoding: Composition, q: Tensor, k: Tensor, grid: Grid, layer: int = 1) -> Tensor:
+    """What the softmax would see, unscaled."""
+    rotated_q, rotated_k = encoding.rotate(q, k, grid, layer=layer)
+    total = rotated_q @ rotated_k.transpose(-2, -1)
+    for bias in encoding.bias(q, k, grid, layer=layer):
+        total = total + bias.matrix(q.dtype)
+    return total
+
+
+def mix(encoding: Composition, attended: Tensor, v: Tensor, grid: Grid, layer: int = 0) -> Tensor:
+    """The site, with weights of some queries and keys."""
+    weights = AttentionWeights(attended, v, encoding.bias(attended, v, grid, layer=layer))
+    return encoding.mix(attended, v, grid, layer=layer, weights=weights)
+
+
+def qk(tokens: int) -> tuple[Tensor, Tensor]:
+    return torch.randn(2, HEADS, tokens, HEAD_DIM), torch.randn(2, HEADS, tokens, HEAD_DIM)
