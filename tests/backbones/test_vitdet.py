@@ -13,7 +13,7 @@ from reference_files import close, read
 from timm.models._features import FeatureGetterNet
 
 from visionpe.backbones.shared.windows import Windows
-from visionpe.backbones.vitdet.model import WindowedVisionTransformer, spread
+from visionpe.backbones.vitdet.model import WindowedVisionTransformer, evenly_spaced_blocks
 
 TINY = dict(
     img_size=32,
@@ -129,8 +129,8 @@ def test_without_windows_it_is_a_vit() -> None:
 
 
 def test_global_blocks_are_spread() -> None:
-    assert [spread(n) for n in (12, 24, 32)] == [(2, 5, 8, 11), (5, 11, 17, 23), (7, 15, 23, 31)]
-    assert [spread(n) for n in (1, 2, 3, 4)] == [(0,), (1,), (2,), (1, 3)]
+    assert [evenly_spaced_blocks(n) for n in (12, 24, 32)] == [(2, 5, 8, 11), (5, 11, 17, 23), (7, 15, 23, 31)]
+    assert [evenly_spaced_blocks(n) for n in (1, 2, 3, 4)] == [(0,), (1,), (2,), (1, 3)]
 
 
 @torch.no_grad()
