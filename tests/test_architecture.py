@@ -35,7 +35,7 @@ MAY_USE = {
     "_public": "attention backbones base grid registry encodings policy",
     "visionpe": "_public _renamed",
     "viewing": "data utils",
-    "exporting": "backbones visionpe",
+    "exporting": "backbones utils visionpe",
     "scaling": "attention backbones data policy utils viewing visionpe",
     "benchmarks": "attention backbones base data sparse utils viewing visionpe",
     "detection": "_renamed backbones data scaling sparse utils viewing visionpe",

@@ -18,6 +18,7 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 import visionpe.backbones  # noqa: F401  registers the models with timm
+from visionpe.utils.timm_models import create_model
 
 NEEDED = ("onnx", "onnxruntime", "onnxscript")
 LIMIT_BYTES = 2**31  # of a protobuf message
@@ -54,7 +55,7 @@ def build(
         raise ExportError(f"--checkpoint {checkpoint}: there is no such file")
     keywords = {**(model_kwargs or {}), **({"pos_encoding": pos_encoding} if pos_encoding else {})}
     try:
-        return timm.create_model(name, checkpoint_path=str(checkpoint or ""), **keywords).eval()
+        return create_model(name, checkpoint, **keywords).eval()
     except (RuntimeError, TypeError, ValueError) as error:
         raise ExportError(f"{name}: {error}") from error
 

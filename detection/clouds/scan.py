@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import timm
 import torch
 from mmengine.dataset import Compose
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ import visionpe.detection  # noqa: F401  registers what configs name
 from visionpe.detection.clouds.stopwatch import Stopwatch
 from visionpe.sparse import Voxels, nearest
 from visionpe.utils.errors import InputError
+from visionpe.utils.timm_models import create_model
 from visionpe.viewing.clouds.cloud import UNKNOWN, Cloud
 
 
@@ -63,9 +63,11 @@ def from_name(name: str, checkpoint: str | None, voxel: float, options: dict[str
     normals = "NORM" in str(options.get("signals", ""))
     options = {"in_chans": 9 if normals else 6, **options}
     try:
-        model = timm.create_model(name, checkpoint_path=checkpoint or "", **options)
+        model = create_model(name, checkpoint, **options)
         steps = [{"type": "VoxelizeCloud", "size": voxel, "keep": "first"}, {"type": "PackCloud", "normals": normals}]
         return CloudModel(model, Compose(steps), bool(checkpoint))
+    except InputError:
+        raise
     except (RuntimeError, ValueError, TypeError, OSError) as error:
         raise InputError(f"--model {name}: {str(error).splitlines()[0]}") from None
 

@@ -10,6 +10,8 @@ from timm.models import load_state_dict
 from torch import Tensor
 
 from visionpe.detection.running.checkpoint import load_weights, read_state
+from visionpe.utils.checkpoints import clear_errors, is_trusted, plain_types_only
+from visionpe.utils.errors import InputError
 
 # How the same network is called in a TimmImageClassifier or TimmFeatures, and in a detector or segmentor.
 HOLDERS = ("model.", "backbone.model.")
@@ -19,10 +21,14 @@ OWN_READERS = (".npz", ".pkl")
 def _read(checkpoint: str) -> dict[str, Tensor]:
     try:
         return read_state(checkpoint)
+    except InputError:
+        raise
     except ValueError:
         if "://" in checkpoint or not Path(checkpoint).is_file():
             raise
-    return load_state_dict(checkpoint, device="cpu")  # which knows the wrappers of many published files
+    with clear_errors(checkpoint), plain_types_only():
+        # timm's, which knows the wrappers of many published files.
+        return load_state_dict(checkpoint, device="cpu", weights_only=not is_trusted())
 
 
 def load_backbone(network: Any, checkpoint: str, *, prefix: str = "", names: Callable[[], set[str]]) -> int:

@@ -8,8 +8,14 @@ from typing import Any
 
 import torch
 from mmengine.runner import CheckpointLoader
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from visionpe.detection.running import safe_loading
+from visionpe.utils.checkpoints import clear_errors
+
+safe_loading.install()
 
 
 @CheckpointLoader.register_scheme(prefixes=r".*\.safetensors$", force=True)
@@ -29,7 +35,11 @@ def load_from_safetensors(filename: str, map_location: str | torch.device | None
     path = Path(filename).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint {filename!r} does not exist")
-    return load_file(path, device=str(map_location or "cpu"))
+    with clear_errors(path):
+        try:
+            return load_file(path, device=str(map_location or "cpu"))
+        except SafetensorError as error:
+            raise EOFError(str(error)) from None
 
 
 def read_state(filename: str) -> dict[str, Tensor]:

@@ -42,6 +42,24 @@ def borrowed_action(place: str) -> type[argparse.Action]:
     return Borrowed
 
 
+class _Trust(argparse.Action):
+    """Lets files run code, in this process and those that it starts."""
+
+    def __call__(self, *_: Any) -> None:
+        os.environ["VISIONPE_TRUST_CHECKPOINTS"] = "1"
+
+
+def trust_option(p: argparse.ArgumentParser) -> None:
+    """``--trust-checkpoints``, off by default."""
+    p.add_argument(
+        "--trust-checkpoints",
+        action=_Trust,
+        nargs=0,
+        default=argparse.SUPPRESS,
+        help="read old checkpoints that hold more than weights: whatever code is in them is run",
+    )
+
+
 def config_option(p: argparse.ArgumentParser, example: str) -> None:
     """``--cfg-options``, as OpenMMLab's tools have it."""
     p.add_argument(
@@ -70,6 +88,7 @@ def run_arguments(p: argparse.ArgumentParser, example: str) -> None:
     )
     p.add_argument("--seed", type=int, help="random seed (default: the config's)")
     config_option(p, example)
+    trust_option(p)
     # torch.distributed.launch passes the rank as an argument, torchrun in the environment.
     p.add_argument("--local-rank", "--local_rank", type=int, default=0, help=argparse.SUPPRESS)
 

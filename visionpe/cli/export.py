@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from visionpe.cli.common import borrowed_action, make_parser
+from visionpe.cli.common import borrowed_action, make_parser, trust_option
 
 
 def parser(prog: str) -> argparse.ArgumentParser:
@@ -49,6 +49,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
         metavar="KEY=VALUE",
         help="further keywords of the model: img_size=512 num_classes=10",
     )
+    trust_option(p)
     return p
 
 

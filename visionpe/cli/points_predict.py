@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from visionpe.cli.clouds import load, source_arguments, view_of, write
-from visionpe.cli.common import exit_code, key_values, make_parser
+from visionpe.cli.common import exit_code, key_values, make_parser, trust_option
 from visionpe.utils.errors import InputError
 
 
@@ -36,6 +36,7 @@ def parser(prog: str = "visionpe points predict") -> argparse.ArgumentParser:
     )
     p.add_argument("--device", default="cpu", metavar="NAME", help="such as cpu or cuda:0 (default: %(default)s)")
     p.add_argument("--seed", type=int, default=0, metavar="N", help="of random weights (default: %(default)s)")
+    trust_option(p)
     return p
 
 

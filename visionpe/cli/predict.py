@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from visionpe.cli.common import config_option, make_parser
+from visionpe.cli.common import config_option, make_parser, trust_option
 from visionpe.utils.errors import InputError
 
 
@@ -30,6 +30,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
     p.add_argument("--score-thr", type=float, default=0.3, metavar="P", help="least score drawn (default: %(default)s)")
     p.add_argument("--device", metavar="NAME", help="such as cpu or cuda:0 (default: the best there is)")
     config_option(p, "model.test_cfg.rcnn.score_thr=0.1")
+    trust_option(p)
     return p
 
 

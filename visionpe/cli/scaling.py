@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from visionpe.cli.common import exit_code, key_values
+from visionpe.cli.common import exit_code, key_values, trust_option
 from visionpe.scaling.options import CONTROLS, EMBEDDED, LAUNCHERS, PROTOCOLS, StudyOptions
 from visionpe.utils.errors import InputError
 
@@ -168,6 +168,7 @@ def parser(prog: str = "visionpe scaling") -> argparse.ArgumentParser:
     out = p.add_argument_group("results")
     out.add_argument("--out", type=Path, metavar="DIR", help="(default: %(default)s)")
     out.add_argument("--table", choices=("full", "compact"), help="(default: %(default)s)")
+    trust_option(p)
     p.set_defaults(**{**vars(StudyOptions()), "model_kwargs": []})
     return p
 

@@ -22,6 +22,7 @@ from visionpe.policy.sizes import trained_size
 from visionpe.scaling.protocols import ViewSpec
 from visionpe.scaling.sizes import Size
 from visionpe.utils.errors import InputError, first_line
+from visionpe.utils.timm_models import create_model
 
 
 def _pair(value: Any) -> Size:
@@ -106,17 +107,18 @@ class ModelEntry:
             InputError: If the name, the keywords or the checkpoint do not fit.
         """
         kwargs = dict(self.kwargs)
-        if weights and self.checkpoint is not None:
-            kwargs["checkpoint_path"] = str(self.checkpoint)
-        elif weights:
+        checkpoint = self.checkpoint if weights else None
+        if weights and checkpoint is None:
             kwargs["pretrained"] = self.pretrained
         ours = timm.models.model_entrypoint(self.name).__module__.startswith("visionpe")
         variants: list[dict[str, Any]] = [{}] if ours else [{"dynamic_img_size": True}, {"strict_img_size": False}, {}]
         for variant in variants:
             torch.manual_seed(self.seed)
             try:
-                model = timm.create_model(self.name, **{**variant, **kwargs}).eval()
+                model = create_model(self.name, checkpoint, **{**variant, **kwargs}).eval()
                 return model.requires_grad_(False)  # FlopCounterMode fails on some models that could be trained
+            except InputError:
+                raise
             except TypeError as error:
                 if not any(key in str(error) for key in variant):
                     raise self._refused(error) from error

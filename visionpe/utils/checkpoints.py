@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import pickle
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -16,18 +17,59 @@ from visionpe.utils.errors import InputError, first_line
 
 # Set to 1, pickles are read as Python reads them: whatever they call is called.
 TRUST = "VISIONPE_TRUST_CHECKPOINTS"
-ADVICE = f"if you trust it all the same, set {TRUST}=1 (or --trust-checkpoints)"
-# Numbers and arrays of numpy, which training code keeps beside the weights.
-NUMPY = ("_core.multiarray.scalar", "_core.multiarray._reconstruct", "core.multiarray.scalar")
-NUMPY += ("core.multiarray._reconstruct", "ndarray", "dtype")
+ADVICE = f"if you trust it all the same, give --trust-checkpoints, or set {TRUST}=1"
+# How torch says that a file is cut off or none of its own.
+BROKEN = ("PytorchStreamReader", "Invalid magic number", "unexpected EOF", "Unexpected EOF", "corrupt")
 
 
 def _plain_types() -> list[Any]:
-    """What may stand in a file besides tensors and Python's containers, for ``torch.serialization.safe_globals``."""
-    place, scalar = np._core.multiarray.scalar, np._core.multiarray._reconstruct  # type: ignore[attr-defined]
-    found = {"scalar": place, "_reconstruct": scalar, "ndarray": np.ndarray, "dtype": np.dtype}
-    allowed: list[Any] = [(found[name.rsplit(".", 1)[-1]], f"numpy.{name}") for name in NUMPY]
-    return allowed + [getattr(np.dtypes, name) for name in dir(np.dtypes) if name.endswith("DType")]
+    """numpy's numbers and arrays, which training code keeps beside the weights, by their names of versions 1 and 2."""
+    core = np._core.multiarray  # type: ignore[attr-defined]
+    own = {"scalar": core.scalar, "_reconstruct": core._reconstruct}
+    allowed: list[Any] = [(fn, f"numpy.{at}.multiarray.{n}") for n, fn in own.items() for at in ("core", "_core")]
+    dtypes = [getattr(np.dtypes, name) for name in dir(np.dtypes) if name.endswith("DType")]
+    return [*allowed, np.ndarray, np.dtype, *dtypes]
+
+
+def is_trusted() -> bool:
+    """Whether the user said that files may run code."""
+    return os.environ.get(TRUST) == "1"
+
+
+@contextmanager
+def plain_types_only(allowed: Sequence[Any] = ()) -> Iterator[None]:
+    """``torch.load(weights_only=True)`` inside may meet numpy's numbers too, and ``allowed``."""
+    with torch.serialization.safe_globals([*_plain_types(), *allowed]):
+        yield
+
+
+@contextmanager
+def clear_errors(name: str | Path) -> Iterator[None]:
+    """What reading a file of weights raises, as one clear error.
+
+    Raises:
+        InputError: If the file would run code, is empty or cut off, or is no file of weights.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except pickle.UnpicklingError as error:
+        raise InputError(f"checkpoint {str(name)!r} was not loaded: {_culprit(str(error))}; {ADVICE}") from None
+    except (EOFError, KeyError, IndexError, UnicodeDecodeError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in BROKEN):
+            raise
+        empty = Path(name).is_file() and not Path(name).stat().st_size
+        what = "is empty" if empty else f"is cut off, or no file of weights ({first_line(error, 80)})"
+        raise InputError(f"checkpoint {str(name)!r} {what}") from None
+
+
+def _culprit(text: str) -> str:
+    """What in a file would have run code, from torch's message."""
+    found = re.search(r"GLOBAL (\w+\.[\w.]+)|instantiate class (\w+\.[\w.]+)", text)
+    if found is None:
+        return "it is no file of tensors and plain values alone"
+    return f"it holds {found[1] or found[2]}, which can run code"
 
 
 def safe_torch_load(file: str | Path | IO[bytes], map_location: Any = "cpu", *, allowed: Sequence[Any] = ()) -> Any:
@@ -45,25 +87,6 @@ def safe_torch_load(file: str | Path | IO[bytes], map_location: Any = "cpu", *, 
         InputError: If it holds anything else, is empty, cut off, or no file of weights. The message says which, and how
             to load an old file that is trusted.
     """
-    name = str(file) if isinstance(file, (str, Path)) else getattr(file, "name", "the file")
-    trusted = os.environ.get(TRUST) == "1"
-    try:
-        with torch.serialization.safe_globals([*_plain_types(), *allowed]):
-            return torch.load(file, map_location=map_location, weights_only=not trusted)
-    except pickle.UnpicklingError as error:
-        if "weights_only" in str(error) or "Unsupported" in str(error):
-            raise InputError(f"checkpoint {name!r} was not loaded: {_culprit(file, error)}; {ADVICE}") from None
-        raise InputError(f"checkpoint {name!r} is no file of weights ({first_line(error)})") from None
-    except (EOFError, RuntimeError, KeyError, IndexError, ValueError, UnicodeDecodeError, AttributeError) as error:
-        if isinstance(error, RuntimeError) and "CUDA" in str(error):
-            raise
-        what = "is empty" if isinstance(file, (str, Path)) and not Path(file).stat().st_size else "cannot be read"
-        raise InputError(f"checkpoint {name!r} {what}: cut off, or no file of weights ({first_line(error)})") from None
-
-
-def _culprit(file: Any, error: Exception) -> str:
-    """What in a file would have run code."""
-    import re
-
-    found = re.search(r"(?:GLOBAL|Unsupported global:|Unsupported class|class) ([\w.]+)", str(error))
-    return f"it holds {found[1]}, which can run code" if found else "it holds more than tensors and plain values"
+    name = file if isinstance(file, (str, Path)) else str(getattr(file, "name", "the file"))
+    with clear_errors(name), plain_types_only(allowed):
+        return torch.load(file, map_location=map_location, weights_only=not is_trusted())

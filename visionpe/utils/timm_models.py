@@ -1,0 +1,30 @@
+"""timm's ``create_model`` with a file of weights that is read as plain values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import timm
+from torch import nn
+
+from visionpe.utils.checkpoints import clear_errors, is_trusted, plain_types_only
+
+
+def create_model(name: str, checkpoint: str | Path | None = None, **kwargs: Any) -> nn.Module:
+    """Build a model, and load weights that fit.
+
+    Args:
+        name: In timm's registry.
+        checkpoint: As ``checkpoint_path`` of timm's own function.
+        kwargs: Its further keywords.
+
+    Raises:
+        visionpe.utils.errors.InputError: If the file would run code, is empty, cut off, or no file of weights.
+        RuntimeError: If the weights do not fit.
+    """
+    model = timm.create_model(name, **kwargs)
+    if checkpoint:
+        with clear_errors(checkpoint), plain_types_only():
+            timm.models.load_checkpoint(model, str(checkpoint), weights_only=not is_trusted())
+    return model
