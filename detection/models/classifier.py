@@ -12,6 +12,7 @@ from mmpretrain.models.classifiers.timm import TimmClassifier
 
 from visionpe.detection.models.init_cfg import KeepsLoadedWeights
 from visionpe.detection.running.checkpoint import load_weights, read_state
+from visionpe.utils.timm_models import load_checkpoint
 
 
 def check_model_name(model_name: str) -> None:
@@ -65,6 +66,7 @@ class TimmImageClassifier(KeepsLoadedWeights, TimmClassifier):
         **kwargs: Any,
     ) -> None:
         check_model_name(model_name)
+        self_loaded = kwargs.pop("checkpoint_path", None)
         super().__init__(
             model_name,
             loss=loss or {"type": "mmpretrain.CrossEntropyLoss"},
@@ -76,6 +78,8 @@ class TimmImageClassifier(KeepsLoadedWeights, TimmClassifier):
         )
         self.model_name = model_name
         self.model_kwargs = kwargs
+        if self_loaded:
+            load_checkpoint(self.model, self_loaded)
 
     def load_weights(self, checkpoint: str, *, prefix: str = "") -> None:
         """Load weights into the classifier: all but its head must be there.

@@ -91,7 +91,7 @@ def entries_of(asked: StudyOptions, console: Console) -> list[ModelEntry]:
             raise InputError(
                 f"--crop: {path} has model.type={config.model.get('type')!r}; crops are for mmseg's EncoderDecoder"
             )
-        rescale(Config(config.to_dict(), filename=path), 1.0)  # refused before anything is measured
+        rescale(Config(config.to_dict(), filename=config.filename), 1.0)  # refused before anything is measured
         with console.status(f"{label}: building model and data"):
             images, model = probe(config, checkpoint, asked.out)
         names, left_out[label] = choose(model, asked.policy, asked.controls)

@@ -54,9 +54,9 @@ def clear_errors(name: str | Path) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except pickle.UnpicklingError as error:
-        raise InputError(f"checkpoint {str(name)!r} was not loaded: {_culprit(str(error))}; {ADVICE}") from None
-    except (EOFError, KeyError, IndexError, UnicodeDecodeError, RuntimeError) as error:
+    except (pickle.UnpicklingError, EOFError, KeyError, IndexError, UnicodeDecodeError, RuntimeError) as error:
+        if isinstance(error, pickle.UnpicklingError) or "weights_only=True blocked" in str(error):
+            raise InputError(f"checkpoint {str(name)!r} was not loaded: {_culprit(str(error))}; {ADVICE}") from None
         if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in BROKEN):
             raise
         empty = Path(name).is_file() and not Path(name).stat().st_size
@@ -66,10 +66,10 @@ def clear_errors(name: str | Path) -> Iterator[None]:
 
 def _culprit(text: str) -> str:
     """What in a file would have run code, from torch's message."""
-    found = re.search(r"GLOBAL (\w+\.[\w.]+)|instantiate class (\w+\.[\w.]+)", text)
+    found = re.search(r"(?:GLOBAL|Unsupported globals:|instantiate class) (\w+(?:\.\w+)+)", text)
     if found is None:
         return "it is no file of tensors and plain values alone"
-    return f"it holds {found[1] or found[2]}, which can run code"
+    return f"it holds {found[1]}, which can run code"
 
 
 def safe_torch_load(file: str | Path | IO[bytes], map_location: Any = "cpu", *, allowed: Sequence[Any] = ()) -> Any:

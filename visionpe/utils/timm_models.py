@@ -11,6 +11,17 @@ from torch import nn
 from visionpe.utils.checkpoints import clear_errors, is_trusted, plain_types_only
 
 
+def load_checkpoint(model: nn.Module, checkpoint: str | Path) -> None:
+    """Load weights that fit, as timm does.
+
+    Raises:
+        visionpe.utils.errors.InputError: If the file would run code, is empty, cut off, or no file of weights.
+        RuntimeError: If the weights do not fit.
+    """
+    with clear_errors(checkpoint), plain_types_only():
+        timm.models.load_checkpoint(model, str(checkpoint), weights_only=not is_trusted())
+
+
 def create_model(name: str, checkpoint: str | Path | None = None, **kwargs: Any) -> nn.Module:
     """Build a model, and load weights that fit.
 
@@ -25,6 +36,5 @@ def create_model(name: str, checkpoint: str | Path | None = None, **kwargs: Any)
     """
     model = timm.create_model(name, **kwargs)
     if checkpoint:
-        with clear_errors(checkpoint), plain_types_only():
-            timm.models.load_checkpoint(model, str(checkpoint), weights_only=not is_trusted())
+        load_checkpoint(model, checkpoint)
     return model
