@@ -17,7 +17,7 @@ WHERE = "import visionpe, visionpe.backbones.vit as v; print(visionpe.__file__, 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
     copy = tmp_path / "checkout"
-    for folder in ("visionpe", "backbones", "detection", "configs"):
+    for folder in ("visionpe", "backbones", "detection", "configs", "build_backend"):
         ignored = shutil.ignore_patterns("__pycache__")
         shutil.copytree(ROOT / folder, copy / folder, ignore=ignored, symlinks=True)
     for file in ("pyproject.toml", "README.md", "LICENSE"):

@@ -146,6 +146,7 @@ NAMES = {
     ("backbones.stage_encoding", "Inside"): ("backbones.shared.stage_encoding", "WindowKind"),
     ("backbones.vit_weights", "take_policy"): ("backbones.vit.weights", "adopt_policy"),
     ("detection.runner", "existing"): ("detection.running.runner", "check_checkpoint"),
+    ("detection.resume", "ResumableRandomnessHook"): ("detection.running.randomness", "ResumableRandomnessHook"),
     ("detection.runner", "inner"): ("detection.running.runner", "unwrap_model"),
     ("detection.runner", "forget_weights"): ("detection.running.runner", "drop_pretrained"),
     ("detection.extractor", "granularity"): ("detection.models.extractor", "size_divisor"),

@@ -203,6 +203,8 @@ def export_onnx(
         built, indices = as_features(built, features)
         names = [f"features_{i}" for i in indices]
     path = Path(out) if out is not None else Path(f"{label}.onnx")
+    if checkpoint and path.resolve() == Path(checkpoint).resolve():
+        raise ExportError(f"--out {path}: is the checkpoint that is to be read; give another file")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -77,5 +77,5 @@ param_scheduler = [
 
 default_hooks = dict(
     logger=dict(interval=17),  # iterations in an epoch
-    checkpoint=dict(interval=10),
+    checkpoint=dict(interval=1),
 )

@@ -71,6 +71,9 @@ def predict(
     files = [Path(out) / f"{Path(image).stem}.png" for image in images]
     if len(set(files)) < len(files):
         raise InputError("two images have the same name, so their drawings would be one file; predict them apart")
+    over = {Path(image).expanduser().resolve() for image in images} & {file.resolve() for file in files}
+    if over:
+        raise InputError(f"--out {out}: {min(over)} would be written over, which is to be read; give another directory")
     pictures = [read_image(image) for image in images]
     loaded = setup.load_config(str(config), cfg_options)
     predictor = Predictor(loaded, setup.check_checkpoint(str(checkpoint)), device)

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 
 from visionpe.detection.running import runner as setup
+from visionpe.utils.errors import InputError
 from visionpe.utils.files import write_atomic
 
 
@@ -94,6 +95,8 @@ def test(
     # All weights come from the checkpoint: those a fine-tuning started from need not be there.
     setup.drop_pretrained(loaded.model)
     file = setup.check_checkpoint(str(checkpoint))
+    if out is not None and Path(out).resolve() in {Path(file).resolve(), Path(str(loaded.filename)).resolve()}:
+        raise InputError(f"--out {out}: would be written over, which is to be read; give another file")
     setup.set_seed(loaded, seed)
     setup.set_launcher(loaded, launcher)
     runner = setup.build_runner(loaded, stages=("test",))

@@ -1,17 +1,10 @@
-"""Going on after a kill at any point: whole checkpoints, the newest of them, and random numbers that go on too."""
+"""Going on after a kill at any point: the newest whole checkpoint."""
 
 from __future__ import annotations
 
 import logging
 import zipfile
 from pathlib import Path
-from typing import Any
-
-import torch
-from mmengine.dist import get_rank
-from mmengine.hooks import Hook
-from mmengine.registry import HOOKS
-from mmengine.runner import Runner
 
 
 def newest_checkpoint(directory: str | Path) -> str | None:
@@ -32,20 +25,3 @@ def newest_checkpoint(directory: str | Path) -> str | None:
             return str(path)
         logging.getLogger("mmengine").warning("checkpoint %s is not whole: passed over", path)
     return None
-
-
-@HOOKS.register_module()
-class ResumableRandomnessHook(Hook):
-    """Seed torch before every training iteration from the run's seed, the iteration and the process.
-
-    mmengine's checkpoints hold no state of the random generators. With this hook dropout, stochastic depth and the
-    sampling of proposals are the same whether or not the run was broken off before.
-    """
-
-    priority = "VERY_HIGH"
-
-    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Seed the generators of all devices."""
-        # Distinct for (seed, iteration, rank), as long as there are fewer than 4096 processes.
-        number = (int(runner.seed or 0) * 1_000_003 + runner.iter) * 4096 + get_rank()
-        torch.manual_seed(number % 2**63)

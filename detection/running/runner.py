@@ -13,18 +13,22 @@ from typing import Any
 import torch
 from mmengine.config import Config
 from mmengine.dist import master_only
+from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.model import is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import nn
+from torch.utils.data import DataLoader
 
 from visionpe.detection.models.neck_check import check_neck
 from visionpe.detection.running.checkpoint import load_weights, read_state
 from visionpe.detection.running.data_check import check_data
 from visionpe.detection.running.modes import set_amp, set_fsdp, set_launcher
 from visionpe.detection.running.quiet import ConsoleFilter, quiet_imports
+from visionpe.detection.running.randomness import ResumableRandomnessHook, seed_samples
 from visionpe.detection.running.resume import newest_checkpoint
+from visionpe.detection.running.resume_check import check_start
 from visionpe.utils.configs import find_config
 from visionpe.utils.errors import InputError
 
@@ -68,6 +72,23 @@ class QuietRunner(Runner):
         """Wrap the model for several processes; without a GPU its batch norms do not wait for each other."""
         model = model if torch.cuda.is_available() else revert_sync_batchnorm(model)
         return super().wrap_model(model_wrapper_cfg, model)
+
+    @staticmethod
+    def build_dataloader(
+        dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False
+    ) -> DataLoader:
+        """Build a loader whose samples draw the same random numbers however often the run was broken off."""
+        return seed_samples(Runner.build_dataloader(dataloader, seed, diff_rank_seed), seed)
+
+    def register_custom_hooks(self, hooks: list[Hook | dict]) -> None:
+        """Register the config's hooks, and the one by which a resumed run ends as an unbroken one."""
+        super().register_custom_hooks(hooks)
+        if not any(isinstance(hook, ResumableRandomnessHook) for hook in self.hooks):
+            self.register_hook(ResumableRandomnessHook())
+
+    def register_hooks(self, default_hooks: dict | None = None, custom_hooks: list[Hook | dict] | None = None) -> None:
+        """Register hooks; custom ones also where the config has none."""
+        super().register_hooks(default_hooks, custom_hooks or [])
 
     @master_only
     def save_checkpoint(self, out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
@@ -165,6 +186,8 @@ def build_runner(config: Config, *, stages: tuple[str, ...]) -> Runner:
         check_neck(unwrap_model(runner.model))
     except ValueError as error:
         raise InputError(str(error)) from None
+    if "train" in stages:
+        check_start(unwrap_model(runner.model), config)
     return runner
 
 

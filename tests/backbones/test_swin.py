@@ -94,14 +94,14 @@ def test_more_padding_changes_nothing(pos_encoding: str) -> None:
     expected = model(x)
     for stage in model.stages:
 
-        def cuts(size: tuple, device: torch.device, known: object = stage.cuts) -> list:
+        def cuts(size: tuple, device: torch.device, known: object = stage.partitions) -> list:
             wider = [
                 [replace(c, windows=replace(c.windows, spare=(1, 2))) for c in cuts] for cuts in known(size, device)
             ]
             again = [[replace(c, mask=c.windows.mask(device)) for c in cuts] for cuts in wider]
             return [[replace(c, gather=c.gather and c.windows.gather(device)) for c in cuts] for cuts in again]
 
-        stage.cuts = cuts
+        stage.partitions = cuts
     torch.testing.assert_close(model(x), expected, atol=1e-5, rtol=1e-5)
 
 

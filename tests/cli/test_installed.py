@@ -47,8 +47,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     folder = tmp_path_factory.mktemp("installed")
     (folder / "work").mkdir()
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    plain = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     built = [*pip, "wheel", str(ROOT), "--no-deps", "--no-build-isolation", "-w", str(folder)]
-    subprocess.check_call(built)
+    subprocess.check_call(built, env=plain)
     subprocess.check_call([sys.executable, "-m", "venv", "--without-pip", str(folder / "env")])
     (wheel,) = folder.glob("*.whl")
     subprocess.check_call(

@@ -26,4 +26,4 @@ param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=warmup),
     dict(type="CosineAnnealingLR", by_epoch=False, begin=warmup, end=iters, T_max=iters - warmup),
 ]
-default_hooks = dict(checkpoint=dict(interval=200))
+default_hooks = dict(checkpoint=dict(interval=50))
