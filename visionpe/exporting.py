@@ -193,6 +193,8 @@ def export_onnx(
         ExportError: If it cannot be done; there is no file then, and one that stood there is as it was.
     """
     check_installed()
+    if out is not None and checkpoint and Path(out).resolve() == Path(checkpoint).resolve():
+        raise ExportError(f"--out {out}: is the checkpoint that is to be read; give another file")
     if isinstance(model, str):
         label = model
         built: Any = build(model, checkpoint=checkpoint, pos_encoding=pos_encoding, model_kwargs=model_kwargs)
@@ -203,8 +205,6 @@ def export_onnx(
         built, indices = as_features(built, features)
         names = [f"features_{i}" for i in indices]
     path = Path(out) if out is not None else Path(f"{label}.onnx")
-    if checkpoint and path.resolve() == Path(checkpoint).resolve():
-        raise ExportError(f"--out {path}: is the checkpoint that is to be read; give another file")
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     try:

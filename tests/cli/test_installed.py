@@ -53,7 +53,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     subprocess.check_call([sys.executable, "-m", "venv", "--without-pip", str(folder / "env")])
     (wheel,) = folder.glob("*.whl")
     subprocess.check_call(
-        [*pip, "--python", str(folder / "env" / "bin" / "python"), "install", "--no-deps", str(wheel)]
+        [*pip, "--python", str(folder / "env" / "bin" / "python"), "install", "--no-deps", str(wheel)], env=plain
     )
     # What the wheel needs stands here already; as a plain path, its own start-up files are not read.
     (site,) = (folder / "env" / "lib").glob("*/site-packages")
