@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any
@@ -10,6 +11,8 @@ import torch
 from torch import Tensor
 
 LIMIT_BYTES = 256 * 2**20
+# One for all stores, so that models stay what can be copied and pickled. Tables are built outside of it.
+_LOCK = threading.Lock()
 
 
 def _nbytes(tables: Any) -> int:
@@ -28,7 +31,7 @@ class TableCache:
     (``param.data``), so what is derived from one is computed anew.
 
     Under ``torch.compile`` and ``torch.export`` it stands aside: the table becomes part of the graph, where equal
-    tables of several layers are merged by the compiler.
+    tables of several layers are merged by the compiler. Threads may share a store.
 
     Args:
         limit: Upper bound on what is kept, in bytes. A table larger than this is never kept.
@@ -42,19 +45,22 @@ class TableCache:
         """Return the table under ``key``, built by ``build()`` if it is not there."""
         if torch.compiler.is_compiling():
             return build()
-        if key in self._tables:
-            self._tables.move_to_end(key)
-            return self._tables[key]
+        with _LOCK:
+            if key in self._tables:
+                self._tables.move_to_end(key)
+                return self._tables[key]
         with torch.inference_mode(False), torch.no_grad():  # an inference tensor could not be used in training later
             tables = build()
         if _plain(tables) and _nbytes(tables) <= self.limit:
-            self._tables[key] = tables
-            while sum(map(_nbytes, self._tables.values())) > self.limit:
-                self._tables.popitem(last=False)
+            with _LOCK:
+                self._tables[key] = tables
+                while sum(map(_nbytes, self._tables.values())) > self.limit:
+                    self._tables.popitem(last=False)
         return tables
 
     def clear(self) -> None:
-        self._tables.clear()
+        with _LOCK:
+            self._tables.clear()
 
     def __len__(self) -> int:
         return len(self._tables)

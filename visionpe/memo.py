@@ -24,9 +24,10 @@ class LayerMemo:
 
     def get(self, grid: Grid, layer: int, key: Hashable = ()) -> Tensor | None:
         """What layer ``layer - 1`` left in this pass, or None."""
-        if torch.compiler.is_compiling() or torch.is_grad_enabled() or self._kept is None:
+        kept = self._kept  # once: another thread may put its own
+        if torch.compiler.is_compiling() or torch.is_grad_enabled() or kept is None:
             return None
-        kept_grid, kept_layer, kept_key, value = self._kept
+        kept_grid, kept_layer, kept_key, value = kept
         return value if kept_grid is grid and kept_layer == layer - 1 and kept_key == key else None
 
     def put(self, grid: Grid, layer: int, value: Tensor, key: Hashable = (), *, last: bool) -> None:
