@@ -28,6 +28,10 @@ def progress(items: Iterable[T], what: str, total: int) -> Iterator[T]:
     yield from track(items, what, total, console=Console(stderr=True), disable=not is_main_process())
 
 
+# Metres from the origin beyond which float32 is coarser than a tenth of a millimetre.
+FAR = 1000.0
+
+
 class CloudDataset(BaseDataset):
     """Labelled clouds for a pipeline of cloud transforms.
 
@@ -64,5 +68,9 @@ class CloudDataset(BaseDataset):
             What the pipeline returns: after ``PackCloud`` a dict of ``inputs`` and ``data_samples``.
         """
         cloud = self.read(self.get_data_info(idx))
+        points = np.asarray(cloud["points"])
+        if points.dtype == np.float64 or np.abs(points).max(initial=0) > FAR:
+            # From a corner, ahead of float32: in UTM coordinates that has steps of half a metre.
+            cloud["points"] = (points.astype(np.float64) - points.min(0)).astype(np.float32)
         cloud["colors"] = np.asarray(cloud["colors"], np.float32) / np.float32(127.5) - 1
         return self.pipeline({**cloud, "sample_idx": idx})

@@ -103,8 +103,10 @@ def voxels_of(cloud: Cloud, pipeline: Compose) -> tuple[Voxels, Tensor]:
         InputError: If the pipeline needs what the cloud lacks.
     """
     assert cloud.colors is not None
+    # From the corner of the cloud, ahead of float32: in UTM coordinates that has steps of half a metre.
+    points = cloud.points.astype(np.float64)
     given = {
-        "points": cloud.points.astype(np.float32),
+        "points": (points - points.min(0)).astype(np.float32),
         "colors": cloud.colors.astype(np.float32) / np.float32(127.5) - 1,
         "labels": np.full(cloud.count, UNKNOWN, np.int64),
     }
