@@ -19,19 +19,20 @@ ROOTS = {
 MAY_USE = {
     "cache": "",
     "checks": "",
-    "precision": "",
+    "tracing": "",
+    "precision": "tracing",
     "grid": "",
     "memo": "grid",
     "_renamed": "",
     "utils": "",
     "data": "utils",
     "sparse": "grid",
-    "policy": "cache precision utils",
-    "attention": "cache checks grid precision policy",
+    "policy": "cache precision tracing utils",
+    "attention": "cache checks grid precision tracing policy",
     "base": "attention cache grid policy",
     "registry": "base",
-    "encodings": "_renamed attention base checks grid memo precision registry policy sparse",
-    "backbones": "_renamed attention base cache checks grid registry encodings policy sparse",
+    "encodings": "_renamed attention base checks grid memo precision tracing registry policy sparse",
+    "backbones": "_renamed attention base cache checks grid tracing registry encodings policy sparse",
     "_public": "attention backbones base grid registry encodings policy",
     "visionpe": "_public _renamed",
     "viewing": "data utils",
@@ -45,7 +46,7 @@ MAY_USE = {
 }
 # Importing these must work with PyTorch alone; timm begins with the backbones.
 PURE = [
-    *("cache", "checks", "precision", "grid", "memo", "sparse", "policy", "attention", "base", "registry"),
+    *("cache", "checks", "tracing", "precision", "grid", "memo", "sparse", "policy", "attention", "base", "registry"),
     "encodings",
     "data",
 ]

@@ -217,7 +217,7 @@ class Composition(HasPolicy, nn.ModuleDict):
         return q, k
 
     def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> list[Bias]:
-        biases = (part.bias(q, k, grid, layer=layer) for part in self.parts)
+        biases = [part.bias(q, k, grid, layer=layer) for part in self.parts]  # torch 2.9 compiles no generator here
         return [bias for bias in biases if bias is not None]
 
     def mix(

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from visionpe.tracing import has_autocast
+
 
 def wide_dtype(x: Tensor) -> torch.dtype:
     """float32, or float64 where ``x`` is: bfloat16 has too few bits for positions."""
@@ -17,7 +19,7 @@ def wide_dtype(x: Tensor) -> torch.dtype:
 def without_autocast(x: Tensor) -> AbstractContextManager[object]:
     """Context in which autocast leaves the arithmetic on the device of ``x`` alone."""
     kind = x.device.type
-    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+    if has_autocast(kind) and torch.is_autocast_enabled(kind):
         return torch.autocast(kind, enabled=False)
     return nullcontext()
 

@@ -18,6 +18,7 @@ from visionpe.backbones.shared.options import PyramidOptions
 from visionpe.backbones.shared.stage_encoding import StageEncoding
 from visionpe.cache import TableCache
 from visionpe.grid import Grid
+from visionpe.tracing import is_exporting
 
 
 class Stage(nn.Module):
@@ -47,7 +48,7 @@ class Stage(nn.Module):
 
     def gather(self, windows: Any, device: torch.device) -> tuple[Tensor, Tensor] | None:
         """How to cut the map by one copy, kept likewise; None where a view does or the padding must be zero."""
-        if not windows.masks or self.pos_encoding.reads_neighbours or torch.compiler.is_exporting():
+        if not windows.masks or self.pos_encoding.reads_neighbours or is_exporting():
             return None
         return self.cache.get(("gather", windows, device), lambda: windows.gather(device))
 

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from math import prod
-from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from visionpe.tracing import is_exporting, larger
 
 Pair = tuple[int, int]
 
@@ -57,7 +58,7 @@ class Windows:
         counts = [-(-n // w) + more for n, w, more in zip(lengths, self.window, self.spare)]
         keep("counts", (_never_one(counts[0]), _never_one(counts[1])))
         keep("padded", (self.counts[0] * self.window[0], self.counts[1] * self.window[1]))
-        keep("pads", torch.compiler.is_exporting() or self.padded != tuple(self.size))
+        keep("pads", is_exporting() or self.padded != tuple(self.size))
 
     def _before(self) -> Pair:
         if not self.rolled and _moves(self.shift):
@@ -106,7 +107,7 @@ class Windows:
             x = x.roll(self.roll, dims=(1, 2))
         if self.pads:
             top, left = self.before
-            if torch.compiler.is_exporting():  # strides of a view would depend on whether there is padding
+            if is_exporting():  # strides of a view would depend on whether there is padding
                 for axis, (first, n) in enumerate(zip(self.before, self.size), start=1):
                     x = x.index_select(axis, first + torch.arange(n, device=x.device))
                 return x
@@ -169,7 +170,7 @@ class WholeMap(Windows):
 
 def grown_window(window: int, length: int, trained: int) -> int:
     """A side of a window that follows the map, from ``trained`` tokens to ``length``, rounded, at least 1."""
-    return cast(int, torch.sym_max(1, (2 * window * length + trained) // (2 * trained)))
+    return larger(1, (2 * window * length + trained) // (2 * trained))
 
 
 def _never_one(count: int) -> int:
@@ -178,7 +179,7 @@ def _never_one(count: int) -> int:
         return count
     from torch.fx.experimental.symbolic_shapes import is_concrete_int  # slow to import
 
-    return count if is_concrete_int(count) else torch.sym_max(count, 2)
+    return count if is_concrete_int(count) else larger(count, 2)
 
 
 def _moves(shift: Pair) -> bool:

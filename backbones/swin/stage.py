@@ -15,6 +15,7 @@ from visionpe.backbones.shared.patches import AdaptivePatchEmbed
 from visionpe.backbones.shared.pyramid import Stage
 from visionpe.backbones.shared.windows import Pair, Windows, grown_window
 from visionpe.grid import Grid
+from visionpe.tracing import is_exporting, larger, smaller
 
 WindowPolicy = Literal["keep", "grow"]
 WindowFit = Literal["per_axis", "shorter_side"]
@@ -29,7 +30,7 @@ class Patches(AdaptivePatchEmbed):
             return super().forward(x)
         (height, width), (down, right) = x.shape[2:], self.patch_size
         # An exported graph serves every size, so it cannot branch on one. The convolution leaves out what is too much.
-        if torch.compiler.is_exporting() or height % down or width % right:
+        if is_exporting() or height % down or width % right:
             x = F.pad(x, (0, right - 1, 0, down - 1))
         return self.norm(self.proj(x).permute(0, 2, 3, 1))
 
@@ -52,7 +53,7 @@ class PatchMerging(nn.Module):
         batch, height, width, dim = x.shape
         rows, columns = (height + 1) // 2, (width + 1) // 2
         # An exported graph serves every size, so it cannot branch on one.
-        if torch.compiler.is_exporting() or height % 2 or width % 2:
+        if is_exporting() or height % 2 or width % 2:
             x = F.pad(x, (0, 0, 0, 2 * columns - width, 0, 2 * rows - height))
         x = x.reshape(batch, rows, 2, columns, 2, dim)
         return self.reduction(self.norm(x.permute(0, 1, 3, 4, 2, 5).flatten(3)))  # rows of a column side by side
@@ -97,8 +98,8 @@ class SwinStage(Stage):
         # Arithmetic instead of branches: in an exported graph sizes are symbols.
         shift = [_positive(n - w) * (w // 2) for n, w in zip(size, window)]
         if self.window_fit == "shorter_side":
-            shorter = torch.sym_min(*size)
-            square = 1 - _positive(torch.sym_max(*window) - torch.sym_min(*window))
+            shorter = smaller(*size)
+            square = 1 - _positive(larger(*window) - smaller(*window))
             whole = square * (1 - _positive(shorter - window[0]))  # 1 where the shorter side is one window
             window = (window[0] - whole * (window[0] - shorter), window[1] - whole * (window[1] - shorter))
             shift = [(1 - whole) * s for s in shift]
@@ -118,4 +119,4 @@ class SwinStage(Stage):
 
 def _positive(n: Any) -> Any:
     """1 where a whole number is positive, else 0; it may be a symbol."""
-    return torch.sym_min(torch.sym_max(n, 0), 1)
+    return smaller(larger(n, 0), 1)

@@ -17,6 +17,7 @@ from visionpe.attention.logits import Decay
 from visionpe.attention.signals.bias import signal_bias
 from visionpe.checks import check_choice
 from visionpe.precision import without_autocast
+from visionpe.tracing import is_exporting
 
 # Of a window; longer sequences are left to the fused kernel.
 SMALL_TOKENS = 64
@@ -104,7 +105,7 @@ def _is_small(q: Tensor, k: Tensor) -> bool:
 def _is_large(q: Tensor, k: Tensor, biases: Sequence[Bias], mask: Tensor | None) -> bool:
     """True where the matrix of the biases is better built in parts."""
     # An exported graph serves every size, so it cannot branch on one.
-    if torch.compiler.is_exporting():
+    if is_exporting():
         return False
     passing = not (torch.is_grad_enabled() or all(bias.kept for bias in biases))  # used once, and gone
     limit = 2 * kernels.CHUNK_BYTES if passing and q.device.type == "cpu" else kernels.MATRIX_BYTES
@@ -122,7 +123,7 @@ def _channels_are_best(q: Tensor, biases: Sequence[LowRankBias]) -> bool:
     cheap = all(isinstance(bias, AxesBias) for bias in biases)
     narrow = q.dtype in (torch.float16, torch.bfloat16)  # as channels the terms are added up in float32
     rows = cheap and not narrow and q.device.type == "cpu" and not torch.is_grad_enabled()
-    return not rows or torch.compiler.is_exporting()
+    return not rows or is_exporting()
 
 
 @dataclass(frozen=True)

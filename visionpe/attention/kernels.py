@@ -11,6 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from visionpe.attention.bias import Bias, LowRankBias, narrowed
 from visionpe.attention.logits import Decay
+from visionpe.tracing import is_exporting
 
 # A bias matrix above this is built in parts, so that memory stays linear in the tokens.
 MATRIX_BYTES = 256 * 2**20
@@ -180,7 +181,7 @@ def decayed(
         return F.dropout(weights(logits, own, own_mask, decay, start, stop), dropout_p) @ v[samples]
 
     # An exported graph serves every size, so it cannot be cut into a number of parts.
-    if torch.compiler.is_exporting():
+    if is_exporting():
         return part(0, q.shape[-2])
     row = q.shape[1] * k.shape[-2] * q.element_size()
     if torch.is_grad_enabled():

@@ -16,6 +16,7 @@ from visionpe.grid import Grid
 from visionpe.memo import LayerMemo
 from visionpe.precision import wide_dtype, without_autocast
 from visionpe.registry import register_encoding
+from visionpe.tracing import is_exporting
 
 SITES = ("add", "logits")
 
@@ -148,7 +149,7 @@ class SequentialPositionEncoding(PositionEncoding):
         if grid.axes != self.axes:
             raise ValueError(f"seqpe was built for {self.axes} axes, the tokens stand on {grid.axes}")
         # The graph of an export serves every size, so it must not branch on one.
-        if not torch.compiler.is_exporting() and max(grid.size) > 10**self.max_digits:
+        if not is_exporting() and max(grid.size) > 10**self.max_digits:
             raise ValueError(f"max_digits={self.max_digits} is too few for {max(grid.size)} tokens a side")
         positions = grid.positions(device=x.device, dtype=torch.long)
         with without_autocast(x):

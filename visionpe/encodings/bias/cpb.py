@@ -14,6 +14,7 @@ from visionpe.grid import Grid
 from visionpe.policy.functions.positions import effective_length, rescale_positions
 from visionpe.precision import apply_wide
 from visionpe.registry import register_encoding
+from visionpe.tracing import larger
 
 
 @register_encoding("cpb")
@@ -48,7 +49,7 @@ class ContinuousPositionBias(OffsetEncoding):
         coordinates = []
         for d, size, trained in zip(offsets, grid.size, self.grid_size):
             # One token a side has no offset but zero.
-            reach: Any = effective_length(torch.sym_max(trained - 1, 1), torch.sym_max(size - 1, 1), self.main_policy)
+            reach: Any = effective_length(larger(trained - 1, 1), larger(size - 1, 1), self.main_policy)
             if self.policy == "clamp":
                 d = rescale_positions(d, size, trained, "clamp")
             relative = d * 8 / reach

@@ -19,6 +19,7 @@ from visionpe.grid import Grid
 from visionpe.policy.functions import POSITION_POLICIES, rescale_positions
 from visionpe.precision import without_autocast
 from visionpe.registry import register_encoding
+from visionpe.tracing import is_exporting
 
 # Values (1 or B, N, axes), rows of one unit, rows of the table.
 Signal: TypeAlias = tuple[Tensor, float, int]
@@ -155,7 +156,7 @@ class ContextualRelativeSignalEncoding(PositionEncoding):
         (bias,) = own
         if bias.values_are_in:
             return attended
-        whole = torch.compiler.is_exporting()  # an exported graph cannot be cut into a number of chunks
+        whole = is_exporting()  # an exported graph cannot be cut into a number of chunks
         chunks = [(0, grid.num_tokens)] if whole else weights.chunks()
         with without_autocast(attended):
             wide = torch.promote_types(attended.dtype, torch.float32)

@@ -18,6 +18,7 @@ from visionpe.grid import Grid
 from visionpe.policy.functions import POSITION_POLICIES, rescale_positions
 from visionpe.policy.functions.terms import refuse_export
 from visionpe.registry import register_encoding
+from visionpe.tracing import is_exporting
 
 METHODS = ("product", "cross", "quant", "euclidean")
 MODES = ("contextual", "bias")
@@ -190,7 +191,7 @@ class ImageRelativePositionEncoding(PositionEncoding):
         if weights is None:
             raise ValueError(f"weights=None: irpe with on={self.on!r} needs the weights of attention")
         # An exported graph serves every size, so it cannot be cut into a number of chunks.
-        whole = torch.compiler.is_exporting()
+        whole = is_exporting()
         chunks = [(0, grid.num_tokens)] if whole else weights.chunks()
         if torch.is_grad_enabled() or len(chunks) == 1:
             return attended + torch.cat([self._values(weights.rows(*c), grid, layer, *c) for c in chunks], dim=-2)

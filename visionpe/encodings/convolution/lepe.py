@@ -13,6 +13,7 @@ from visionpe.base import PositionEncoding
 from visionpe.grid import Grid
 from visionpe.policy.functions import CONVOLUTION_POLICIES, convolve
 from visionpe.registry import register_encoding
+from visionpe.tracing import is_exporting
 
 
 @register_encoding("lepe")
@@ -89,7 +90,7 @@ class LocallyEnhancedPositionEncoding(PositionEncoding):
         choice = self.main_policy
         if choice and choice.name != "extrapolate":
             return convolve(values, conv.weight, conv.bias, self.grid_size, choice, size=grid.size)
-        if grid.window is None and not torch.compiler.is_exporting() and 1 in values.shape[-2:]:
+        if grid.window is None and not is_exporting() and 1 in values.shape[-2:]:
             return _line(values, conv)
         return conv(values)
 

@@ -14,6 +14,7 @@ from visionpe.encodings.rotary.base import Layout, RotaryEncoding
 from visionpe.grid import Grid
 from visionpe.policy.functions.positions import effective_length
 from visionpe.registry import register_encoding
+from visionpe.tracing import larger, smaller
 
 Normalize = Literal["separate", "max", "min"]
 
@@ -107,8 +108,7 @@ class NormalizedRoPE(RotaryEncoding):
         """What each axis is divided by."""
         if self.normalize_coords == "separate":
             return list(size)
-        # The plain min and max would tie an exported graph to the order of height and width.
-        extreme: Any = torch.sym_max if self.normalize_coords == "max" else torch.sym_min
+        extreme = larger if self.normalize_coords == "max" else smaller
         return [reduce(extreme, size)] * len(size)
 
     def coordinates(self, grid: Grid, device: torch.device, dtype: torch.dtype) -> list[Tensor]:

@@ -16,6 +16,7 @@ from visionpe.base import SITES, PositionEncoding
 from visionpe.grid import Grid
 from visionpe.policy.grammar import PolicyTerm
 from visionpe.registry import Spec, create_encodings
+from visionpe.tracing import is_exporting
 
 # What a module keeps its parameters, buffers and children in.
 STORES = ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modules")
@@ -126,7 +127,7 @@ class PositionWrapper(PositionEncoding):
 
     def drawn(self, x: Tensor, grid: Grid) -> Any:
         """What the sites need of the draw of this pass."""
-        if torch.compiler.is_exporting():  # nothing may be left behind by a graph
+        if is_exporting():  # nothing may be left behind by a graph
             return self.ready(self.draw(grid, len(x), x.device), grid)
         kept = None if torch.compiler.is_compiling() else self.memo.get(grid)
         if kept is not None:
@@ -143,7 +144,7 @@ class PositionWrapper(PositionEncoding):
         return ready
 
     def add(self, x: Tensor, grid: Grid) -> Tensor:
-        if self.training and not torch.compiler.is_exporting():
+        if self.training and not is_exporting():
             self.memo.latest = self.draw(grid, len(x), x.device)
             self._keep(self.memo.latest, grid)
         return self.over.add(x, self.stand(x, grid))

@@ -11,6 +11,7 @@ from torch import Tensor
 from visionpe.encodings.wrappers.moved import MovedPositions
 from visionpe.grid import Grid
 from visionpe.registry import register_wrapper
+from visionpe.tracing import is_exporting
 
 
 @register_wrapper("randomised")
@@ -52,7 +53,7 @@ class RandomisedPositions(MovedPositions):
 
     def draw(self, grid: Grid, batch: int, device: torch.device) -> Tensor:
         """The place of each row, then of each column, ...: whole, ``(B, n_0 + n_1 + ...)``."""
-        if not torch.compiler.is_exporting():  # the graph of an export must not branch on a size
+        if not is_exporting():  # the graph of an export must not branch on a size
             self._check_range(grid.size)
         order = [torch.rand(batch, places, device=device).argsort(dim=1) for places in self.range]
         return torch.cat([o[:, :n].sort(dim=1).values for o, n in zip(order, grid.size)], dim=1)

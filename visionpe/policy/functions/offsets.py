@@ -10,6 +10,7 @@ from torch import Tensor
 from visionpe.policy.functions.matrices import multiply, per_size
 from visionpe.policy.functions.terms import as_term, refuse_export
 from visionpe.policy.grammar import PolicyTerm
+from visionpe.tracing import is_exporting
 
 READ_POLICIES = ("geometric", "clamp", "rescale")
 
@@ -41,7 +42,7 @@ def resize_offset_table(
     matrices = {}
     for axis, m in zip(axes, size):
         n = (table.shape[axis] + 1) // 2
-        if not torch.compiler.is_exporting() and n == m:
+        if not is_exporting() and n == m:
             continue
         if choice.name == "clamp":
             offsets = torch.arange(1 - m, m, device=table.device).clamp(1 - n, n - 1)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from visionpe.policy.functions.terms import as_term
 from visionpe.policy.grammar import PolicyTerm
+from visionpe.tracing import is_exporting
 
 # Of coordinates, and of distances, which may also stop at the longest trained one.
 POSITION_POLICIES = ("extrapolate", "interpolate", "rescale")
@@ -62,6 +62,6 @@ def rescale_positions(
 
 def is_trained_size(size: Any, trained: Any) -> bool:
     """Whether an axis, or all, has its trained tokens; never under export, whose graph serves every size."""
-    if torch.compiler.is_exporting():
+    if is_exporting():
         return False
     return tuple(size) == tuple(trained) if isinstance(size, (tuple, list)) else size == trained

@@ -14,6 +14,7 @@ from visionpe.policy.functions.spectrum import resize_fourier
 from visionpe.policy.functions.terms import as_term, refuse_export
 from visionpe.policy.functions.windows import tiled, window_part
 from visionpe.policy.grammar import PolicyTerm
+from visionpe.tracing import is_exporting
 
 # name: (mode of torch.nn.functional.interpolate, antialias)
 TABLE_POLICIES = {
@@ -53,7 +54,7 @@ def resize_map(x: Tensor, size: Sequence[int], policy: str | PolicyTerm = "bicub
 
 def _interpolate(x: Tensor, size: Sequence[int], mode: str, antialias: bool) -> Tensor:
     """``F.interpolate``, whose antialiasing on a CPU gives wrong numbers where the result is one entry wide."""
-    if torch.compiler.is_exporting() or not antialias or size[1] != 1:
+    if is_exporting() or not antialias or size[1] != 1:
         return F.interpolate(x, size=tuple(size), mode=mode, antialias=antialias)
 
     def lengthen(y: Tensor, n: int) -> Tensor:

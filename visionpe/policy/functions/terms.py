@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
-
 from visionpe.policy.grammar import PolicyTerm, parse_policy
+from visionpe.tracing import is_exporting
 
 
 def as_term(policy: str | PolicyTerm, allowed: Sequence[str]) -> PolicyTerm:
@@ -28,7 +27,7 @@ def refuse_export(choice: PolicyTerm, allowed: Sequence[str]) -> None:
     Raises:
         ValueError: Under ``torch.export``.
     """
-    if torch.compiler.is_exporting():
+    if is_exporting():
         raise ValueError(
             f"policy={str(choice)!r} cannot be exported: its arithmetic is that of one size; allowed: "
             f"{', '.join(allowed)}"
