@@ -1,5 +1,6 @@
 # make            create .venv with everything installed
 # make test       install what is missing, then run every test
+# make test-oldest  test encodings, backbones and policies with the oldest dependencies that pyproject.toml allows
 # make quickstart train small ViTs on real digits and see accuracy against resolution
 # make quickstart-detection     train a Mask R-CNN on scenes of digits: box and mask AP, drawn predictions
 # make quickstart-segmentation  the same with a segmentation model: mIoU, drawn predictions
@@ -11,8 +12,9 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+OLDEST := .venv-oldest
 
-.PHONY: all test quickstart quickstart-detection quickstart-segmentation quickstart-rooms study lint format clean
+.PHONY: all test test-oldest quickstart quickstart-detection quickstart-segmentation quickstart-rooms study lint format clean
 
 all: $(STAMP)
 
@@ -29,6 +31,19 @@ $(STAMP): pyproject.toml
 # Two processes of one thread each: on a busy machine two threads in one process wait for each other.
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+# The bounds are read out of pyproject.toml, so that what is stated is what is tested. Needs python 3.11 for tomllib.
+$(OLDEST)/.installed: pyproject.toml tools/oldest_requirements.py
+	rm -rf $(OLDEST)
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --upgrade pip
+	oldest="$$($(OLDEST)/bin/python tools/oldest_requirements.py)" && \
+	    $(OLDEST)/bin/python -m pip install --quiet $$oldest --editable '.[test]'
+	touch $@
+
+test-oldest: $(OLDEST)/.installed
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n 2 --dist worksteal tests/attention tests/backbones \
+	    tests/encodings tests/policy tests/sparse tests/test_registry.py
 
 quickstart: $(STAMP)
 	$(BIN)/python tools/quickstart.py
@@ -55,4 +70,4 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) build *.egg-info work_dirs
+	rm -rf $(VENV) $(OLDEST) build *.egg-info work_dirs
