@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 from mmengine.dataset import BaseDataset
 from mmengine.dist import is_main_process
+from numpy.typing import NDArray
 
 T = TypeVar("T")
 
@@ -30,6 +31,18 @@ def progress(items: Iterable[T], what: str, total: int) -> Iterator[T]:
 
 # Metres from the origin beyond which float32 is coarser than a tenth of a millimetre.
 FAR = 1000.0
+
+
+def near_origin(points: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Points as float32; of a cloud far from the origin, from its corner: UTM coordinates have steps of half a metre.
+
+    Args:
+        points: ``(P, 3)`` or more columns, of which the first three are x y z; metres.
+    """
+    if np.abs(points[:, :3]).max(initial=0) > FAR:
+        points = points.astype(np.float64)
+        points[:, :3] -= points[:, :3].min(0)
+    return points.astype(np.float32)
 
 
 class CloudDataset(BaseDataset):
@@ -68,9 +81,6 @@ class CloudDataset(BaseDataset):
             What the pipeline returns: after ``PackCloud`` a dict of ``inputs`` and ``data_samples``.
         """
         cloud = self.read(self.get_data_info(idx))
-        points = np.asarray(cloud["points"])
-        if points.dtype == np.float64 or np.abs(points).max(initial=0) > FAR:
-            # From a corner, ahead of float32: in UTM coordinates that has steps of half a metre.
-            cloud["points"] = (points.astype(np.float64) - points.min(0)).astype(np.float32)
+        cloud["points"] = near_origin(np.asarray(cloud["points"]))
         cloud["colors"] = np.asarray(cloud["colors"], np.float32) / np.float32(127.5) - 1
         return self.pipeline({**cloud, "sample_idx": idx})

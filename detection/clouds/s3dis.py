@@ -13,7 +13,7 @@ from mmengine.logging import print_log
 from mmengine.registry import DATASETS
 from numpy.typing import NDArray
 
-from visionpe.detection.clouds.dataset import CloudDataset, progress
+from visionpe.detection.clouds.dataset import CloudDataset, near_origin, progress
 
 Split = Literal["train", "test"]
 
@@ -39,7 +39,7 @@ def _repaired(line: bytes, file: Path, number: int) -> bytes:
     raise ValueError(f"{file}, line {number}: {line!r} must hold six numbers, x y z r g b")
 
 
-def read_points(file: Path) -> NDArray[np.float32]:
+def read_points(file: Path) -> NDArray[np.float64]:
     """Read a text file of points.
 
     The release has stray control bytes in Area_5 (office_19 and hallway_6, ``ceiling_1.txt``); they are mended here.
@@ -61,9 +61,9 @@ def read_points(file: Path) -> NDArray[np.float32]:
             lines[number] = _repaired(lines[number], file, number + 1)
         content = b"\n".join(lines)
     if not content.strip():
-        return np.zeros((0, COLUMNS), np.float32)
+        return np.zeros((0, COLUMNS))
     try:
-        points = np.loadtxt(io.BytesIO(content), dtype=np.float32, ndmin=2)
+        points = np.loadtxt(io.BytesIO(content), dtype=np.float64, ndmin=2)
     except ValueError as error:
         raise ValueError(f"{file}: {error}") from None
     if points.shape[1] != COLUMNS:
@@ -90,10 +90,10 @@ def read_room(folder: Path) -> NDArray[np.float32]:
         points = read_points(file)
         name = file.stem.split("_")[0].lower()
         label = CLASSES.index(name) if name in CLASSES else CLASSES.index("clutter")
-        parts.append(np.column_stack((points, np.full(len(points), label, np.float32))))
+        parts.append(np.column_stack((points, np.full(len(points), label))))
     if not sum(len(part) for part in parts):
         raise ValueError(f"{folder / 'Annotations'} holds no points; expected <class>_<number>.txt of x y z r g b")
-    return np.concatenate(parts)
+    return near_origin(np.concatenate(parts))
 
 
 @DATASETS.register_module()

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 import visionpe.detection  # noqa: F401  registers what configs name
+from visionpe.detection.clouds.dataset import near_origin
 from visionpe.detection.clouds.stopwatch import Stopwatch
 from visionpe.sparse import Voxels, nearest
 from visionpe.utils.errors import InputError
@@ -103,10 +104,8 @@ def voxels_of(cloud: Cloud, pipeline: Compose) -> tuple[Voxels, Tensor]:
         InputError: If the pipeline needs what the cloud lacks.
     """
     assert cloud.colors is not None
-    # From the corner of the cloud, ahead of float32: in UTM coordinates that has steps of half a metre.
-    points = cloud.points.astype(np.float64)
     given = {
-        "points": (points - points.min(0)).astype(np.float32),
+        "points": near_origin(cloud.points),
         "colors": cloud.colors.astype(np.float32) / np.float32(127.5) - 1,
         "labels": np.full(cloud.count, UNKNOWN, np.int64),
     }

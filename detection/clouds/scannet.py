@@ -76,7 +76,7 @@ def read_mesh(file: Path) -> dict[str, NDArray]:
         for names in (("x", "y", "z"), ("red", "green", "blue"))
     )
     faces = np.asarray(mesh["face"]["vertex_indices"])
-    return {"points": points.astype(np.float32), "colors": colors, "normals": vertex_normals(points, faces)}
+    return {"points": points, "colors": colors, "normals": vertex_normals(points, faces)}
 
 
 def read_labels(file: Path) -> NDArray[np.int64]:

@@ -169,3 +169,15 @@ def test_missing_data_shows_the_tree(areas, scenes):
         FileNotFoundError, match=r"(?s)file .*scannetv2_val.txt.*train_dataloader.dataset.dataset.data_r"
     ):
         check_data(config(type="ScanNetDataset", data_root=str(scenes), split="val"), ("train",))
+
+
+def test_points_far_from_the_origin_are_read_from_their_corner(tmp_path):
+    folder = tmp_path / "Area_1" / "room_1" / "Annotations"
+    folder.mkdir(parents=True)
+    rows = np.column_stack((np.arange(30).reshape(10, 3) / 8, np.full((10, 3), 7)))
+    for shift, name in ((0.0, "beam_1.txt"), (5_400_000.0, "beam_2.txt")):
+        np.savetxt(folder / name, rows + [shift, shift, 0, 0, 0, 0], fmt="%.4f")
+        found = s3dis.read_room(folder.parent)
+        (folder / name).unlink()
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found[:, :3] - found[:, :3].min(0), rows[:, :3] - rows[:, :3].min(0))

@@ -160,3 +160,20 @@ def test_arguments_that_do_not_go_together_are_one_clear_line(tmp_path, scan, ca
         assert words in error
         assert error.count("\n") == 1
     assert not list(tmp_path.glob("seen*"))
+
+
+def test_large_coordinates_lose_no_point(room):
+    """UTM: to float32 first, a third of the voxels would be left."""
+    from mmengine.dataset import Compose
+
+    from visionpe.detection.clouds.scan import voxels_of
+    from visionpe.viewing.clouds.cloud import Cloud
+
+    steps = Compose([{"type": "VoxelizeCloud", "size": 0.1, "keep": "first"}, {"type": "PackCloud", "normals": False}])
+    near = {**room, "points": room["points"].astype(np.float64)}
+    far = {**near, "points": near["points"] + np.array([500_000.25, 5_400_000.5, 300.125])}
+    voxels, inverse = voxels_of(Cloud(**near), steps)
+    others, again = voxels_of(Cloud(**far), steps)
+    assert len(voxels) == len(others)
+    assert torch.equal(inverse, again)
+    torch.testing.assert_close(voxels.features, others.features, atol=1e-3, rtol=0)
