@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
+from mmengine.dist import get_rank
 from mmengine.runner import Runner
 
 from visionpe.detection.running import runner as setup
 from visionpe.utils.errors import InputError
 from visionpe.utils.files import write_atomic
+from visionpe.utils.locks import locked
 
 
 def _load(config: str | Path, cfg_options: dict[str, Any] | None, work_dir: str | Path | None) -> Config:
@@ -59,8 +62,12 @@ def train(
     setup.set_launcher(loaded, launcher)
     if fsdp:
         setup.set_fsdp(loaded)
-    runner = setup.build_runner(loaded, stages=("train", "val"))
-    runner.train()
+    alone = locked(loaded.work_dir, "training", "--work-dir") if get_rank() == 0 else nullcontext()
+    with alone:
+        for leftover in Path(loaded.work_dir).glob(".*.partial") if get_rank() == 0 else ():
+            leftover.unlink(missing_ok=True)  # half a checkpoint of a run that was killed
+        runner = setup.build_runner(loaded, stages=("train", "val"))
+        runner.train()
     return runner
 
 

@@ -167,7 +167,8 @@ def measure(task: Task, out: Path, limit: int | None) -> Row:
             "metrics": metrics,
         }
     except Exception as error:
-        row = {"status": OUT_OF_MEMORY if is_out_of_memory(error) else FAILED, "reason": first_line(error)}
+        status = OUT_OF_MEMORY if is_out_of_memory(error) else FAILED
+        row = {"status": status, "reason": first_line(error)}
     # Outside the handler, whose traceback would keep the tensors alive.
     if row["status"] == OUT_OF_MEMORY and torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from visionpe.scaling.store import VERSIONS, Store
 from visionpe.scaling.sweep import OK
 from visionpe.utils.device import device_name
 from visionpe.utils.errors import InputError
+from visionpe.utils.locks import locked
 from visionpe.utils.progress import SteadyProgress
 
 KNOWN = {"config", "checkpoint", "cfg_options", "crop", "resolutions", "policy", "controls"}
@@ -162,7 +164,8 @@ def run(args: StudyOptions, console: Console) -> list[Row]:
     crops = [parse_crop(text) for text in args.crop]
     try:
         entries = entries_of(args, console)
-        rows = _sweep(plan(entries, factors, crops), args, console)
+        with locked(args.out, "resolution study") if main else nullcontext():
+            rows = _sweep(plan(entries, factors, crops), args, console)
         source = _provenance(args, entries)
     finally:
         if torch.distributed.is_initialized():

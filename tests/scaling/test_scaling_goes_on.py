@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import timm
 import torch
 from PIL import Image
-from scaling_runs import PHOTO, SMALL, TINY, assert_one_line, fake_images, program, results
+from scaling_runs import KWARGS, PHOTO, SMALL, TINY, assert_one_line, fake_images, program, results
 
 from visionpe.scaling import sweep as sweep_module
 
@@ -123,3 +124,30 @@ def test_corrupt_image(run, tmp_path):
     assert {row["n"] for row in results(run)["rows"]} == {5}
     assert "1 corrupt images left out" in out
     assert str(broken) in out.replace("\n", "")
+
+
+def test_a_failure_that_may_pass_is_tried_again(run, monkeypatch):
+    """A worker that was killed, say: the rows of one run, and none of the next."""
+    original = sweep_module.measure
+
+    def unlucky(model, batches, **kwargs):
+        raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed.")
+
+    command = f"--model none_vit_ti {TINY} {SMALL} --resolutions 1x 2x --protocol object --controls none"
+    monkeypatch.setattr(sweep_module, "measure", unlucky)
+    code, _, err = run(command)
+    assert code == 1
+    assert err == "incomplete: 2 of 2 rows failed; the same command tries them again\n"
+    assert {row["status"] for row in results(run)["rows"]} == {"failed"}
+    monkeypatch.setattr(sweep_module, "measure", original)
+    assert run(command)[0] == 0
+    assert {row["status"] for row in results(run)["rows"]} == {"ok"}
+
+
+def test_weights_of_nans_are_no_result(run, tmp_path):
+    model = timm.create_model("none_vit_ti", **KWARGS)
+    torch.save({key: value * float("nan") for key, value in model.state_dict().items()}, tmp_path / "nan.pth")
+    code, out, err = run(f"--model none_vit_ti --checkpoint {tmp_path}/nan.pth {TINY} {SMALL} --resolutions 1x")
+    assert code == 1
+    assert "the outputs are not finite" in out
+    assert "rows failed" in err

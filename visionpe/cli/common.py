@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from visionpe.utils.errors import InputError
+from visionpe.utils.errors import IncompleteError, InputError
 from visionpe.utils.parsing import literal
 
 
@@ -138,19 +140,48 @@ def digit_parser(
     return p
 
 
+class Terminated(BaseException):
+    """SIGTERM."""
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """SIGTERM inside is an exception, so that what was started is ended and what was begun is cleaned up."""
+
+    def handler(*_: Any) -> None:
+        raise Terminated
+
+    try:
+        before = signal.signal(signal.SIGTERM, handler)
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def exit_code(work: Callable[[], object], kept: str = "the same command goes on from there") -> int:
-    """Run ``work``: its exit code or 0, 2 for input that cannot be used or a failed training, 130 when interrupted.
+    """Run ``work``: its exit code or 0; 1 where parts failed, 2 for bad input or failed training, 130, 143 when ended.
 
     Args:
         work: What the program does.
         kept: What an interrupted user may want to know.
     """
     try:
-        code = work()
+        with terminable():
+            code = work()
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except IncompleteError as error:
+        print(f"incomplete: {error}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"interrupted: {kept}", file=sys.stderr)
         return 130
+    except Terminated:
+        print(f"terminated: {kept}", file=sys.stderr)
+        return 143
     return code if isinstance(code, int) else 0

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from visionpe.cli.common import borrowed_action, make_parser, trust_option
+from visionpe.cli.common import borrowed_action, exit_code, make_parser, trust_option
 
 
 def parser(prog: str) -> argparse.ArgumentParser:
@@ -58,14 +58,17 @@ def main(argv: Sequence[str] | None = None, prog: str = "visionpe export") -> in
     args = parser(prog).parse_args(argv)
     from visionpe.exporting import ExportError, export_onnx
 
-    try:
-        done = export_onnx(**vars(args))
-    except ExportError as error:
-        print(f"{prog}: {error}", file=sys.stderr)
-        return 1
-    size = " x ".join(map(str, done.shape))
-    print(
-        f"{done.path}: {args.model}, image {size}, {', '.join(done.outputs)}; "
-        f"differs from PyTorch by at most {done.difference:.1e}"
-    )
-    return 0
+    def work() -> int:
+        try:
+            done = export_onnx(**vars(args))
+        except ExportError as error:
+            print(f"{prog}: {error}", file=sys.stderr)
+            return 1
+        size = " x ".join(map(str, done.shape))
+        print(
+            f"{done.path}: {args.model}, image {size}, {', '.join(done.outputs)}; "
+            f"differs from PyTorch by at most {done.difference:.1e}"
+        )
+        return 0
+
+    return exit_code(work, "no file was written")

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from visionpe.cli.common import config_option, make_parser, trust_option
+from visionpe.cli.common import config_option, exit_code, make_parser, trust_option
 from visionpe.utils.errors import InputError
 
 
@@ -56,5 +56,4 @@ def run(argv: Sequence[str] | None = None, prog: str = "visionpe predict") -> li
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The program."""
-    run(argv)
-    return 0
+    return exit_code(lambda: run(argv) and None, "the pictures named above are written")

@@ -18,6 +18,7 @@ from importlib import import_module
 from pathlib import Path
 
 from visionpe.cli.common import cores, digit_parser, exit_code, make_parser
+from visionpe.utils.locks import locked
 
 POLICIES = ("bicubic", "extrapolate", "interpolate")
 ROOMS = ("crse", "rope_mixed", "none")
@@ -109,46 +110,46 @@ def rooms_parser(prog: str) -> argparse.ArgumentParser:
     return p
 
 
-def _run(place: str, args: argparse.Namespace, *further: object) -> int:
-    """Import ``run`` of a quickstart, which takes seconds, and run it."""
-    # More threads than cores that are free make a training ten times slower.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    return exit_code(lambda: import_module(f"visionpe.quickstarts.{place}").run(args, *further))
+def _run(place: str, args: argparse.Namespace, task: str | None = None) -> int:
+    """Import ``run`` of a quickstart, which takes seconds, and run it alone in its folder."""
+
+    def work() -> None:
+        with locked(args.out, "quickstart"):
+            run = import_module(f"visionpe.quickstarts.{place}").run
+            run(args) if task is None else run(args, task)
+
+    return exit_code(work)
 
 
 def classification(argv: Sequence[str] | None = None, prog: str = "visionpe quickstart") -> int:
     """Small ViTs on digits; returns the exit code: 0, 2 for bad input or a failed training, 130 when interrupted."""
-    args = classification_parser(prog).parse_args(argv)
-    return exit_code(lambda: import_module("visionpe.quickstarts.classification").run(args))
+    return _run("classification", classification_parser(prog).parse_args(argv))
 
 
-def _dense(name: str, argv: Sequence[str] | None, prog: str) -> int:
-    args = dense_parser(prog, name).parse_args(argv)
-
-    def work() -> None:
-        from visionpe.quickstarts.dense.run import run
-        from visionpe.quickstarts.dense.tasks import TASKS
-
-        run(args, TASKS[name])
-
+def _one_thread() -> None:
     # More threads than cores that are free make a training ten times slower.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    return exit_code(work)
 
 
 def detection(argv: Sequence[str] | None = None, prog: str = "visionpe quickstart detection") -> int:
     """A slim Mask R-CNN on scenes of digits; returns the exit code."""
-    return _dense("detection", argv, prog)
+    args = dense_parser(prog, "detection").parse_args(argv)
+    _one_thread()
+    return _run("dense.run", args, "detection")
 
 
 def segmentation(argv: Sequence[str] | None = None, prog: str = "visionpe quickstart segmentation") -> int:
     """A small segmentation model on scenes of digits; returns the exit code."""
-    return _dense("segmentation", argv, prog)
+    args = dense_parser(prog, "segmentation").parse_args(argv)
+    _one_thread()
+    return _run("dense.run", args, "segmentation")
 
 
 def rooms(argv: Sequence[str] | None = None, prog: str = "visionpe quickstart rooms") -> int:
     """A tiny Swin3D on labelled rooms; returns the exit code."""
-    return _run("rooms.run", rooms_parser(prog).parse_args(argv))
+    args = rooms_parser(prog).parse_args(argv)
+    _one_thread()
+    return _run("rooms.run", args)
 
 
 QUICKSTARTS: dict[str, Callable[..., int]] = {

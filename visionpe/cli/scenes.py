@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from visionpe.cli.common import make_parser
+from visionpe.cli.common import exit_code, make_parser
 
 
 def span(text: str) -> tuple[int, int]:
@@ -75,12 +75,13 @@ def run(args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None, prog: str = "visionpe scenes") -> int:
     """The program; returns the exit code: 0, 2 for input that cannot be used, 130 when interrupted."""
     args = parser(prog).parse_args(argv)
-    try:
-        run(args)
-    except (ValueError, FileExistsError) as error:
-        print(f"{prog}: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted: the same command goes on from there", file=sys.stderr)
-        return 130
-    return 0
+
+    def work() -> int:
+        try:
+            run(args)
+        except (ValueError, FileExistsError) as error:
+            print(f"{prog}: error: {error}", file=sys.stderr)
+            return 2
+        return 0
+
+    return exit_code(work)

@@ -12,6 +12,7 @@ import argparse
 from collections.abc import Sequence
 
 from visionpe.cli.common import digit_parser, exit_code
+from visionpe.utils.locks import locked
 
 ENCODINGS = ("ape", "rope_mixed", "rope_axial", "cpe", "rpb", "fire", "lookhere", "alibi")
 FACTORS = ("0.5x", "1x", "1.5x", "2x", "3x", "4x", "6x")
@@ -40,8 +41,9 @@ def main(argv: Sequence[str] | None = None, prog: str = "visionpe study") -> int
     args = parser(prog).parse_args(argv)
 
     def work() -> None:
-        from visionpe.quickstarts.study import run
+        with locked(args.out, "study"):
+            from visionpe.quickstarts.study import run
 
-        run(args)
+            run(args)
 
     return exit_code(work)

@@ -13,7 +13,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from visionpe.cli.common import make_parser, run_arguments
+from visionpe.cli.common import exit_code, make_parser, run_arguments
 from visionpe.utils.errors import InputError
 
 
@@ -51,5 +51,4 @@ def run(argv: Sequence[str] | None = None, prog: str = "visionpe test") -> dict[
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The program."""
-    run(argv)
-    return 0
+    return exit_code(lambda: run(argv) and None, "nothing was written")

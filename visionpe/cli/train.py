@@ -16,7 +16,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from visionpe.cli.common import make_parser, run_arguments
+from visionpe.cli.common import exit_code, make_parser, run_arguments
 from visionpe.utils.errors import InputError
 
 
@@ -47,17 +47,19 @@ def main(argv: Sequence[str] | None = None, prog: str = "visionpe train") -> int
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     from visionpe.detection.running.commands import train
 
-    try:
-        train(
-            args.config,
-            work_dir=args.work_dir,
-            resume=args.resume,
-            amp=args.amp,
-            fsdp=args.fsdp,
-            launcher=args.launcher,
-            seed=args.seed,
-            cfg_options=args.cfg_options,
-        )
-    except InputError as error:
-        sys.exit(f"{prog}: error: {error}")
-    return 0
+    def work() -> None:
+        try:
+            train(
+                args.config,
+                work_dir=args.work_dir,
+                resume=args.resume,
+                amp=args.amp,
+                fsdp=args.fsdp,
+                launcher=args.launcher,
+                seed=args.seed,
+                cfg_options=args.cfg_options,
+            )
+        except InputError as error:
+            sys.exit(f"{prog}: error: {error}")
+
+    return exit_code(work, "the checkpoints are kept; the same command with --resume goes on from the newest")

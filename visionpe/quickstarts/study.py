@@ -14,8 +14,9 @@ from visionpe.quickstarts.digit_trainings import digit_trainings
 from visionpe.quickstarts.trainings import train
 from visionpe.scaling.options import PROTOCOLS
 from visionpe.scaling.policy_plot import draw_panels
+from visionpe.utils.children import end_with_parent
 from visionpe.utils.console import wide_console
-from visionpe.utils.errors import InputError, check_counts
+from visionpe.utils.errors import IncompleteError, InputError, check_counts
 
 # 1,296 tokens at 6x cost a hundred times as much as 36: fewer images there, and wider intervals.
 IMAGES = ("--limit", "240", "--limit-from", "3x=120", "4x=48", "6x=24", "--auto-images", "48", "--diagnostics", "2")
@@ -46,8 +47,9 @@ def run(args: argparse.Namespace) -> None:
     train(trainings, console, at_once=args.jobs)
     trained = time.monotonic()
     command = sweep_command(args, [str(training.directory) for training in trainings])
-    code = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False).returncode
-    if code:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    code = subprocess.run(command, env=environment, check=False, preexec_fn=end_with_parent()).returncode
+    if code not in (0, 1):
         raise InputError(f"the sweep ended with exit code {code}; the same command goes on from there")
     results = json.loads((args.out / "results.json").read_text())
     for protocol in PROTOCOLS:
@@ -55,3 +57,5 @@ def run(args: argparse.Namespace) -> None:
     console.print(f"written: {args.out}/panels_{{{','.join(PROTOCOLS)}}}.png", highlight=False)
     seconds = trained - start, time.monotonic() - trained
     console.print(f"training {seconds[0]:.0f} s, evaluation {seconds[1]:.0f} s", style="dim", highlight=False)
+    if code:
+        raise IncompleteError("some rows failed; the same command tries them again")

@@ -16,6 +16,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from visionpe.utils.children import end_with_parent
 from visionpe.utils.errors import InputError
 from visionpe.utils.progress import SteadyProgress
 
@@ -78,6 +79,7 @@ class Training:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "OMP_NUM_THREADS": "1"},
                 start_new_session=True,  # so that its data workers can be stopped with it
+                preexec_fn=end_with_parent(),
             )
 
     def done(self) -> tuple[int, float | None]:

@@ -80,6 +80,10 @@ class _Diagnostics:
         return sum(n * value for n, value in values if value is not None) / self.seen
 
 
+class NotFiniteError(ValueError):
+    """A model gives NaN or infinity."""
+
+
 @torch.inference_mode()
 def measure(
     model: nn.Module,
@@ -110,7 +114,8 @@ def measure(
         apply), ``corrupt`` (names), ``correct`` and ``predicted`` (the packed outcome and class of every image).
 
     Raises:
-        ValueError: If there are no images at all, or the outputs are not finite.
+        ValueError: If there are no images at all.
+        NotFiniteError: If the outputs are not finite.
     """
     if tile_to is not None:
         model = TiledModel(model)
@@ -140,7 +145,7 @@ def measure(
             attention.look(model, images)
         logits = logits.float()
         if not logits.isfinite().all():
-            raise ValueError("the outputs are not finite")
+            raise NotFiniteError("the outputs are not finite")
         speeds.append((len(images), len(images) / seconds))
         for k, percent in zip(hits, accuracy(logits, labels, topk=tuple(hits))):
             hits[k] += round(float(percent) * len(images) / 100)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,12 @@ from visionpe.scaling.report import provenance, show, write_csv, write_json
 from visionpe.scaling.sizes import parse_factor_limit, parse_resolution
 from visionpe.scaling.store import Store
 from visionpe.scaling.summary import Row, against_native, summarise
-from visionpe.scaling.sweep import Settings, sweep
+from visionpe.scaling.sweep import FAILED, Settings, sweep
 from visionpe.utils.console import FULL_WIDTH
 from visionpe.utils.device import default_device, device_name, open_device
-from visionpe.utils.errors import InputError
+from visionpe.utils.errors import IncompleteError, InputError
 from visionpe.utils.files import write_atomic
+from visionpe.utils.locks import locked
 from visionpe.utils.progress import SteadyProgress
 
 
@@ -100,17 +102,23 @@ def run(options: StudyOptions, console: Console) -> list[Row]:
 
     Raises:
         InputError: If an option cannot be used.
+        IncompleteError: If rows failed, by no refusal of a model; everything was written, and running it again tries
+            them again.
     """
     processes = join_processes(options.launcher, options.device or default_device())
     try:
         console = console if processes.rank == 0 else Console(quiet=True)
-        results = measure_entries(_named_entries(options), options, console, processes)
+        with locked(options.out, "resolution study") if processes.rank == 0 else nullcontext():
+            results = measure_entries(_named_entries(options), options, console, processes)
     finally:
         leave_processes(processes)
     if results is None:
         return []
     write(results, options.out)
     report(results, options, console)
+    failed = [row for row in results.rows if row["status"] == FAILED and not row.get("refused")]
+    if failed:
+        raise IncompleteError(f"{len(failed)} of {len(results.rows)} rows failed; the same command tries them again")
     return results.lines
 
 

@@ -16,13 +16,15 @@ from visionpe.scaling.images import Source, batches
 from visionpe.scaling.models import ModelEntry
 from visionpe.scaling.options import AUTO, DEFAULT, DOWNSCALE, TILING
 from visionpe.scaling.plan import Task
-from visionpe.scaling.row import measure
+from visionpe.scaling.row import NotFiniteError, measure
 from visionpe.scaling.sizes import factor_of
 from visionpe.scaling.store import VERSIONS, Store, key_of
 from visionpe.utils.errors import InputError, first_line
 from visionpe.utils.memory import is_out_of_memory
 
 OK, OUT_OF_MEMORY, FAILED = "ok", "out of memory", "failed"
+# What a model says of a size or a policy that it cannot take: an answer, and no failure of the measurement.
+REFUSALS = (ValueError, TypeError, AssertionError)
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,9 @@ class _Models:
 
 
 def _failure(error: Exception) -> dict[str, Any]:
-    return {"status": OUT_OF_MEMORY if is_out_of_memory(error) else FAILED, "reason": first_line(error)}
+    status = OUT_OF_MEMORY if is_out_of_memory(error) else FAILED
+    refused = isinstance(error, REFUSALS) and not isinstance(error, NotFiniteError)
+    return {"status": status, "reason": first_line(error), "refused": refused}
 
 
 def _chosen(
@@ -174,7 +178,7 @@ def sweep(
         tasks: From :func:`visionpe.scaling.plan.plan`; those of one model stand together.
         source: The images.
         settings: What holds for every row.
-        store: Finished rows. Rows that ran out of memory are tried again.
+        store: Finished rows. Rows that failed or ran out of memory are tried again.
         device_name: Part of what decides a row, as speed and memory depend on it.
         on_row: Called after each row, with whether it was already stored.
         chooser: Of the policies of rows whose policy is ``auto``.
@@ -194,7 +198,7 @@ def sweep(
         else:
             key = _key(measured, source, settings, device_name)
             kept = None if settings.fresh else store.load(key)
-            stored = kept is not None and kept["status"] != OUT_OF_MEMORY
+            stored = kept is not None and kept["status"] == OK
             if kept is None or not stored:
                 kept = _fill(measured, models.get(entry), source, settings)
                 store.save(key, kept)

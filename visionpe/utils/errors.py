@@ -9,6 +9,10 @@ class InputError(ValueError):
     """What the user gave cannot be used; the message says which argument, what was given and what is allowed."""
 
 
+class IncompleteError(Exception):
+    """The work is done but for some parts that failed; what is there was written. Exit code 1."""
+
+
 def first_line(error: BaseException, limit: int = 200) -> str:
     """The gist of an exception on one line.
 

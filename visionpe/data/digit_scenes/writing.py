@@ -20,6 +20,7 @@ from pycocotools import mask as rle
 
 from visionpe.data.digit_scenes.drawing import SPLITS, Scene, SceneSettings, scenes
 from visionpe.data.digits import CLASSES
+from visionpe.utils.locks import locked
 
 __all__ = ["Scene", "SceneSettings", "scenes", "write_scenes", "written"]
 
@@ -105,8 +106,16 @@ def write_scenes(
 
     Raises:
         FileExistsError: If ``out`` holds something else.
+        visionpe.utils.errors.InputError: If another process is writing there.
     """
     out, settings = Path(out), settings or SceneSettings()
+    if written(out) == settings:
+        return False
+    with locked(out.resolve().parent, f"writing of {out.name}"):
+        return _write_scenes(out, settings, step)
+
+
+def _write_scenes(out: Path, settings: SceneSettings, step: Callable[[], None]) -> bool:
     there = written(out)
     if there == settings:
         return False

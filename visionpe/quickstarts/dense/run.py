@@ -15,7 +15,7 @@ from visionpe.data.digit_scenes.writing import SceneSettings, write_scenes, writ
 from visionpe.detection.running.runner import load_config
 from visionpe.quickstarts.dense import report
 from visionpe.quickstarts.dense.evaluation import draw, measure
-from visionpe.quickstarts.dense.tasks import Task
+from visionpe.quickstarts.dense.tasks import TASKS, Task
 from visionpe.quickstarts.trainings import Training, train
 from visionpe.utils.errors import InputError
 from visionpe.utils.progress import SteadyProgress
@@ -48,12 +48,12 @@ def _measure(trainings: Sequence[Any], args: argparse.Namespace, task: Task, con
     return rows
 
 
-def run(args: argparse.Namespace, task: Task) -> list[dict[str, Any]]:
+def run(args: argparse.Namespace, name: str) -> list[dict[str, Any]]:
     """Do what is not done yet, and say what came out.
 
     Args:
         args: Of ``visionpe quickstart``, see :mod:`visionpe.cli.quickstart`.
-        task: The task.
+        name: ``detection`` or ``segmentation``.
 
     Returns:
         The rows of the table.
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace, task: Task) -> list[dict[str, Any]]:
     Raises:
         visionpe.utils.errors.InputError: If an argument cannot be used or a training fails.
     """
-    start = time.monotonic()
+    start, task = time.monotonic(), TASKS[name]
     width = None if sys.stdout.isatty() else 120
     console = Console(file=sys.stdout, width=width)
     for name, least in (("jobs", 1), ("iters", 1), ("seed", 0)):

@@ -1,0 +1,112 @@
+"""One program at a time in a folder, and children that end with their parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from visionpe.cli import main
+from visionpe.cli.common import exit_code
+from visionpe.utils.errors import InputError
+from visionpe.utils.locks import locked
+
+HOLD = """
+import sys, time
+from visionpe.utils.locks import locked
+with locked(sys.argv[1], "training"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+PARENT = """
+import sys, time
+from pathlib import Path
+from rich.console import Console
+from visionpe.cli.common import exit_code
+from visionpe.quickstarts.trainings import Training, train
+class Sleeper(Training):
+    def command(self):
+        code = "import os, time; open('pid', 'w').write(str(os.getpid())); time.sleep(60)"
+        return [sys.executable, "-c", code]
+work = lambda: train([Sleeper("a", Path("c.py"), Path("w").resolve(), 0, 2)], Console(), at_once=1, interval=0.05)
+sys.exit(exit_code(work))
+"""
+
+
+@pytest.fixture
+def holder(tmp_path: Path) -> subprocess.Popen:
+    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_a_folder_is_held_until_its_process_ends(holder: subprocess.Popen, tmp_path: Path) -> None:
+    with (
+        pytest.raises(InputError, match=rf"another training is at work there \(process {holder.pid}\)"),
+        locked(tmp_path, "training"),
+    ):
+        pass
+    with locked(tmp_path, "study"):  # other work may go on
+        pass
+    holder.kill()
+    holder.wait()
+    with locked(tmp_path, "training"):
+        assert (tmp_path / ".training.lock").exists()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_second_training_is_refused(holder: subprocess.Popen, tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"^visionpe train: error: --work-dir .*another training is at work there"):
+        main(["train", "digits/rope_mixed_vit.py", "--work-dir", str(tmp_path)])
+
+
+def test_a_file_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="file: cannot be written to"), locked(tmp_path / "file", "study"):
+        pass
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux ends children with a killed parent")
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_children_end_with_their_parent(sent: signal.Signals, code: int, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", PARENT], cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    end = time.monotonic() + 60
+    while not ((tmp_path / "pid").exists() and (tmp_path / "pid").read_text()) and time.monotonic() < end:
+        time.sleep(0.05)
+    child = int((tmp_path / "pid").read_text())
+    assert alive(child)
+    process.send_signal(sent)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == code
+    end = time.monotonic() + 10
+    while alive(child) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert not alive(child)
+    if sent != signal.SIGKILL:
+        assert err.splitlines()[-1].endswith("the same command goes on from there")
+        assert "Traceback" not in err
+
+
+def test_sigterm_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    assert exit_code(lambda: os.kill(os.getpid(), signal.SIGTERM), "all is kept") == 143
+    assert capsys.readouterr().err == "terminated: all is kept\n"
+    assert signal.getsignal(signal.SIGTERM) is before
