@@ -26,7 +26,7 @@ def progress(items: Iterable[T], what: str, total: int) -> Iterator[T]:
     from rich.progress import track
 
     # Standard error, as the log of a run.
-    yield from track(items, what, total, console=Console(stderr=True), disable=not is_main_process())
+    yield from track(items, what, total, console=Console(stderr=True, markup=False), disable=not is_main_process())
 
 
 # Metres from the origin beyond which float32 is coarser than a tenth of a millimetre.

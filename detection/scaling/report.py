@@ -17,6 +17,7 @@ from visionpe.detection.scaling.rows import Row
 from visionpe.scaling.options import DOWNSCALE
 from visionpe.scaling.sweep import OK
 from visionpe.utils.files import write_atomic
+from visionpe.utils.markdown import cell
 
 # What tables and the picture show where a config measures it: heading, and what makes percent of it.
 HEADLINES = {
@@ -101,7 +102,7 @@ def markdown(rows: Sequence[Row]) -> str:
         text.append("|---" * len(heads) + "|" + "---:|" * len(factors))
         for key, line in table:
             shown = [f"**{cell}**" if best else cell for cell, best in line]
-            text.append("| " + " | ".join([*_head(key, heads), *shown]) + " |")
+            text.append("| " + " | ".join([*map(cell, _head(key, heads)), *shown]) + " |")
         parts.append("\n".join(text) + "\n")
     return "\n".join(parts)
 

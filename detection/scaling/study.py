@@ -159,7 +159,9 @@ def run(args: StudyOptions, console: Console) -> list[Row]:
     _check(args)
     main = args.launcher == "none" or int(os.environ.get("RANK", os.environ.get("SLURM_PROCID", 0))) == 0
     # One that writes to where standard output is now, as it is led to a log while mmengine runs.
-    console = Console(file=sys.stdout, width=None if console.is_terminal else console.width, quiet=not main)
+    console = Console(
+        file=sys.stdout, width=None if console.is_terminal else console.width, quiet=not main, markup=False
+    )
     factors = _factors(args.resolutions)
     crops = [parse_crop(text) for text in args.crop]
     try:

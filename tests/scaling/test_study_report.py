@@ -67,3 +67,9 @@ def test_markdown() -> None:
     assert "| `a` | auto | 75.0 |" in text
     assert "| `a` | ntk | failed |" in text
     assert text.index("downscale") < text.index("default") < text.index("auto")
+
+
+def test_a_bar_in_a_name_stays_in_its_cell() -> None:
+    bounds = {"seeds": 1, "n": 240, "label": "a|b"}
+    text = document([row("default", 40.0, loses=False, **bounds)], "Digits")
+    assert "| `a\\|b` | default |" in text

@@ -45,3 +45,10 @@ def test_time_left_is_that_of_the_speed_so_far(monkeypatch: pytest.MonkeyPatch) 
         progress.advance(bar, 2)
         assert line_of(progress.tasks[0]) == "working 25%, 1:00 so far, about 3:00 left"
     assert [clock(s) for s in (5, 187.9, 3723)] == ["0:05", "3:07", "1:02:03"]
+
+
+def test_paths_are_printed_and_not_interpreted(capsys: pytest.CaptureFixture[str]) -> None:
+    from visionpe.utils.console import wide_console
+
+    wide_console().print("written: out [/x] ü [red]/results.csv")
+    assert capsys.readouterr().out == "written: out [/x] ü [red]/results.csv\n"

@@ -89,7 +89,7 @@ def rows(families: Sequence[str] = tuple(FAMILIES)) -> dict[str, dict[str, str]]
     names = visionpe.list_encodings()
     cells = [(name, family) for name in names for family in families]
     found: dict[str, dict[str, str]] = {name: {} for name in names}
-    with SteadyProgress(console=Console(stderr=True), transient=True) as progress:
+    with SteadyProgress(console=Console(stderr=True, markup=False), transient=True) as progress:
         for name, family in progress.track(cells, description="cells"):
             found[name][family] = check(name, family)
     return found

@@ -169,7 +169,7 @@ def backbones(argv: Sequence[str] | None = None, prog: str = "visionpe benchmark
 
         from visionpe.benchmarks.backbones import run
 
-        run(args, Console())
+        run(args, Console(markup=False))
 
     return exit_code(work)
 
@@ -183,7 +183,7 @@ def swin3d(argv: Sequence[str] | None = None, prog: str = "visionpe benchmark sw
 
         from visionpe.benchmarks.voxels import run
 
-        run(args, Console())
+        run(args, Console(markup=False))
 
     return exit_code(work)
 

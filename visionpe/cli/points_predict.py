@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> list[Path]:
     from visionpe.utils.device import open_device
     from visionpe.utils.memory import peak_memory
 
-    console = Console()
+    console = Console(markup=False)
     device = open_device(args.device)
     torch.manual_seed(args.seed)
     with console.status("building the model"):

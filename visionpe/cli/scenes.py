@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> None:
     from visionpe.data.digit_scenes.writing import SceneSettings, write_scenes
     from visionpe.utils.progress import SteadyProgress
 
-    console = Console()
+    console = Console(markup=False)
     options = {name: value for name, value in vars(args).items() if name != "out"}
     settings = SceneSettings(**options)
     with SteadyProgress(console=console) as progress:

@@ -8,6 +8,7 @@ from visionpe.scaling.options import AUTO, CONTROLS, DOWNSCALE
 from visionpe.scaling.report import LOSES, bands
 from visionpe.scaling.summary import Row
 from visionpe.scaling.sweep import OK
+from visionpe.utils.markdown import cell
 
 
 def _cells(lines: Sequence[Row], factors: Sequence[float], best: dict[float, float]) -> list[str]:
@@ -47,7 +48,7 @@ def markdown(lines: Sequence[Row], protocol: str) -> str:
                 best[factor] = max(best.get(factor, 0), line["top1"])
         for policy in (p for p in order if p in policies):
             cells = _cells([line for line in own if line["policy"] == policy], factors, best)
-            text.append(f"| `{label}` | {policy} | " + " | ".join(cells) + " |")
+            text.append(f"| `{cell(label)}` | {cell(policy)} | " + " | ".join(cells) + " |")
     return "\n".join(text) + "\n"
 
 

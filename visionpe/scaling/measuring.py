@@ -140,7 +140,7 @@ def measure(
             seed=seed,
             out=Path(out or nowhere),
         )
-        results = measure_entries(entries, options, Console(stderr=True, quiet=not progress))
+        results = measure_entries(entries, options, Console(stderr=True, quiet=not progress, markup=False))
         assert results is not None  # one process
         if out is not None:
             write(results, Path(out))

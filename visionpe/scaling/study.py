@@ -107,7 +107,7 @@ def run(options: StudyOptions, console: Console) -> list[Row]:
     """
     processes = join_processes(options.launcher, options.device or default_device())
     try:
-        console = console if processes.rank == 0 else Console(quiet=True)
+        console = console if processes.rank == 0 else Console(quiet=True, markup=False)
         with locked(options.out, "resolution study") if processes.rank == 0 else nullcontext():
             results = measure_entries(_named_entries(options), options, console, processes)
     finally:

@@ -9,5 +9,5 @@ FULL_WIDTH = 160  # columns of the study's full table with names of usual length
 
 def wide_console(width: int = FULL_WIDTH) -> Console:
     """The terminal, or so many columns where the output is none."""
-    console = Console()
-    return console if console.is_terminal else Console(width=width)
+    console = Console(markup=False)
+    return console if console.is_terminal else Console(width=width, markup=False)

@@ -63,7 +63,7 @@ def run(args: argparse.Namespace, name: str) -> list[dict[str, Any]]:
     """
     start, task = time.monotonic(), TASKS[name]
     width = None if sys.stdout.isatty() else 120
-    console = Console(file=sys.stdout, width=width)
+    console = Console(file=sys.stdout, width=width, markup=False)
     for name, least in (("jobs", 1), ("iters", 1), ("seed", 0)):
         value = getattr(args, name)
         if value is not None and value < least:

@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> None:
     Raises:
         visionpe.utils.errors.InputError: If an argument cannot be used or a training fails.
     """
-    console = Console(width=None if sys.stdout.isatty() else 120)
+    console = Console(width=None if sys.stdout.isatty() else 120, markup=False)
     for name, least in (("jobs", 1), ("epochs", 1), ("seed", 0)):
         if (value := getattr(args, name)) is not None and value < least:
             raise InputError(f"--{name} {value}: must be at least {least}")
