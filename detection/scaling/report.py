@@ -101,7 +101,7 @@ def markdown(rows: Sequence[Row]) -> str:
         text = [f"| {heading} | " + " | ".join([*heads[1:], *(f"{f:g}x" for f in factors)]) + " |"]
         text.append("|---" * len(heads) + "|" + "---:|" * len(factors))
         for key, line in table:
-            shown = [f"**{cell}**" if best else cell for cell, best in line]
+            shown = [f"**{text}**" if best else text for text, best in line]
             text.append("| " + " | ".join([*map(cell, _head(key, heads)), *shown]) + " |")
         parts.append("\n".join(text) + "\n")
     return "\n".join(parts)

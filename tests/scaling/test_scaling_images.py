@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from PIL import Image
 
 from visionpe.data.digits import load_digits
 from visionpe.scaling.images import batches
@@ -111,3 +114,16 @@ def test_subset_is_seeded():
     assert source.subset(None, 0) == list(range(500))
     assert source.subset(50, 0) == source.subset(50, 0) == sorted(source.subset(50, 0))
     assert source.subset(50, 0) != source.subset(50, 1)
+
+
+def test_numbered_folders_have_the_labels_that_timm_gives_them(tmp_path):
+    from timm.data import create_dataset
+
+    for name in [*map(str, range(12)), "b", "a10", "a9", "B2"]:
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (8, 8)).save(tmp_path / name / "x.png")
+    source = open_source(str(tmp_path))
+    theirs = {Path(path).parent.name: label for path, label in create_dataset("", root=str(tmp_path)).reader.samples}
+    ours = {Path(path).parent.name: label for path, label in source.images.samples}
+    assert ours == theirs
+    assert ours["10"] == 10

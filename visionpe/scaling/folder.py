@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,23 @@ def _transform(
     )
 
 
+def class_order(folder: Path) -> tuple[list[str], dict[str, int]]:
+    """Sub-folders and their labels; numbers by value, 2 before 10, as timm has it, where torchvision goes by letter.
+
+    Args:
+        folder: With one sub-folder a class.
+    """
+
+    def natural(name: str) -> list[tuple[int, int, str]]:
+        parts = re.split(r"(\d+)", name.lower())
+        return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts if part]
+
+    names = sorted((child.name for child in folder.iterdir() if child.is_dir()), key=natural)
+    return names, {name: label for label, name in enumerate(names)}
+
+
 class FolderSource(Source):
-    """A folder with one sub-folder of images a class.
+    """A folder with one sub-folder of images a class, labelled in the order of :func:`class_order`.
 
     Args:
         folder: The folder, or its parent if that holds a ``val/``.
@@ -44,6 +60,11 @@ class FolderSource(Source):
 
     def __init__(self, folder: Path) -> None:
         from torchvision.datasets import ImageFolder
+
+        class NaturalFolder(ImageFolder):
+            def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
+                return class_order(Path(directory))
+
         from torchvision.datasets.folder import IMG_EXTENSIONS
 
         self.name = str(folder)
@@ -53,7 +74,7 @@ class FolderSource(Source):
         if not any(child.is_dir() for child in root.iterdir()):
             raise InputError(f"--data {folder}: {root} is empty of class folders; expected {root}/<class>/<image>")
         # A class without images still counts as a class: it keeps the labels of the others in place.
-        self.images = ImageFolder(str(root), allow_empty=True)
+        self.images = NaturalFolder(str(root), allow_empty=True)
         if not self.images.samples:
             raise InputError(
                 f"--data {folder}: the class folders in {root} hold no images ({' '.join(IMG_EXTENSIONS)})"
