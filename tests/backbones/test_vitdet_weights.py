@@ -55,13 +55,17 @@ def randomized_samvit(name: str, **kwargs: object) -> torch.nn.Module:
 @pytest.mark.parametrize("size", [(224, 224), (160, 288), (48, 400)])
 @torch.no_grad()
 def test_timm_samvit(size: tuple[int, int], tmp_path: Path) -> None:
-    """A square and other sizes that windows of 14 tokens do and do not divide."""
-    theirs = randomized_samvit("samvit_base_patch16_224")
+    """A square and other sizes that windows of 14 tokens do and do not divide.
+
+    In float64: attention is so sharp here that the rounding of float32 grows past the tolerance.
+    """
+    theirs = randomized_samvit("samvit_base_patch16_224").double()
     save_file(theirs.state_dict(), tmp_path / "samvit.safetensors")
     ours = timm.create_model(
         "decomposed_vitdet_b", checkpoint_path=tmp_path / "samvit.safetensors", fc_norm=False, norm_eps=1e-5, **SAM
-    ).eval()
-    x = torch.randn(2, 3, *size)
+    )
+    ours = ours.double().eval()
+    x = torch.randn(2, 3, *size, dtype=torch.float64)
     close(ours.forward_features(x), theirs.forward_features(x))
     close(ours(x), theirs(x))
     for a, b in zip(*(m.forward_intermediates(x, intermediates_only=True) for m in (ours, theirs))):
