@@ -17,7 +17,7 @@ model = dict(
     init_values=0,  # no LayerScale
     class_token=False,
     global_pool="avg",
-    # Statistics of the training images, visionpe.digits.STATISTICS["digits"].
+    # Statistics of the training images, visionpe.data.digits.STATISTICS["digits"].
     data_preprocessor=dict(mean=[79.3], std=[91.0]),
     loss=dict(type="LabelSmoothLoss", label_smooth_val=0.1, num_classes=10),
 )

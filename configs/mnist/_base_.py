@@ -2,7 +2,7 @@
 _base_ = "../digits/_base_.py"
 
 epochs, warmup = 20, 2
-model = dict(data_preprocessor=dict(mean=[45.4], std=[88.6]))  # visionpe.digits.STATISTICS["mnist"]
+model = dict(data_preprocessor=dict(mean=[45.4], std=[88.6]))  # visionpe.data.digits.STATISTICS["mnist"]
 train_dataloader = dict(dataset=dict(source="mnist"))
 val_dataloader = dict(dataset=dict(source="mnist"))
 test_dataloader = dict(dataset=dict(source="mnist"))
