@@ -54,6 +54,8 @@ class PositionEncoding(HasPolicy, nn.Module):
     irregular: bool = False
     # True for what stands over another encoding.
     is_wrapper: ClassVar[bool] = False
+    # True for what hands on to another encoding what the backbone says of itself.
+    hands_on_hints: ClassVar[bool] = False
     # True where attended tokens are taken for a piece of the map, in which neighbours stand side by side.
     reads_neighbours: bool = False
 

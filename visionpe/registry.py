@@ -147,7 +147,7 @@ def parse_spec(spec: Spec) -> list[tuple[str, dict[str, Any]]]:
 
 
 # What a backbone may say of itself, for the encodings that ask.
-HINTS = ("prefix_slots", "signals", "quant_size", "attention_window")
+HINTS = ("prefix_slots", "signals", "quant_size", "attention_window", "window")
 
 
 def _keywords(cls: type[PositionEncoding]) -> set[str]:
@@ -187,7 +187,7 @@ def create_encodings(spec: Spec, **context: Any) -> list[PositionEncoding]:
                 near = get_close_matches(key, allowed, n=1)
                 hint = f"; did you mean {near[0]}?" if near else ""
                 raise ValueError(f"{name!r} takes no option {key!r}{hint} allowed: {', '.join(sorted(allowed))}")
-        known = {k: v for k, v in context.items() if k in allowed or k not in HINTS}
+        known = {k: v for k, v in context.items() if k in allowed or k not in HINTS or cls.hands_on_hints}
         parts.append(cls(**{**known, **options}))
     return parts
 
@@ -199,8 +199,8 @@ def create_encoding(spec: Spec, **context: Any) -> PositionEncoding | Compositio
         spec: A name, ``"a+b"``, ``"a(b)"``, a dict with ``name`` and options, or a list of those.
         context: What the backbone knows: ``dim``, ``num_heads``, and where they matter ``depth``, ``grid_size``,
             ``device``, ``dtype``; ``prefix_slots=0`` where there are no prefix tokens, ``signals`` and ``quant_size``
-            where tokens have colours or normals, ``attention_window`` where attention has windows. Options of the
-            specification go first.
+            where tokens have colours or normals, ``attention_window`` where attention has windows, ``window`` where
+            tables repeat with them. Hints go to what stands under a wrapper too. Options of the specification go first.
 
     Returns:
         The encoding, or a composition where there are several.

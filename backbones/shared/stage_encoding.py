@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from visionpe.base import Composition, PositionEncoding
+from visionpe.encodings.wrappers.base import innermost
 from visionpe.registry import Spec, create_encodings
 
 
@@ -30,8 +31,7 @@ class WindowKind:
 
 
 def _injects(part: PositionEncoding) -> bool:
-    inner = getattr(part, "over", part)  # a wrapper is asked for what it wraps
-    return any(type(each).inject is not PositionEncoding.inject for each in (part, inner))
+    return type(innermost(part)).inject is not PositionEncoding.inject
 
 
 class StageEncoding(nn.Module):

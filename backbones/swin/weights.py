@@ -12,6 +12,7 @@ from torch import Tensor
 
 from visionpe.backbones.shared.loading import StateDict, fit_patches, fit_pyramid
 from visionpe.encodings.rotary.rope_axial import AxialRoPE
+from visionpe.encodings.wrappers.base import innermost
 
 # Computed anew at every size.
 REBUILT = (".attn_mask", ".relative_position_index", ".rope_t_x", ".rope_t_y")
@@ -40,7 +41,7 @@ def _as_map(table: Tensor, window: tuple[int, int]) -> Tensor:
 
 def _is_axial(freqs: Tensor, encoding: Any) -> bool:
     """Whether learned frequencies ``(axes, depth, heads, pairs)`` are those that an axial encoding has anyway."""
-    part = {each.name: getattr(each, "over", each) for each in encoding.parts}.get("rope_axial")
+    part = {each.name: innermost(each) for each in encoding.parts}.get("rope_axial")
     if not isinstance(part, AxialRoPE) or freqs.shape[-1] != part.head_dim // 2:
         return False
     own = part.frequencies(0, freqs.device)[:, None]  # (axes, 1, 1, pairs)

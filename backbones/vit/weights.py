@@ -12,6 +12,7 @@ from torch import Tensor
 from visionpe.backbones.shared.loading import StateDict, fit_patches
 from visionpe.base import PositionEncoding
 from visionpe.encodings.absolute.ape import AbsolutePositionEmbedding
+from visionpe.encodings.wrappers.base import innermost
 
 TABLE = "pos_encoding.ape.table"
 FREQS = "pos_encoding.rope_mixed.freqs"
@@ -78,9 +79,10 @@ def _rotates(model: Any) -> bool:
 
 
 def adopt_policy(parts: Iterable[PositionEncoding], policy: str) -> None:
-    """Give the absolute tables among ``parts`` a policy, where nobody chose one."""
+    """Give the absolute tables among ``parts``, and those that they stand over, a policy where nobody chose one."""
     for part in parts:
-        inner = getattr(part, "over", part)  # of a wrapper, the policy is that of what it wraps
-        if isinstance(inner, AbsolutePositionEmbedding) and not part.policy_is_chosen:
-            part.policy = policy
-            part.mark_as_built()
+        table = innermost(part)
+        table = getattr(table, "over", table)  # of lape
+        if isinstance(table, AbsolutePositionEmbedding) and not table.policy_is_chosen:
+            table.policy = policy
+            table.mark_as_built()

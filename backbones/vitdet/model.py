@@ -24,7 +24,7 @@ from visionpe.backbones.vitdet.weights import convert, read_pickle
 from visionpe.cache import TableCache
 from visionpe.checks import check_choice
 from visionpe.grid import Grid
-from visionpe.registry import Spec, parse_spec
+from visionpe.registry import Spec
 
 NUM_GLOBAL = 4
 
@@ -152,13 +152,14 @@ class WindowedVisionTransformer(VisionTransformer):
         }
         pretrained = zip(_pair(pretrain_img_size, "pretrain_img_size"), self.patch_embed.patch_size)
         self.pos_encoding: StageEncoding = StageEncoding(
-            _with_window(pos_encoding, window),
+            pos_encoding,
             dim=self.embed_dim,
             num_heads=self.num_heads,
             depth=depth,
             grid_size=tuple(max(1, side // patch) for side, patch in pretrained),
             kinds={kind: its for kind, its in kinds.items() if its.depth},
             attention_window=window if all(window) else None,
+            **({"window": window} if all(window) else {}),
             **factory,
         )
         adopt_policy(self.pos_encoding.map.parts, "bicubic")
@@ -273,9 +274,3 @@ class WindowedVisionTransformer(VisionTransformer):
 def _check_pool(global_pool: str | None) -> None:
     if global_pool == "token":
         raise ValueError("global_pool='token' needs a class token; allowed: avg, max, avgmax, map, prr or empty")
-
-
-def _with_window(spec: Spec, window: tuple[int, int]) -> list[dict[str, Any]]:
-    """The specification, in which abswin has the window of the model unless it names its own."""
-    own = {"abswin": {"window": window}} if all(window) else {}
-    return [{"name": name, **own.get(name, {}), **options} for name, options in parse_spec(spec)]

@@ -14,7 +14,7 @@ from visionpe.encodings.wrappers.base import PositionWrapper
 from visionpe.grid import Grid
 from visionpe.memo import LayerMemo
 from visionpe.precision import wide_dtype, without_autocast
-from visionpe.registry import Spec, create_encodings, register_encoding
+from visionpe.registry import HINTS, Spec, create_encodings, register_encoding
 
 
 @register_encoding("lape")
@@ -40,11 +40,12 @@ class LayerAdaptivePositionEmbedding(PositionEncoding):
     """
 
     source = "LaPE, arXiv 2212.05262"
+    hands_on_hints = True
 
     def __init__(
         self, *, over: Spec = "ape", prefix_slots: int | None = None, eps: float = 1e-6, **context: Any
     ) -> None:
-        super().__init__(**context)
+        super().__init__(**{k: v for k, v in context.items() if k not in HINTS})
         inner = create_encodings(over, **{k: v for k, v in context.items() if k != "policy"})
         if len(inner) == 1 and isinstance(inner[0], PositionWrapper):
             raise ValueError(f"over={over!r}: lape sees one table for all samples; put the wrapper around lape instead")

@@ -73,6 +73,7 @@ class PositionWrapper(PositionEncoding):
     """
 
     is_wrapper = True
+    hands_on_hints = True
     # Whether tokens leave the full map, and whole coordinates: not every encoding can stand under that.
     moves_tokens: ClassVar[bool] = False
     breaks_whole: ClassVar[bool] = False
@@ -209,6 +210,13 @@ class PositionWrapper(PositionEncoding):
 
     def extra_repr(self) -> str:
         return f"over={type(self.over).__name__}({self.over.extra_repr()})"
+
+
+def innermost(encoding: PositionEncoding) -> PositionEncoding:
+    """What stands under all wrappers; an encoding without any is that itself."""
+    while isinstance(encoding, PositionWrapper):
+        encoding = encoding.over
+    return encoding
 
 
 def _overridden(encoding: PositionEncoding) -> frozenset[str]:
