@@ -55,6 +55,16 @@ class FeatureGetter(FeatureGetterNet):
             return super().load_state_dict(state_dict, strict=strict, assign=assign)
         return self.model.load_state_dict(state_dict, strict=strict, assign=assign)
 
+    def load_pretrained(self, checkpoint_path: str, prefix: str = "") -> None:
+        """A file in a format of its own (``.npz``, ``.pkl``), where the model inside reads it.
+
+        Raises:
+            NotImplementedError: If it does not.
+        """
+        if not hasattr(self.model, "load_pretrained"):
+            raise NotImplementedError(f"{type(self.model).__name__} cannot read {checkpoint_path}")
+        self.model.load_pretrained(checkpoint_path, prefix)
+
 
 @dataclass(frozen=True)
 class Family:

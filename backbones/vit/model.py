@@ -15,6 +15,7 @@ from torch import Tensor
 from visionpe.backbones.shared.block import EncodedBlock
 from visionpe.backbones.shared.loading import LoadsPublished, StateDict
 from visionpe.backbones.shared.patches import AdaptivePatchEmbed
+from visionpe.backbones.vit.jax_weights import read_jax
 from visionpe.backbones.vit.weights import convert
 from visionpe.base import Composition, PositionEncoding
 from visionpe.grid import Grid
@@ -74,12 +75,12 @@ class VisionTransformer(LoadsPublished, TimmVisionTransformer):
             block_fn=block_fn,
             **kwargs,
         )
-        self.num_heads = self.blocks[0].attn.num_heads
+        self.num_heads, self.depth = self.blocks[0].attn.num_heads, len(self.blocks)
         parts = create_encodings(
             pos_encoding,
             dim=self.embed_dim,
             num_heads=self.num_heads,
-            depth=len(self.blocks),
+            depth=self.depth,
             grid_size=self.patch_embed.grid_size,
             **({} if self.num_prefix_tokens else {"prefix_slots": 0}),
             device=kwargs.get("device"),
@@ -222,18 +223,8 @@ class VisionTransformer(LoadsPublished, TimmVisionTransformer):
         }
 
     def load_pretrained(self, checkpoint_path: str, prefix: str = "") -> None:
-        """Load an original JAX checkpoint (``.npz``)."""
-        reader = TimmVisionTransformer(
-            img_size=self.patch_embed.img_size,
-            patch_size=self.patch_embed.patch_size,
-            embed_dim=self.embed_dim,
-            depth=len(self.blocks),
-            num_heads=self.num_heads,
-            num_classes=self.num_classes,
-            mlp_ratio=self.blocks[0].mlp.fc1.out_features / self.embed_dim,
-        )
-        reader.load_pretrained(checkpoint_path, prefix)
-        self.load_state_dict(reader.state_dict())
+        """Load an original JAX checkpoint (``.npz``); its kernel is adapted to other input channels."""
+        self.load_state_dict(read_jax(checkpoint_path, prefix, self, img_size=self.patch_embed.img_size))
 
     def set_trained_size(self, img_size: tuple[int, int], patch_size: tuple[int, int]) -> None:
         for part in self.pos_encoding.modules():  # an encoding may stand over another

@@ -7,7 +7,7 @@ from math import isqrt
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from visionpe.backbones.shared.loading import StateDict, fit_patches
 from visionpe.base import PositionEncoding
@@ -71,7 +71,23 @@ def convert(state: StateDict, model: Any) -> StateDict:
     if not any(".ls1." in key for key in out):
         scales = {k: torch.ones_like(p) for k, p in model.named_parameters() if ".ls1." in k or ".ls2." in k}
         out.update({k: v for k, v in scales.items() if k.replace("ls1.gamma", "norm1.weight") in out or ".ls2." in k})
-    return out
+    return cut_down(out, model)
+
+
+def cut_down(state: StateDict, model: Any) -> StateDict:
+    """What a model without classifier, or cut down to its features, takes of the file of a whole one, in our layout.
+
+    Left out are the classifier, blocks after the last one kept, and what follows the blocks where nothing does here:
+    norms of a model that has none before or after pooling, attention pooling of one that does not pool.
+    """
+    if model.num_classes:
+        return state
+    gone = ["head.", *(f"blocks.{i}." for i in range(len(model.blocks), model.depth))]
+    if isinstance(model.norm, nn.Identity) and isinstance(model.fc_norm, nn.Identity):
+        gone += ["norm.", "fc_norm."]
+    if not model.global_pool:
+        gone.append("attn_pool.")
+    return {key: value for key, value in state.items() if not key.startswith(tuple(gone))}
 
 
 def _rotates(model: Any) -> bool:

@@ -17,6 +17,7 @@ from visionpe.backbones.shared.block import Padding, Partition, WindowBlock
 from visionpe.backbones.shared.loading import StateDict
 from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind
 from visionpe.backbones.shared.windows import WholeMap, Windows
+from visionpe.backbones.vit.jax_weights import read_jax
 from visionpe.backbones.vit.model import VisionTransformer
 from visionpe.backbones.vit.weights import adopt_policy
 from visionpe.backbones.vitdet.blocks import ResidualWindowBlock, neck
@@ -150,7 +151,8 @@ class WindowedVisionTransformer(VisionTransformer):
             "whole": WindowKind(self.embed_dim, self.num_heads, len(self.global_blocks), self.patch_embed.grid_size),
             "window": WindowKind(self.embed_dim, self.num_heads, len(windowed), window),
         }
-        pretrained = zip(_pair(pretrain_img_size, "pretrain_img_size"), self.patch_embed.patch_size)
+        self.pretrain_img_size = _pair(pretrain_img_size, "pretrain_img_size")
+        pretrained = zip(self.pretrain_img_size, self.patch_embed.patch_size)
         self.pos_encoding: StageEncoding = StageEncoding(
             pos_encoding,
             dim=self.embed_dim,
@@ -262,7 +264,7 @@ class WindowedVisionTransformer(VisionTransformer):
         if str(checkpoint_path).endswith(".pkl"):
             self.load_state_dict(read_pickle(checkpoint_path))
         else:
-            super().load_pretrained(checkpoint_path, prefix)
+            self.load_state_dict(read_jax(checkpoint_path, prefix, self, img_size=self.pretrain_img_size))
 
     def set_trained_size(self, img_size: tuple[int, int], patch_size: tuple[int, int]) -> None:
         """Nothing: policies measure from the size of the file's table, which :meth:`convert_state` takes over."""

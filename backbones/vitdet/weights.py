@@ -50,7 +50,7 @@ def convert(state: StateDict, model: Any) -> StateDict:
     state = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
     if any(key.startswith(OWN) for key in state):
         _take_size(model, state.get(TABLE))
-        return state
+        return _without_rest(state, model)
 
     out: StateDict = {}
     relative: dict[str, dict[int, Tensor]] = {name: {} for name in AXES}
@@ -124,15 +124,24 @@ def _of_plain_vit(key: str, value: Tensor, model: Any) -> StateDict:
     return out or {f"pos_encoding.{key}": value}
 
 
+def _without_rest(out: StateDict, model: Any) -> StateDict:
+    """The file without classifier and blocks that the model lacks, and without neck and norms if nothing reads them."""
+    own = model.state_dict()
+    gone = [f"blocks.{i}." for i in range(len(model.blocks), model.depth)]
+    if not any(key.startswith("head.") for key in own):
+        gone.append("head.")
+    if "head." in gone or not any(key.startswith("head.") for key in out):
+        gone += [part for part in ("neck.", "norm.", "fc_norm.") if not any(key.startswith(part) for key in own)]
+    return {key: value for key, value in out.items() if not key.startswith(tuple(gone))}
+
+
 def _completed(out: StateDict, model: Any, *, reads_token: bool) -> StateDict:
     """The file with what it lacks and without what the model lacks."""
     own = model.state_dict()
-    if reads_token or not any(key.startswith("head.") for key in own):
+    if reads_token:
         out = {key: value for key, value in out.items() if not key.startswith("head.")}
+    out = _without_rest(out, model)
     classifies = any(key.startswith("head.") for key in out)
-    for part in ("neck.", "norm.", "fc_norm."):
-        if not classifies and not any(key.startswith(part) for key in own):
-            out = {key: value for key, value in out.items() if not key.startswith(part)}
     if "patch_embed.proj.weight" not in out:  # no ViT: the refusal should name what is missing
         return out
     if not classifies and any(key.startswith("head.") for key in own):
