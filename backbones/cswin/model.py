@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from torch import nn
 from visionpe.backbones.cswin.layers import ConvEmbed, ConvMerge
 from visionpe.backbones.cswin.weights import convert
 from visionpe.backbones.shared.block import Partition, WindowBlock
-from visionpe.backbones.shared.loading import StateDict
+from visionpe.backbones.shared.loading import StateDict, measure_from
 from visionpe.backbones.shared.options import PyramidOptions
 from visionpe.backbones.shared.pyramid import Pyramid, Stage
 from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind
@@ -193,6 +193,8 @@ class CSWinTransformer(Pyramid):
             options=shared,
         )
         self.padding_is_chosen = padding is not None
+        super().set_trained_size(image, (patch_size, patch_size))
+        self.window_img_size = image
 
     @property
     def padding(self) -> StripePadding:
@@ -242,10 +244,45 @@ class CSWinTransformer(Pyramid):
             if size is not None and i:
                 size = (-(-size[0] // 2), -(-size[1] // 2))
             if stripe_widths is not None and stage.stripe_width is not None:
+                self.window_img_size = self.window_img_size if img_size is None else _pixels(img_size)
                 stage.grid_size, stage.stripe_width = size or stage.grid_size, stripe_widths[i]
             nominal = size or stage.grid_size
             windows = {kind: its.window for kind, its in stage.windows(nominal).items()}
             stage.pos_encoding.set_input_grid(nominal, windows)
+        if img_size is not None:
+            self.record_size(_pixels(img_size))
+        if stripe_widths is not None or img_size is not None:  # their default follows the size
+            self._model_args |= {"stripe_widths": [stage.stripe_width or min(stage.grid_size) for stage in stages]}
+
+    def set_trained_size(self, img_size: tuple[int, int], patch_size: tuple[int, int]) -> None:
+        """Let policies of encodings measure from another size, pixels; stripes stay as they were chosen."""
+        stem: Any = self.patch_embed
+        super().set_trained_size(img_size, (stem.patch_size, stem.patch_size))  # kernels are larger than a token
+        for stage, size in self._stages_at(img_size):
+            measure_from(stage.pos_encoding.map, size)
+            for kind, windows in stage.windows(size).items():
+                measure_from(stage.pos_encoding.inside[kind], windows.window)
+
+    def measure_windows_from(self, img_size: tuple[int, int]) -> None:
+        """Let stripes that grow with the map measure from another size, pixels."""
+        self.window_img_size = img_size
+        for stage, size in self._stages_at(img_size):
+            stage.grid_size = size
+
+    def _stages_at(self, img_size: tuple[int, int]) -> Iterator[tuple[Any, tuple[int, int]]]:
+        """Every stage, and height and width of its map at a size in pixels, tokens."""
+        stem: Any = self.patch_embed
+        size = stem.grid_size(img_size)
+        for stage in self.stages:
+            yield stage, size
+            size = (-(-size[0] // 2), -(-size[1] // 2))
+
+    def saved_arguments(self) -> dict[str, Any]:
+        stage: Any = self.stages[0]
+        own = {"stripe_policy": (stage.stripe_policy, "keep"), "padding": (stage.padding, "mask")}
+        changed = {key: value for key, (value, default) in own.items() if value != default}
+        chosen = "stripe_widths" in self.__dict__.get("given_arguments", {})  # else they follow the size
+        return super().saved_arguments() | changed | ({"window_img_size": self.window_img_size} if chosen else {})
 
     def convert_state(self, state: StateDict) -> StateDict:
         return convert(state, self)

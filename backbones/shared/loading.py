@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from timm.layers import resample_patch_embed
+from timm.models import resolve_pretrained_cfg
 from torch import Tensor, nn
 
 from visionpe.base import PositionEncoding
+from visionpe.policy.apply import policy_in_force
+from visionpe.policy.sizes import as_size
 
 StateDict = dict[str, Tensor]
 
@@ -88,11 +91,34 @@ def fit_pyramid(state: StateDict, model: Any) -> StateDict:
     return {key: value for key, value in out.items() if not key.startswith(tuple(gone))}
 
 
+def measure_from(encodings: nn.Module, grid_size: Sequence[int]) -> None:
+    """Let the policies of all encodings in a module, and of those that these stand over, measure from another grid."""
+    for part in encodings.modules():
+        if isinstance(part, PositionEncoding):
+            part.grid_size = tuple(grid_size)
+
+
 class LoadsPublished(nn.Module):
     """Mixin: ``load_state_dict`` takes our layout and every one that :meth:`convert_state` knows."""
 
     family: ClassVar[str] = ""
     pretrained_cfg: ClassVar[dict[str, Any]] = {}  # timm sets its own
+
+    # Height and width of images and patches in training, pixels; None where the model has no images.
+    trained_img_size: tuple[int, int] | None = None
+    trained_patch_size: tuple[int, int] | None = None
+    # Whether the size of training was told by a keyword, and whether the user named the weights.
+    trained_is_stated = False
+    cfg_is_stated = False
+    # Whether policies measure from the size that timm's configuration tells of published weights.
+    cfg_tells_trained_size: ClassVar[bool] = True
+
+    def record_size(self, img_size: Sequence[int], **arguments: Any) -> None:
+        """Tell timm, which saves it, what ``set_input_size`` changed: the nominal size, pixels, and other keywords."""
+        size = tuple(img_size)
+        self._traits = {**getattr(self, "_traits", {}), "img_size": size}
+        changed = {key: value for key, value in arguments.items() if value is not None}
+        self._model_args = {**self._model_args, "img_size": size, **changed}
 
     @property
     def description(self) -> str:
@@ -119,7 +145,25 @@ class LoadsPublished(nn.Module):
         return state
 
     def set_trained_size(self, img_size: tuple[int, int], patch_size: tuple[int, int]) -> None:
-        """Let policies measure from another size, pixels. Default: they stay."""
+        """Let policies measure from another size, pixels."""
+        self.trained_img_size, self.trained_patch_size = tuple(img_size), tuple(patch_size)  # type: ignore[assignment]
+
+    def saved_arguments(self) -> dict[str, Any]:
+        """What outputs depend on besides weights and architecture, as keywords of ``timm.create_model``."""
+        known: dict[str, Any] = {}
+        if self.trained_img_size is not None:
+            known |= {"trained_size": self.trained_img_size, "trained_patch_size": self.trained_patch_size}
+        policy = policy_in_force(self)
+        return known if policy is None else known | {"policy": policy}
+
+    @property
+    def _model_args(self) -> dict[str, Any]:
+        """What timm writes beside the weights (``save_for_hf``) and builds the model with when they are loaded."""
+        return {**self.__dict__.get("given_arguments", {}), **self.saved_arguments()}
+
+    @_model_args.setter
+    def _model_args(self, given: dict[str, Any]) -> None:
+        self.__dict__["given_arguments"] = dict(given)
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
         """Load weights in our layout or a published one.
@@ -138,7 +182,37 @@ class LoadsPublished(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-def checkpoint_filter_fn(checkpoint: dict[str, Any], model: Any, strict: bool = True) -> StateDict:
+# Where weights come from, in timm's terms.
+SOURCES = ("url", "file", "state_dict", "hf_hub_id")
+
+
+def size_of_weights(
+    variant: str, cfg: Any = None, overlay: Mapping[str, Any] | None = None, saved: Mapping[str, Any] | None = None
+) -> Sequence[int] | None:
+    """Height and width that ``pretrained=True`` will load weights of, pixels; None where nobody says: the model's own.
+
+    Args:
+        variant: Name of the model.
+        cfg: timm's ``pretrained_cfg``: a tag or a whole configuration.
+        overlay: timm's ``pretrained_cfg_overlay``. One with a file of its own and no ``input_size`` says nothing: the
+            size in the configuration is that of other weights.
+        saved: Keywords that were saved beside the weights.
+    """
+    saved, overlay = saved or {}, overlay or {}
+    size = saved.get("trained_size") or saved.get("img_size")
+    if size is not None:
+        return as_size(size if isinstance(size, int) else tuple(size), "img_size")
+    if overlay.get("input_size"):
+        return tuple(overlay["input_size"][-2:])
+    if any(overlay.get(key) for key in SOURCES) or (isinstance(cfg, Mapping) and not cfg.get("input_size")):
+        return None
+    known = resolve_pretrained_cfg(variant, cfg, dict(overlay)).input_size  # None of point clouds
+    return known and tuple(known[-2:])
+
+
+def checkpoint_filter_fn(
+    checkpoint: dict[str, Any], model: Any, strict: bool = True, trained: Sequence[int] | None = None
+) -> StateDict:
     """Prepare a published checkpoint for ``model``; used by ``pretrained=True``.
 
     Policies measure from the size that the weights were trained at, whatever size the model is built for.
@@ -147,6 +221,7 @@ def checkpoint_filter_fn(checkpoint: dict[str, Any], model: Any, strict: bool = 
         checkpoint: The file's content, wrapped or not.
         model: The model that will load it.
         strict: Refuse a file that does not fit.
+        trained: Height and width that the weights were trained at, pixels; None for those of the model.
 
     Returns:
         A state dict in our layout.
@@ -155,10 +230,16 @@ def checkpoint_filter_fn(checkpoint: dict[str, Any], model: Any, strict: bool = 
         RuntimeError: If the file does not fit.
     """
     source = unwrapped(checkpoint)
-    state = model.convert_state(source)
+    known = trained is not None and model.cfg_tells_trained_size and model.trained_img_size is not None
+    if known:
+        weight = source.get("patch_embed.proj.weight")
+        patch = model.trained_patch_size if weight is None or weight.ndim != 4 else weight.shape[-2:]
+        model.set_trained_size(tuple(trained), tuple(patch))  # type: ignore[arg-type]
+    before, model.trained_is_stated = model.trained_is_stated, known
+    try:
+        state = model.convert_state(source)
+    finally:
+        model.trained_is_stated = before
     if strict:
         check_fit(state, model)
-    weight, size = source.get("patch_embed.proj.weight"), model.pretrained_cfg.get("input_size")
-    if weight is not None and weight.ndim == 4 and size:
-        model.set_trained_size(tuple(size[-2:]), tuple(weight.shape[-2:]))
     return state

@@ -12,9 +12,10 @@ import timm
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._features import FeatureGetterNet
 
-from visionpe.backbones.shared.loading import checkpoint_filter_fn
+from visionpe.backbones.shared.loading import checkpoint_filter_fn, size_of_weights
 from visionpe.base import PositionEncoding
 from visionpe.policy.apply import build_policy
+from visionpe.policy.sizes import as_size
 from visionpe.registry import get_encoding, on_register
 
 # Model names shorter than their specification; of two rotary forms the paper's best has the plain name.
@@ -66,6 +67,10 @@ class FeatureGetter(FeatureGetterNet):
         self.model.load_pretrained(checkpoint_path, prefix)
 
 
+def _pair(value: Any, what: str) -> tuple[int, int]:
+    return as_size(value if isinstance(value, int | str) else tuple(value), what)
+
+
 @dataclass(frozen=True)
 class Family:
     """Backbones that are registered together: ``<name>_<size>`` as published, and ``<encoding>_<name>_<size>``.
@@ -98,7 +103,10 @@ class Family:
         pretrained: bool = False,
         *,
         pretrained_strict: bool = True,
-        policy: str | None = None,
+        policy: Any = None,
+        trained_size: Any = None,
+        trained_patch_size: Any = None,
+        window_img_size: Any = None,
         **kwargs: Any,
     ) -> Any:
         """Build a model, as timm's entry points do.
@@ -108,17 +116,42 @@ class Family:
             pretrained: Load the published weights.
             pretrained_strict: Refuse a file that does not fit.
             policy: What to do at sizes that were not trained, see :func:`visionpe.set_policy`.
+            trained_size: Height and width that the weights were or will be trained at, pixels, where that is not
+                ``img_size``: policies measure from it, and position tables of files have its shape. It is saved beside
+                the weights by timm's ``save_for_hf``.
+            trained_patch_size: The same of the patches; default those of the model.
+            window_img_size: In Swin and CSWin, the size at which windows have the size given, pixels: windows that grow
+                with the map measure from it. Default: as the constructor says.
             kwargs: Of the constructor, and timm's ``features_only``, ``out_indices``, ``pretrained_cfg`` ...
+
+        Raises:
+            ValueError: If ``trained_size`` is no size, or the model has no images.
         """
+        cfg, overlay = kwargs.get("pretrained_cfg"), kwargs.get("pretrained_cfg_overlay")
+        size = None if trained_size is None else _pair(trained_size, "trained_size")
+        patch = None if trained_patch_size is None else _pair(trained_patch_size, "trained_patch_size")
+        hub = isinstance(cfg, Mapping) and cfg.get("source") in ("hf-hub", "local-dir")
+        # timm before 1.0.31 mixes what was saved beside the weights with the user's keywords.
+        saved = kwargs.get("pretrained_model_args", kwargs if hub else None)
+        trained = size or size_of_weights(variant, cfg, overlay, saved)
         model = build_model_with_cfg(
             self.model,
             variant,
             pretrained,
             pretrained_strict=pretrained_strict,
-            pretrained_filter_fn=partial(checkpoint_filter_fn, strict=pretrained_strict),
+            pretrained_filter_fn=partial(checkpoint_filter_fn, strict=pretrained_strict, trained=trained),
             feature_cfg={"out_indices": kwargs.pop("out_indices", self.out_indices), "feature_cls": FeatureGetter},
             **kwargs,
         )
+        network: Any = model.model if isinstance(model, FeatureGetter) else model
+        network.cfg_is_stated = cfg is not None or bool((overlay or {}).get("input_size"))
+        if size is not None:
+            if getattr(network, "trained_img_size", None) is None:
+                raise ValueError(f"trained_size={trained_size!r}: {variant} has no images; allowed: none")
+            network.set_trained_size(size, patch or network.trained_patch_size)
+            network.trained_is_stated = True
+        if window_img_size is not None:
+            network.measure_windows_from(_pair(window_img_size, "window_img_size"))
         return model if policy is None else build_policy(model, policy)
 
     def register(self, prefix: str, spec: Any) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
 from timm.layers import calculate_drop_path_rates, to_2tuple
 from torch import nn
 
-from visionpe.backbones.shared.loading import StateDict
+from visionpe.backbones.shared.loading import LoadsPublished, StateDict, measure_from
 from visionpe.backbones.shared.options import PyramidOptions
 from visionpe.backbones.shared.pyramid import Pyramid
 from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind
@@ -130,6 +130,8 @@ class SwinTransformer(Pyramid):
             reductions=[max(stem.patch_size) * 2**i for i in range(stages)],
             options=shared,
         )
+        LoadsPublished.set_trained_size(self, stem.img_size, stem.patch_size)
+        self.window_img_size: Pair = stem.img_size
         self.window_is_chosen, self.window_fit_is_chosen = window_size is not None, window_fit is not None
 
     def set_window_policy(self, window_policy: WindowPolicy) -> None:
@@ -183,22 +185,41 @@ class SwinTransformer(Pyramid):
         for i, size in enumerate(_map_sizes(stem, stem.img_size, len(stages))):
             if windows is not None:
                 stages[i].grid_size, stages[i].window_size = size, windows[i]
-                self.window_is_chosen = True
+                self.window_is_chosen, self.window_img_size = True, stem.img_size
             stages[i].pos_encoding.set_input_grid(size, {"window": stages[i].window(size)})
+        self.record_size(stem.img_size, patch_size=patch_size, window_size=window_size)
 
     def set_trained_size(self, img_size: tuple[int, int], patch_size: tuple[int, int]) -> None:
         """Let policies measure from another size, pixels: windows unless chosen, patches, and encodings of the map."""
+        super().set_trained_size(img_size, patch_size)
         self.patch_embed.set_trained_size(img_size, patch_size)
-        size = tuple(-(-n // p) for n, p in zip(img_size, patch_size))
-        for stage in self.stages:
-            if not self.window_is_chosen:
-                stage.grid_size = size
-            for part in stage.pos_encoding.map.parts:
-                part.grid_size = size
-            size = tuple(-(-n // 2) for n in size)
+        if not self.window_is_chosen:
+            self.measure_windows_from(img_size, patch_size)
+        for stage, size in zip(self.stages, _halved(img_size, patch_size)):
+            measure_from(stage.pos_encoding.map, size)
+
+    def measure_windows_from(self, img_size: tuple[int, int], patch_size: tuple[int, int] | None = None) -> None:
+        """Let windows that grow with the map measure from another size, pixels."""
+        self.window_img_size = img_size
+        for stage, size in zip(self.stages, _halved(img_size, patch_size or self.patch_embed.patch_size)):
+            stage.grid_size = size
+
+    def saved_arguments(self) -> dict[str, Any]:
+        stage: Any = self.stages[0]
+        own = {"window_policy": (stage.window_policy, "keep"), "window_fit": (stage.window_fit, "per_axis")}
+        changed = {key: value for key, (value, default) in own.items() if value != default}
+        return {**super().saved_arguments(), "window_img_size": self.window_img_size, **changed}
 
     def convert_state(self, state: StateDict) -> StateDict:
         return convert(state, self)
+
+
+def _halved(img_size: Pair, patch_size: Pair) -> Iterator[Pair]:
+    """Height and width of the map of stage after stage, tokens."""
+    size = -(-img_size[0] // patch_size[0]), -(-img_size[1] // patch_size[1])
+    while True:
+        yield size
+        size = -(-size[0] // 2), -(-size[1] // 2)
 
 
 def _map_sizes(stem: Any, img_size: tuple[int, int], stages: int) -> list[Pair]:

@@ -13,11 +13,11 @@ from timm.models.vision_transformer import VisionTransformer as TimmVisionTransf
 from torch import Tensor
 
 from visionpe.backbones.shared.block import EncodedBlock
-from visionpe.backbones.shared.loading import LoadsPublished, StateDict
+from visionpe.backbones.shared.loading import LoadsPublished, StateDict, measure_from
 from visionpe.backbones.shared.patches import AdaptivePatchEmbed
 from visionpe.backbones.vit.jax_weights import read_jax
 from visionpe.backbones.vit.weights import convert
-from visionpe.base import Composition, PositionEncoding
+from visionpe.base import Composition
 from visionpe.grid import Grid
 from visionpe.registry import Spec, create_encodings
 
@@ -76,6 +76,7 @@ class VisionTransformer(LoadsPublished, TimmVisionTransformer):
             **kwargs,
         )
         self.num_heads, self.depth = self.blocks[0].attn.num_heads, len(self.blocks)
+        super().set_trained_size(self.patch_embed.img_size, self.patch_embed.patch_size)
         parts = create_encodings(
             pos_encoding,
             dim=self.embed_dim,
@@ -227,9 +228,8 @@ class VisionTransformer(LoadsPublished, TimmVisionTransformer):
         self.load_state_dict(read_jax(checkpoint_path, prefix, self, img_size=self.patch_embed.img_size))
 
     def set_trained_size(self, img_size: tuple[int, int], patch_size: tuple[int, int]) -> None:
-        for part in self.pos_encoding.modules():  # an encoding may stand over another
-            if isinstance(part, PositionEncoding):
-                part.grid_size = tuple(s // p for s, p in zip(img_size, patch_size))
+        super().set_trained_size(img_size, patch_size)
+        measure_from(self.pos_encoding, [s // p for s, p in zip(img_size, patch_size)])
         if isinstance(self.patch_embed, AdaptivePatchEmbed):
             self.patch_embed.set_trained_size(img_size, patch_size)
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from math import isqrt
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
+from timm.models import get_arch_pretrained_cfgs
 from torch import Tensor, nn
 
 from visionpe.backbones.shared.loading import StateDict, fit_patches
+from visionpe.backbones.shared.position_tables import Size, file_slots, table_shape
 from visionpe.base import PositionEncoding
 from visionpe.encodings.absolute.ape import AbsolutePositionEmbedding
 from visionpe.encodings.wrappers.base import innermost
@@ -18,22 +20,57 @@ TABLE = "pos_encoding.ape.table"
 FREQS = "pos_encoding.rope_mixed.freqs"
 # Coordinates and fixed frequencies that are computed anew at every size.
 REBUILT = ("freqs_t_x", "freqs_t_y", "rope.")
+SETTLES = "trained_size=(height, width), pixels, in create_model"
 
 
-def split_table(table: Tensor, grid_size: tuple[int, int], max_prefix: int) -> tuple[Tensor, Tensor]:
-    """``(1, N, dim)`` into the prefix slots ``(1, P, dim)`` and the table ``(height, width, dim)``."""
-    tokens = table.shape[1]
-    sides = {grid_size[0] * grid_size[1]: grid_size}  # the model's own grid first: it need not be square
-    for prefix in range(max_prefix + 1):
-        spatial = tokens - prefix
-        side = isqrt(spatial)
-        size = sides.get(spatial, (side, side))
-        if size[0] * size[1] == spatial:
-            return table[:, :prefix], table[0, prefix:].unflatten(0, size)
-    raise RuntimeError(
-        f"pos_embed of {tokens} tokens is neither a square nor {grid_size[0]} x {grid_size[1]} "
-        f"with up to {max_prefix} prefix tokens"
-    )
+def split_table(table: Tensor, state: StateDict, model: Any, *, official: bool) -> tuple[Tensor, Tensor]:
+    """``(1, N, dim)`` into the prefix slots ``(1, P, dim)`` and the table ``(height, width, dim)``.
+
+    Its shape is that of the model's map, of the size of training, or of the published weights; then a square.
+
+    Args:
+        table: As in the file.
+        state: The file, which tells its prefix tokens and its patch.
+        model: The model, which tells sizes.
+        official: The official code of DeiT-III and RoPE-ViT, whose tables have no prefix slots.
+
+    Raises:
+        RuntimeError: If nothing fits, or several shapes do alike.
+    """
+    slots = file_slots(int("cls_token" in state), reg_tokens(state))
+    embed, tokens = model.patch_embed, table.shape[1]
+    in_file = patch_grid(state, embed.patch_size)
+    trained = [in_file(model.trained_img_size), _over(model.trained_img_size, model.trained_patch_size)]
+    own = [in_file(embed.img_size), embed.grid_size, *trained]
+    cfg = model.pretrained_cfg.get("input_size")
+    published = [] if cfg is None else [in_file(cfg[-2:])]
+    if model.cfg_is_stated:  # the user named the weights: as sure as the model's own size
+        own += published
+    groups = [*([trained] if model.trained_is_stated else []), own, published, [in_file(s) for s in _sizes(model)]]
+    options: dict[str, Any] = {"known": groups, "own": embed.grid_size, "keyword": SETTLES}
+    prefix, size = table_shape(tokens, (0,) if official else slots, sure=(0,) if official else slots[:1], **options)
+    return table[:, :prefix], table[0, prefix:].unflatten(0, size)
+
+
+def reg_tokens(state: StateDict) -> int:
+    """How many register tokens a file holds."""
+    return state["reg_token"].shape[1] if "reg_token" in state else 0
+
+
+def _over(img_size: Sequence[int], patch_size: Sequence[int]) -> Size:
+    return img_size[0] // patch_size[0], img_size[1] // patch_size[1]
+
+
+def patch_grid(state: StateDict, patch_size: Sequence[int]) -> Callable[[Sequence[int]], Size]:
+    """From a size in pixels to the tokens of the code that the file comes from, by the patch of the file."""
+    weight = state.get("patch_embed.proj.weight")
+    return partial(_over, patch_size=patch_size if weight is None or weight.ndim != 4 else weight.shape[-2:])
+
+
+def _sizes(model: Any) -> list[Sequence[int]]:
+    """Sizes of all published weights of a name, pixels."""
+    cfgs = get_arch_pretrained_cfgs(model.pretrained_cfg.get("architecture") or "")
+    return [cfg.input_size[-2:] for cfg in cfgs.values()]
 
 
 def convert(state: StateDict, model: Any) -> StateDict:
@@ -61,10 +98,10 @@ def convert(state: StateDict, model: Any) -> StateDict:
 
     table = state.get("pos_embed")
     if table is not None and table.ndim == 3:
-        slots, out[TABLE] = split_table(table, model.patch_embed.grid_size, model.num_prefix_tokens)
-        for key, first, count in (("cls_token", 0, 1), ("reg_token", 1, model.num_reg_tokens)):
-            slot = slots[:, first : first + count]
-            if slot.shape[1] and key in out:
+        slots, out[TABLE] = split_table(table, state, model, official=official)
+        first = int("cls_token" in state)
+        for key, slot in (("cls_token", slots[:, :first]), ("reg_token", slots[:, first:])):
+            if slot.shape[1]:
                 out[key] = out[key] + slot
         adopt_policy(model.pos_encoding.parts, "bicubic" if official else "bicubic_antialias")
 

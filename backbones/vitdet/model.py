@@ -14,7 +14,8 @@ from timm.models import checkpoint
 from torch import Tensor, nn
 
 from visionpe.backbones.shared.block import Padding, Partition, WindowBlock
-from visionpe.backbones.shared.loading import StateDict
+from visionpe.backbones.shared.loading import LoadsPublished, StateDict, measure_from
+from visionpe.backbones.shared.patches import AdaptivePatchEmbed
 from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind
 from visionpe.backbones.shared.windows import WholeMap, Windows
 from visionpe.backbones.vit.jax_weights import read_jax
@@ -60,7 +61,8 @@ class WindowedVisionTransformer(VisionTransformer):
         img_size: Height and width in pixels at which the model is or was trained; policies of the global blocks
             measure from it.
         pretrain_img_size: The same for tables that are added to tokens: ViTDet keeps that of its pretraining, in
-            bicubic resize without antialiasing. Loading takes the size of the file's table.
+            bicubic resize without antialiasing. Loading takes the size of the file's table, whose shape this tells
+            where the file does not. Default 224.
         window_size: Side or sides of a window in tokens; 0 for none, all blocks are then global.
         global_blocks: Indices of the blocks that see the whole map; default four evenly spaced.
         residual_blocks: Indices of the blocks that end in convolutions.
@@ -85,7 +87,7 @@ class WindowedVisionTransformer(VisionTransformer):
         pos_encoding: Spec = "decomposed+ape",
         img_size: int | tuple[int, int] = 1024,
         patch_size: int | tuple[int, int] = 16,
-        pretrain_img_size: int | tuple[int, int] = 224,
+        pretrain_img_size: int | tuple[int, int] | None = None,
         depth: int = 12,
         window_size: int | tuple[int, int] = 14,
         global_blocks: Sequence[int] | None = None,
@@ -151,7 +153,8 @@ class WindowedVisionTransformer(VisionTransformer):
             "whole": WindowKind(self.embed_dim, self.num_heads, len(self.global_blocks), self.patch_embed.grid_size),
             "window": WindowKind(self.embed_dim, self.num_heads, len(windowed), window),
         }
-        self.pretrain_img_size = _pair(pretrain_img_size, "pretrain_img_size")
+        self.pretrain_is_chosen = pretrain_img_size is not None
+        self.pretrain_img_size = _pair(224 if pretrain_img_size is None else pretrain_img_size, "pretrain_img_size")
         pretrained = zip(self.pretrain_img_size, self.patch_embed.patch_size)
         self.pos_encoding: StageEncoding = StageEncoding(
             pos_encoding,
@@ -266,8 +269,19 @@ class WindowedVisionTransformer(VisionTransformer):
         else:
             self.load_state_dict(read_jax(checkpoint_path, prefix, self, img_size=self.pretrain_img_size))
 
+    # Published files were trained at several sizes; their tables, which :meth:`convert_state` takes over, tell.
+    cfg_tells_trained_size = False
+
     def set_trained_size(self, img_size: tuple[int, int], patch_size: tuple[int, int]) -> None:
-        """Nothing: policies measure from the size of the file's table, which :meth:`convert_state` takes over."""
+        """Let policies of the global blocks and patches measure from another size, pixels."""
+        LoadsPublished.set_trained_size(self, img_size, patch_size)
+        if "whole" in self.pos_encoding.inside:
+            measure_from(self.pos_encoding.inside["whole"], [s // p for s, p in zip(img_size, patch_size)])
+        if isinstance(self.patch_embed, AdaptivePatchEmbed):
+            self.patch_embed.set_trained_size(img_size, patch_size)
+
+    def saved_arguments(self) -> dict[str, Any]:
+        return super().saved_arguments() | ({} if self.padding == "mask" else {"padding": self.padding})
 
     def convert_state(self, state: StateDict) -> StateDict:
         return convert(state, self)

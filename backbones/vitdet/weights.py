@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from visionpe.backbones.shared.loading import StateDict, fit_patches, unwrapped
-from visionpe.backbones.vit.weights import split_table
+from visionpe.backbones.shared.position_tables import file_slots, table_shape
+from visionpe.backbones.vit.weights import patch_grid, reg_tokens
 
 # Of what a file holds, only the backbone is read.
 PREFIXES = ("backbone.net.", "image_encoder.")
@@ -63,7 +64,7 @@ def convert(state: StateDict, model: Any) -> StateDict:
         elif key == "patch_embed.proj.weight" and value.ndim == 4:
             out[key] = fit_patches(value, model.patch_embed.patch_size)
         elif key == "pos_embed":
-            out[TABLE] = _table(value)
+            out[TABLE] = _table(value, state, model)
         elif key.startswith("pos_encoding."):
             out.update(_of_plain_vit(key.split(".", 1)[1], value, model))
         elif not key.startswith(DROPPED):
@@ -75,9 +76,29 @@ def convert(state: StateDict, model: Any) -> StateDict:
     return _completed(out, model, reads_token="cls_token" in state and "fc_norm.weight" not in state)
 
 
-def _table(table: Tensor) -> Tensor:
-    """``(1, N, dim)`` with or without the slot of a class token, or ``(1, height, width, dim)``, to the map."""
-    return table[0] if table.ndim == 4 else split_table(table, (0, 0), 1)[1]
+def _table(table: Tensor, state: StateDict, model: Any) -> Tensor:
+    """``(1, N, dim)`` with or without slots of prefix tokens, or ``(1, height, width, dim)``, to the map.
+
+    Raises:
+        RuntimeError: If it has no shape that the model's tokens could have, or several alike.
+    """
+    if table.ndim == 4:
+        return table[0]
+    embed, in_file = model.patch_embed, patch_grid(state, model.patch_embed.patch_size)
+    tokens_told = any(key.startswith(("cls_token", "reg_token")) for key in state)
+    # detectron2 keeps the slot of a class token that it drops.
+    slots = file_slots(int("cls_token" in state), reg_tokens(state)) if tokens_told else (0, 1)
+    first, own = [in_file(model.pretrain_img_size)], [in_file(embed.img_size), embed.grid_size]
+    cfg = model.pretrained_cfg.get("input_size")
+    prefix, size = table_shape(
+        table.shape[1],
+        slots,
+        [*([first, own] if model.pretrain_is_chosen else [first + own]), [] if cfg is None else [in_file(cfg[-2:])]],
+        own=first[0],
+        keyword="pretrain_img_size=(height, width), pixels",
+        sure=slots[:1] if tokens_told else slots,
+    )
+    return table[0, prefix:].unflatten(0, size)
 
 
 def _take_size(model: Any, table: Tensor | None) -> None:

@@ -150,3 +150,22 @@ def build_policy(model: nn.Module, policy: str) -> nn.Module:
     for part in policy_holders(model.modules()):
         part.mark_as_built()
     return model
+
+
+def policy_in_force(model: nn.Module) -> str | dict[str, str] | None:
+    """What :func:`set_policy` needs to bring a model built anew to the policies in force; None where nothing is.
+
+    None too where one name for the whole model cannot say it: two encodings that share a policy and have another each.
+    """
+    for embed in _embeddings(model):
+        for hook in embed._forward_pre_hooks.values():
+            if isinstance(hook, FollowsTable):
+                return {f"{height}x{width}": policy for (height, width), policy in hook.table.items()}
+    parts = policy_holders(model.modules())
+    if all(part.policy == (part.policies[0] if part.policies else None) == part.built_policy for part in parts):
+        return None
+    terms = list(dict.fromkeys(term for part in parts for term in part.policy_terms))
+    for part in parts:
+        if [term for term in terms if part.supports_policy(term)] != list(part.policy_terms):
+            return None
+    return format_policy(terms) or None

@@ -30,12 +30,14 @@ def as_size(value: Any, name: str = "size") -> Size:
 
 
 def trained_size(model: nn.Module) -> Size:
-    """Height and width at which a model was built, pixels: of its patch embedding, else of timm's ``pretrained_cfg``.
+    """Height and width at which a model was trained, pixels: as it says itself, or as its patch embedding was built.
+
+    Else as timm's ``pretrained_cfg`` tells.
 
     Raises:
         ValueError: If the model tells neither.
     """
-    built = getattr(getattr(model, "patch_embed", None), "img_size", None)
+    built = getattr(model, "trained_img_size", None) or getattr(getattr(model, "patch_embed", None), "img_size", None)
     config = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None) or {}
     size = built or config.get("input_size")
     if size is None:

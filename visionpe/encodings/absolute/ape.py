@@ -82,7 +82,8 @@ class AbsolutePositionEmbedding(PositionEncoding):
 
     def set_input_grid(self, grid_size: Sequence[int]) -> None:
         """Resize the table itself, as timm does in ``set_input_size``."""
-        resized = self.resized(grid_size).detach().clone()
+        # Contiguous, as safetensors asks for.
+        resized = self.resized(grid_size).detach().clone(memory_format=torch.contiguous_format)
         self.table = nn.Parameter(resized, requires_grad=self.table.requires_grad)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:

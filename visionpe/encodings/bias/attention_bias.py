@@ -45,7 +45,7 @@ class AttentionBias(OffsetEncoding):
 
     def set_input_grid(self, grid_size: Sequence[int]) -> None:
         resized = _quarter(self.table.detach().flatten(0, 1), grid_size, self.main_policy or "bicubic")
-        resized = resized.unflatten(0, self.table.shape[:2]).clone()
+        resized = resized.unflatten(0, self.table.shape[:2]).clone(memory_format=torch.contiguous_format)
         self.table = nn.Parameter(resized, requires_grad=self.table.requires_grad)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:

@@ -180,7 +180,9 @@ class DecomposedRelativePosition(PositionEncoding):
     def set_input_grid(self, grid_size: Sequence[int]) -> None:
         """Resize the tables themselves, as timm does in ``set_input_size``."""
         for name, table, n in zip(self.names, self.tables, grid_size):
-            resized = torch.stack([self._resized(t, n) for t in table.detach()]).clone()
+            resized = torch.stack([self._resized(t, n) for t in table.detach()]).clone(
+                memory_format=torch.contiguous_format
+            )
             self.register_parameter(name, nn.Parameter(resized, requires_grad=table.requires_grad))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:

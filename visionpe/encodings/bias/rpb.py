@@ -68,7 +68,9 @@ class RelativePositionBias(OffsetEncoding):
         return self.resized(grid.size, layer).to(dtype)  # all offsets of a full grid, in order
 
     def set_input_grid(self, grid_size: Sequence[int]) -> None:
-        resized = resize_offsets(self.table.detach(), grid_size, self.main_policy or "bicubic").clone()
+        resized = resize_offsets(self.table.detach(), grid_size, self.main_policy or "bicubic").clone(
+            memory_format=torch.contiguous_format
+        )
         self.table = nn.Parameter(resized, requires_grad=self.table.requires_grad)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:

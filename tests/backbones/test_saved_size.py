@@ -1,0 +1,212 @@
+"""What a model was trained at is saved beside its weights: timm's ``save_for_hf`` and back gives the same outputs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from conftest import randomize
+from safetensors.torch import save_file
+
+import visionpe
+from visionpe.backbones.shared.loading import size_of_weights
+from visionpe.policy.sizes import trained_size
+
+# timm writes the keywords of a model beside its weights since then.
+saves_keywords = pytest.mark.skipif(not hasattr(timm.models, "get_model_args"), reason="needs timm 1.0.31")
+
+PLAIN = dict(embed_dim=32, depth=2, num_heads=2)
+STAGES = dict(embed_dim=32, depths=(1, 1), num_heads=(2, 2))
+MODELS = {
+    "vit": ("none_vit_ti", PLAIN),
+    "vitdet": ("none_vitdet_b", PLAIN | dict(window_size=3)),
+    "swin": ("none_swin_t", STAGES | dict(window_size=4)),
+    "cswin": ("none_cswin_t", STAGES),
+}
+SPECS = {
+    "sincos": "interpolate",
+    "dropped(sincos)": "rescale(0.3)",
+    "lape(sincos)": "interpolate",
+    "dropped(lape(sincos))": "interpolate",
+    "cropped(fourier)": "extrapolate",
+    "ape": "nearest",
+    "rope_mixed+ape": "yarn+bilinear",
+    "randomised(rope_axial)": "ntk+temperature",
+    "rope_axial": "interpolate+decay",
+    "cropped(alibi)": "rescale(0.7)",
+    "cpe": "native",
+    "decomposed": "geometric",
+    "rpb": "clamp",
+}
+SIZE = (96, 128)
+
+
+def same(a: torch.nn.Module, b: torch.nn.Module, sizes: Any = (SIZE, (192, 192), (64, 64))) -> None:
+    for size in sizes:
+        x = torch.randn(1, 3, *size)
+        with torch.no_grad():
+            torch.testing.assert_close(b(x), a(x), atol=1e-6, rtol=1e-5)
+
+
+def hub(model: torch.nn.Module, folder: Path, **kwargs: Any) -> torch.nn.Module:
+    timm.models.save_for_hf(model, folder, safe_serialization=True)
+    return timm.create_model(f"local-dir:{folder}", pretrained=True, **kwargs).eval()
+
+
+def built(backbone: str, spec: str, **kwargs: Any) -> torch.nn.Module:
+    name, shape = MODELS[backbone]
+    return randomize(
+        timm.create_model(name, pos_encoding=spec, **{"img_size": SIZE, "num_classes": 3, **shape, **kwargs})
+    )
+
+
+@saves_keywords
+@pytest.mark.parametrize("backbone", MODELS)
+@pytest.mark.parametrize("spec", SPECS)
+def test_round_trip(backbone: str, spec: str, tmp_path: Path) -> None:
+    """Under a policy from construction, and under one set later; and from there once more."""
+    model = built(backbone, spec, policy=SPECS[spec])
+    again = hub(model, tmp_path / "a")
+    same(model, again)
+    later = visionpe.set_policy(built(backbone, spec), SPECS[spec])
+    again = hub(later, tmp_path / "b")
+    same(later, again)
+    same(later, hub(again, tmp_path / "c"))
+    visionpe.set_policy(again, "default")  # what it came back with is what it was built with
+    same(later, again)
+
+
+@saves_keywords
+@pytest.mark.parametrize("backbone", MODELS)
+@pytest.mark.parametrize("spec", ["sincos", "lape(sincos)", "rope_axial", "dropped(rope_axial)"])
+def test_another_img_size_measures_from_the_same(backbone: str, spec: str, tmp_path: Path) -> None:
+    model = built(backbone, spec, policy="interpolate")
+    keys = {"stripe_widths": (1, 3)} if backbone == "cswin" else {}  # the default follows the size
+    model = built(backbone, spec, policy="interpolate", **keys)
+    larger = hub(model, tmp_path, img_size=(192, 160))
+    assert trained_size(larger) == larger.trained_img_size == SIZE
+    if backbone != "vitdet" or "sincos" not in spec:  # whose tables are of pretraining
+        same(model, larger)
+
+
+@saves_keywords
+@pytest.mark.parametrize("backbone", MODELS)
+@pytest.mark.parametrize("spec", ["sincos+rope_axial", "ape", "rpb"])
+def test_after_set_input_size(backbone: str, spec: str, tmp_path: Path) -> None:
+    """The nominal size has changed, what policies measure from has not; and once more, with weights that know it."""
+    policy = {"rpb": "bicubic", "ape": "bilinear"}.get(spec, "interpolate")
+    model = built(backbone, spec, policy=policy)
+    model.set_input_size((160, 128))
+    same(model, hub(model, tmp_path))
+
+
+@pytest.mark.parametrize("backbone", MODELS)
+@pytest.mark.parametrize("spec", ["sincos", "dropped(lape(sincos))", "rope_axial"])
+def test_overlay(backbone: str, spec: str, tmp_path: Path) -> None:
+    """A file of one's own has the size of the model, not that of the published weights; or the one told."""
+    model = built(backbone, spec, policy="interpolate")
+    save_file({k: v.clone() for k, v in model.state_dict().items()}, tmp_path / "m.safetensors")
+    name, shape = MODELS[backbone]
+    options = dict(pos_encoding=spec, num_classes=3, pretrained=True, policy="interpolate", **shape)
+    overlay = {"file": str(tmp_path / "m.safetensors"), "num_classes": 3}
+    same(model, timm.create_model(name, img_size=SIZE, pretrained_cfg_overlay=overlay, **options).eval())
+    overlay = overlay | {"input_size": (3, *SIZE)}
+    wide = timm.create_model(name, img_size=160, trained_size=SIZE, pretrained_cfg_overlay=overlay, **options).eval()
+    told = timm.create_model(name, img_size=SIZE, trained_size="96x128", **options | dict(pretrained=False)).eval()
+    assert wide.trained_img_size == told.trained_img_size == SIZE
+
+
+@saves_keywords
+@pytest.mark.parametrize("backbone", ["swin", "cswin"])
+@pytest.mark.parametrize("chosen", [False, True])
+@pytest.mark.parametrize("window_in_step", [False, True])
+def test_windows_that_grow(backbone: str, chosen: bool, window_in_step: bool, tmp_path: Path) -> None:
+    """They measure from the size at which they were chosen, whatever the nominal size has become."""
+    windows = {"swin": "window_size", "cswin": "stripe_widths"}[backbone]
+    kwargs = {windows: (3, 5) if chosen else None}
+    policy = {"swin": "window_policy", "cswin": "stripe_policy"}[backbone]
+    spec = "cpe" if window_in_step else "rope_axial"  # which measures from the windows of training
+    model = built(backbone, spec, policy="interpolate", **kwargs, **{policy: "grow"})
+    model.set_input_size((160, 128), **({windows: (4, 6)} if window_in_step else {}))
+    same(model, hub(model, tmp_path))
+
+
+@saves_keywords
+def test_a_policy_for_every_size(tmp_path: Path) -> None:
+    model = visionpe.set_policy(built("vit", "rope_axial"), {"96x128": "default", "192x192": "interpolate", 64: "ntk"})
+    same(model, hub(model, tmp_path))
+
+
+@saves_keywords
+@pytest.mark.parametrize(
+    ("backbone", "kwargs", "change"),
+    [
+        ("vitdet", {}, lambda m: setattr(m, "padding", "tokens")),
+        ("cswin", {}, lambda m: m._set_padding("values")),
+        ("cswin", {}, lambda m: m.set_stripe_policy("grow")),
+        ("swin", {}, lambda m: m.set_window_fit("shorter_side", chosen=False)),
+        ("swin", {}, lambda m: m.set_window_policy("grow")),
+    ],
+)
+def test_what_the_loader_of_published_files_sets(backbone: str, kwargs: dict, change: Any, tmp_path: Path) -> None:
+    """Padding and windows of the code that a file comes from are no part of the state dict, but of what is saved."""
+    model, before = built(backbone, "rpb", **kwargs), built(backbone, "rpb", **kwargs)
+    change(model)
+    x = torch.randn(1, 3, 32, 200)
+    with torch.no_grad():
+        assert (model(x) - before(x)).abs().max() > 1e-4
+    same(model, hub(model, tmp_path), sizes=(SIZE, (32, 200), (240, 72)))
+
+
+@saves_keywords
+def test_the_resize_of_the_official_code(tmp_path: Path) -> None:
+    model = built("vit", "ape")
+    file = {
+        k.replace(".ls1.gamma", ".gamma_1").replace(".ls2.gamma", ".gamma_2"): v for k, v in model.state_dict().items()
+    }
+    file["pos_embed"] = file.pop("pos_encoding.ape.table").flatten(0, 1)[None]
+    model.load_state_dict(file)
+    again = hub(model, tmp_path)
+    assert again.pos_encoding.ape.policy == "bicubic"
+    same(model, again)
+
+
+@saves_keywords
+def test_features_of_a_saved_model(tmp_path: Path) -> None:
+    model = built("vit", "rope_axial", policy="interpolate")
+    getter = hub(model, tmp_path, features_only=True, out_indices=(0, 1))
+    x = torch.randn(1, 3, 192, 192)
+    with torch.no_grad():
+        for ours, theirs in zip(getter(x), model.forward_intermediates(x, [0, 1], intermediates_only=True)):
+            torch.testing.assert_close(ours, theirs)
+
+
+def test_published_weights_are_measured_from_their_size() -> None:
+    assert size_of_weights("ape_vit_b", "deit3_384_in1k") == (384, 384)
+    assert size_of_weights("ape_vit_b") == (224, 224)
+    assert size_of_weights("ape_vit_b", None, {"file": "mine.pth"}) is None
+    assert size_of_weights("ape_vit_b", None, {"file": "mine.pth", "input_size": (3, 96, 128)}) == (96, 128)
+    assert size_of_weights("ape_vit_b", {"input_size": [3, 96, 128]}) == (96, 128)
+    assert size_of_weights("ape_vit_b", {"file": "mine.pth"}) is None
+    assert size_of_weights("ape_vit_b", None, None, {"img_size": 96}) == (96, 96)
+    assert size_of_weights("ape_vit_b", None, None, {"img_size": 160, "trained_size": [96, 128]}) == (96, 128)
+
+
+def test_refusals() -> None:
+    with pytest.raises(ValueError, match=r"trained_size='wide' is no image size"):
+        built("vit", "ape", trained_size="wide")
+    with pytest.raises(ValueError, match=r"trained_size=64: none_swin3d_s has no images"):
+        timm.create_model("none_swin3d_s", trained_size=64)
+
+
+@pytest.mark.parametrize("backbone", MODELS)
+def test_keywords_that_the_user_saves(backbone: str, tmp_path: Path) -> None:
+    """As older releases of timm have it: the size of the model is in the keywords alone."""
+    name, shape = MODELS[backbone]
+    kwargs = dict(pos_encoding="rope_axial+sincos", img_size=SIZE, policy="interpolate", **shape)
+    model = randomize(timm.create_model(name, num_classes=3, **kwargs))
+    timm.models.save_for_hf(model, tmp_path, model_args=kwargs)
+    same(model, timm.create_model(f"local-dir:{tmp_path}", pretrained=True).eval())
