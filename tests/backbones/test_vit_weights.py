@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 from conftest import VIT_NAMES, randomize, tiny_vit
+from jax_vit import jax_arrays
 from safetensors.torch import save_file
 
 SMALL = dict(img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=2, num_classes=5)
@@ -101,36 +102,7 @@ def test_original_jax_file(tmp_path: Path) -> None:
     import numpy as np
 
     reference = randomize(timm.create_model("vit_small_patch16_224", **SMALL))
-    state = {k: v.detach().numpy() for k, v in reference.state_dict().items()}
-    dim, heads = 32, 2
-    arrays = {
-        "embedding/kernel": state["patch_embed.proj.weight"].transpose(2, 3, 1, 0),
-        "embedding/bias": state["patch_embed.proj.bias"],
-        "cls": state["cls_token"],
-        "Transformer/posembed_input/pos_embedding": state["pos_embed"],
-        "Transformer/encoder_norm/scale": state["norm.weight"],
-        "Transformer/encoder_norm/bias": state["norm.bias"],
-        "head/kernel": state["head.weight"].T,
-        "head/bias": state["head.bias"],
-    }
-    for i in range(2):
-        block, theirs = f"blocks.{i}.", f"Transformer/encoderblock_{i}/"
-        attention = theirs + "MultiHeadDotProductAttention_1/"
-        weights, biases = (
-            state[block + f"attn.qkv.{kind}"].reshape(3, heads, dim // heads, -1) for kind in ("weight", "bias")
-        )
-        for part, weight, bias in zip(("query", "key", "value"), weights, biases):
-            arrays[attention + part + "/kernel"] = weight.transpose(2, 0, 1)
-            arrays[attention + part + "/bias"] = bias[..., 0]
-        arrays[attention + "out/kernel"] = state[block + "attn.proj.weight"].T.reshape(heads, dim // heads, dim)
-        arrays[attention + "out/bias"] = state[block + "attn.proj.bias"]
-        for ours, norm in (("norm1", "LayerNorm_0"), ("norm2", "LayerNorm_2")):
-            arrays[theirs + norm + "/scale"] = state[block + ours + ".weight"]
-            arrays[theirs + norm + "/bias"] = state[block + ours + ".bias"]
-        for n in (0, 1):
-            arrays[f"{theirs}MlpBlock_3/Dense_{n}/kernel"] = state[f"{block}mlp.fc{n + 1}.weight"].T
-            arrays[f"{theirs}MlpBlock_3/Dense_{n}/bias"] = state[f"{block}mlp.fc{n + 1}.bias"]
-    np.savez(tmp_path / "vit.npz", **arrays)
+    np.savez(tmp_path / "vit.npz", **jax_arrays(reference))
     ours = timm.create_model("ape_vit_s", checkpoint_path=tmp_path / "vit.npz", **SMALL).eval()
     x = torch.randn(2, 3, 32, 32)
     with torch.no_grad():
