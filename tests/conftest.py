@@ -14,7 +14,8 @@ from visionpe.registry import _ENCODINGS
 torch.set_num_threads(min(2, torch.get_num_threads()))
 
 ENCODINGS = [name for name in visionpe.list_encodings() if _ENCODINGS[name].__module__.startswith("visionpe.")]
-VIT_NAMES = timm.list_models("*_vit_*", module="vit_models")
+# Of two names of one model the shorter.
+VIT_NAMES = timm.list_models("*_vit_*", module="vit_models", exclude_filters="rope_mixed_*")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -30,7 +30,8 @@ MAY_USE = {
     "policy": "cache precision tracing utils",
     "attention": "cache checks grid precision tracing policy",
     "base": "attention cache grid policy",
-    "registry": "base",
+    "specification": "utils",
+    "registry": "base specification",
     "encodings": "_renamed attention base checks grid memo precision tracing registry policy sparse",
     "backbones": "_renamed attention base cache checks grid tracing registry encodings policy sparse",
     "_public": "attention backbones base grid registry encodings policy",
@@ -46,7 +47,20 @@ MAY_USE = {
 }
 # Importing these must work with PyTorch alone; timm begins with the backbones.
 PURE = [
-    *("cache", "checks", "tracing", "precision", "grid", "memo", "sparse", "policy", "attention", "base", "registry"),
+    *(
+        "cache",
+        "checks",
+        "tracing",
+        "precision",
+        "grid",
+        "memo",
+        "sparse",
+        "policy",
+        "attention",
+        "base",
+        "specification",
+    ),
+    "registry",
     "encodings",
     "data",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ import torch
 import visionpe
 from visionpe import Composition, Grid, PositionEncoding, create_encoding, register_encoding, registry
 from visionpe.cache import TableCache
+from visionpe.specification import parse_spec
 
 CONTEXT = dict(dim=32, num_heads=2, depth=2, grid_size=(4, 4))
 
@@ -39,6 +41,18 @@ def test_specifications() -> None:
         ({"name": "ape", "policy": "interpolate"}, r"policy='interpolate' is unknown to 'ape'; allowed: bicubic_anti"),
         ({"name": "none", "policy": "bicubic"}, r"unknown to 'none'; allowed: none: it has no table"),
         ("ape+ape", r"names the same encoding twice"),
+        (
+            "rope_mixed(theta=1",
+            r"pos_encoding='rope_mixed\(theta=1': its parentheses do not match; allowed: 'a', 'a\+b'",
+        ),
+        ("rope_mixed(theta=1]", r"its parentheses do not match"),
+        ("rope_mixed(theta='1)", r"a quotation mark is open"),
+        ("lape(ape, 3)", r"'3' is not option=value; allowed: .*'a\(b, option=value\)'"),
+        ("lape(ape, over=sincos)", r"'over' is given twice"),
+        ("ape(name=sincos)", r"'name' stands before the parentheses"),
+        ("irpe(bias)", r"'irpe' goes over no other encoding; .* and options as irpe\(option=value\)"),
+        ("irpe(mode=baas)", r"mode='baas' is unknown; allowed"),
+        ("ape(n=1)x", r"its parentheses do not match"),
         ({"name": "cpe", "kernel_size": 4}, r"kernel_size=4 must be odd"),
         ({"name": "cpe", "layers": (5,)}, r"layers=\(5,\) must lie in 0..1"),
     ],
@@ -50,8 +64,48 @@ def test_bad_specifications(spec: object, message: str) -> None:
         timm.create_model("none_vit_ti", pos_encoding=spec, depth=2)
 
 
+@pytest.mark.parametrize(
+    ("text", "pairs"),
+    [
+        ("irpe(mode=bias)", [("irpe", {"mode": "bias"})]),
+        ("irpe( mode = 'bias' , on='k' )+ape", [("irpe", {"mode": "bias", "on": "k"}), ("ape", {})]),
+        (
+            "rope_mixed(theta=1e2, policy=yarn(0.25, 1)+temperature)",
+            [("rope_mixed", {"theta": 100.0, "policy": "yarn(0.25, 1)+temperature"})],
+        ),
+        ("dropped(rope_mixed(theta=10)+ape, end=0.5)", [("dropped", {"over": "rope_mixed(theta=10)+ape", "end": 0.5})]),
+        ("cpe(layers=(0, 1))", [("cpe", {"layers": (0, 1)})]),
+        ("ape()", [("ape", {})]),
+        ("x(a='b+c(d', e=None, f=True)", [("x", {"a": "b+c(d", "e": None, "f": True})]),
+    ],
+)
+def test_options_in_a_string(text: str, pairs: list) -> None:
+    assert parse_spec(text) == pairs
+
+
+def test_options_in_a_string_reach_the_encoding() -> None:
+    encoding = create_encoding("rope_mixed(theta=7, policy=ntk)+lape(sincos(policy=extrapolate))", **CONTEXT)
+    assert encoding["rope_mixed"].theta == 7
+    assert encoding["rope_mixed"].policy == "ntk"
+    assert timm.create_model("none_vit_ti", depth=1, pos_encoding="irpe(mode=bias)").pos_encoding["irpe"].mode == "bias"
+
+
+def test_short_names_are_encodings_too() -> None:
+    assert isinstance(create_encoding("rope", **CONTEXT), visionpe.get_encoding("rope_mixed"))
+    assert list(create_encoding("rope+ape", **CONTEXT)) == ["rope_mixed", "ape"]
+    # What names a model, without its family and size, is an encoding.
+    for name in timm.list_models("*", module="vit_models"):
+        spec = re.sub(r"(?<=.)_ape$", "+ape", name.rsplit("_vit_", 1)[0])
+        create_encoding(spec, **(CONTEXT | {"dim": 64}))
+    short, long = (timm.create_model(f"{name}_vit_ti", depth=1) for name in ("rope", "rope_mixed"))
+    assert short.state_dict().keys() == long.state_dict().keys()
+    assert timm.get_pretrained_cfg("rope_mixed_vit_s").hf_hub_id == timm.get_pretrained_cfg("rope_vit_s").hf_hub_id
+    with pytest.raises(ValueError, match="name='rope' is taken by MixedRoPE"):
+        register_encoding("rope")(PositionEncoding)
+
+
 def test_bad_types_and_shapes() -> None:
-    for spec in ([], 3):
+    for spec in ([], 3, {"name": 3}, b"ape"):
         with pytest.raises(TypeError, match="pos_encoding="):
             create_encoding(spec, **CONTEXT)
     with pytest.raises(ValueError, match="dim=30 is no multiple of num_heads=4"):

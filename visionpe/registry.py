@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import inspect
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from difflib import get_close_matches
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 from visionpe.base import Composition, PositionEncoding
+from visionpe.specification import Spec, parse_spec
 
-Spec: TypeAlias = "str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]"
 E_ = TypeVar("E_", bound=type[PositionEncoding])
 
 _ENCODINGS: dict[str, type[PositionEncoding]] = {}
 _WRAPPERS: dict[str, type[PositionEncoding]] = {}
+_SHORT: dict[str, str] = {}  # second names
 _LISTENERS: list[Callable[[str], None]] = []
 
 
-def register_encoding(name: str) -> Callable[[E_], E_]:
-    """Class decorator: make an encoding known under ``name``, in every backbone.
+def register_encoding(name: str, *, short: str | None = None) -> Callable[[E_], E_]:
+    """Class decorator: make an encoding known under ``name``, in every backbone, and under a second, shorter one.
 
     Example::
 
@@ -39,6 +39,9 @@ def register_encoding(name: str) -> Callable[[E_], E_]:
         if not (inspect.isclass(cls) and issubclass(cls, PositionEncoding)):
             raise TypeError(f"register_encoding({name!r}) takes a PositionEncoding class, got {cls!r}")
         _check_name(name)
+        if short is not None:
+            _check_name(short)
+            _SHORT[short] = name
         cls.name = name
         _ENCODINGS[name] = cls
         for listener in _LISTENERS:
@@ -70,7 +73,7 @@ def register_wrapper(name: str) -> Callable[[E_], E_]:
 def _check_name(name: str) -> None:
     if not name.isidentifier():
         raise ValueError(f"name={name!r} is no identifier; letters, digits and underscores are allowed")
-    taken = {**_ENCODINGS, **_WRAPPERS}
+    taken = {**_ENCODINGS, **_WRAPPERS, **{second: _ENCODINGS[first] for second, first in _SHORT.items()}}
     if name in taken:
         raise ValueError(f"name={name!r} is taken by {taken[name].__qualname__}")
 
@@ -87,63 +90,29 @@ def list_encodings() -> list[str]:
     return sorted(_ENCODINGS)
 
 
+def names_of(name: str) -> tuple[str, ...]:
+    """All names of the encoding ``name``, the short one first: ``("rope", "rope_mixed")``."""
+    return (*(second for second, first in _SHORT.items() if first == name), name)
+
+
 def list_wrappers() -> list[str]:
     """Names of all registered wrappers, sorted: what may stand over an encoding in training, ``"dropped(ape)"``."""
     return sorted(_WRAPPERS)
 
 
 def get_encoding(name: str) -> type[PositionEncoding]:
-    """The class registered under ``name``.
+    """The class registered under ``name``, or under that as its short name.
 
     Raises:
         ValueError: If there is none; the message lists near matches.
     """
+    name = _SHORT.get(name, name)
     if name not in _ENCODINGS:
         near = get_close_matches(name, [*_ENCODINGS, *_WRAPPERS], n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
         over = f"; over them: {', '.join(f'{n}(...)' for n in list_wrappers())}" if _WRAPPERS else ""
         raise ValueError(f"encoding {name!r} is unknown; {hint}all: {', '.join(list_encodings())}{over}")
     return _ENCODINGS[name]
-
-
-def _parse_string(spec: str) -> list[tuple[str, dict[str, Any]]]:
-    """``"a+b(c+d)"`` to the names a and b, the latter with the option ``over="c+d"``."""
-    parts, depth = [""], 0
-    for char in spec:
-        depth += {"(": 1, ")": -1}.get(char, 0)
-        if depth < 0:
-            break
-        if char == "+" and not depth:
-            parts.append("")
-        else:
-            parts[-1] += char
-    matches = [re.fullmatch(r"([^()]*)(?:\((.*)\)\s*)?", part, re.DOTALL) for part in parts]
-    if depth or not all(matches):
-        raise ValueError(f"pos_encoding={spec!r}: its parentheses do not match; allowed: 'a', 'a+b', 'a(b)'")
-    groups = [match.groups() for match in matches if match]
-    return [(name.strip(), {} if inner is None else {"over": inner.strip()}) for name, inner in groups]
-
-
-def parse_spec(spec: Spec) -> list[tuple[str, dict[str, Any]]]:
-    """Normalise a specification to (name, options) pairs.
-
-    Args:
-        spec: ``"rope_mixed"``, ``"rope_mixed+ape"``, ``{"name": "rope_mixed", "theta": 10}``, or a list of those.
-            ``"lape(ape)"``, one encoding or wrapper over another, is short for ``{"name": "lape", "over": "ape"}``.
-
-    Raises:
-        ValueError, TypeError: If it is none of these.
-    """
-    if isinstance(spec, str):
-        return _parse_string(spec)
-    if isinstance(spec, Mapping):
-        if "name" not in spec:
-            raise ValueError(f"pos_encoding={dict(spec)!r} lacks the key 'name'")
-        options = dict(spec)
-        return [(options.pop("name"), options)]
-    if isinstance(spec, Sequence) and spec:
-        return [pair for part in spec for pair in parse_spec(part)]
-    raise TypeError(f"pos_encoding={spec!r}: a name, 'a+b', a dict with 'name', or a list of those is allowed")
 
 
 # What a backbone may say of itself, for the encodings that ask.
@@ -182,11 +151,14 @@ def create_encodings(spec: Spec, **context: Any) -> list[PositionEncoding]:
                 takers = ", ".join(
                     f"{n}(...)" for n, c in {**_ENCODINGS, **_WRAPPERS}.items() if "over" in _keywords(c)
                 )
-                raise ValueError(f"{name!r} goes over no other encoding; allowed: {takers or 'none does'}")
+                raise ValueError(
+                    f"{name!r} goes over no other encoding; allowed: {takers or 'none does'}, and options as "
+                    f"{name}(option=value)"
+                )
             if key not in allowed:
                 near = get_close_matches(key, allowed, n=1)
-                hint = f"; did you mean {near[0]}?" if near else ""
-                raise ValueError(f"{name!r} takes no option {key!r}{hint} allowed: {', '.join(sorted(allowed))}")
+                hint = f"did you mean {near[0]}? " if near else ""
+                raise ValueError(f"{name!r} takes no option {key!r}; {hint}allowed: {', '.join(sorted(allowed))}")
         known = {k: v for k, v in context.items() if k in allowed or k not in HINTS or cls.hands_on_hints}
         parts.append(cls(**{**known, **options}))
     return parts
@@ -196,7 +168,8 @@ def create_encoding(spec: Spec, **context: Any) -> PositionEncoding | Compositio
     """Build an encoding from its specification.
 
     Args:
-        spec: A name, ``"a+b"``, ``"a(b)"``, a dict with ``name`` and options, or a list of those.
+        spec: A name, ``"a+b"``, ``"a(b)"``, ``"a(option=value)"``, a dict with ``name`` and options, or a list of
+            those; see :func:`~visionpe.specification.parse_spec`.
         context: What the backbone knows: ``dim``, ``num_heads``, and where they matter ``depth``, ``grid_size``,
             ``device``, ``dtype``; ``prefix_slots=0`` where there are no prefix tokens, ``signals`` and ``quant_size``
             where tokens have colours or normals, ``attention_window`` where attention has windows, ``window`` where

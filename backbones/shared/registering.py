@@ -16,10 +16,7 @@ from visionpe.backbones.shared.loading import checkpoint_filter_fn, size_of_weig
 from visionpe.base import PositionEncoding
 from visionpe.policy.apply import build_policy
 from visionpe.policy.sizes import as_size
-from visionpe.registry import get_encoding, on_register
-
-# Model names shorter than their specification; of two rotary forms the paper's best has the plain name.
-SHORT = {"rope_mixed": "rope"}
+from visionpe.registry import get_encoding, names_of, on_register
 
 
 def base_cfg(**changes: Any) -> dict[str, Any]:
@@ -185,7 +182,7 @@ class Family:
         """Register a name for every encoding that is known now or later."""
 
         def register(name: str) -> None:
-            if self.takes(get_encoding(name)):
-                self.register(SHORT.get(name, name), self.specs.get(name, name))
+            for prefix in names_of(name) if self.takes(get_encoding(name)) else ():
+                self.register(prefix, self.specs.get(name, name))
 
         on_register(register)

@@ -19,7 +19,7 @@ SIZES = {
 }
 TIMM_SIZES = {"ti": "tiny", "s": "small", "b": "base", "l": "large"}
 
-COMPOSED = {"rope_ape": "rope_mixed+ape", "rope_axial_ape": "rope_axial+ape"}
+COMPOSED = {"rope_ape": "rope_mixed+ape", "rope_mixed_ape": "rope_mixed+ape", "rope_axial_ape": "rope_axial+ape"}
 
 # our encoding: {our tag: timm's name of the same weights}, the default first
 WEIGHTS = {
@@ -36,6 +36,7 @@ WEIGHTS = {
         "augreg_384_in21k_ft_in1k": "vit_{size}_patch16_384.augreg_in21k_ft_in1k",
     },
 }
+WEIGHTS |= {"rope_mixed": WEIGHTS["rope"], "rope_mixed_ape": WEIGHTS["rope_ape"]}  # the same by their longer names
 # The learned table that RoPE-ViT compares with, trained as its rotary models are.
 COMPARED = {"s": "deit_small_patch16_LS", "b": "deit_base_patch16_LS", "l": "deit_large_patch16_LS"}
 default_cfgs: dict[str, Any] = {}

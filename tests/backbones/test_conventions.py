@@ -12,7 +12,7 @@ from conftest import ENCODINGS, randomize
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 
 import visionpe
-from visionpe.backbones.shared.registering import SHORT
+from visionpe.registry import names_of
 
 # The smallest name of each family, tiny: published heads where they matter, windows that divide little.
 FAMILIES = {
@@ -22,7 +22,7 @@ FAMILIES = {
 }
 SMALL = dict(img_size=64, num_classes=5, drop_path_rate=0.0)
 SIZES = {"swin": "tsbl", "cswin": "tsbl", "vitdet": "blh"}
-PREFIXES = [*(SHORT.get(name, name) for name in ENCODINGS)]
+PREFIXES = [names_of(name)[0] for name in ENCODINGS]
 EVERY = [f"{prefix}_{family}_{size}" for family, (size, _) in FAMILIES.items() for prefix in PREFIXES]
 PUBLISHED = [f"{family}_{size}" for family, (size, _) in FAMILIES.items()]
 # The dearer checks of these; the other encodings act at the same sites.

@@ -21,7 +21,7 @@ from visionpe.benchmarks.cases import Case, Core
 from visionpe.benchmarks.peers import ATTENTION, TOLERANCE, MismatchError, attention_peer, difference
 from visionpe.benchmarks.plot import _spread
 from visionpe.benchmarks.report import groups
-from visionpe.benchmarks.specs import create, read_spec
+from visionpe.benchmarks.specs import create, expand
 from visionpe.benchmarks.timing import measure
 from visionpe.cli import benchmark as command
 
@@ -74,7 +74,7 @@ def test_wrong_peer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
         difference("a", "b", nn.Identity(), nn.Identity(), torch.tensor([float("nan")]))
 
 
-@pytest.mark.parametrize("spec", ["rope_mixed", "decomposed", "lepe", "irpe:on=qkv", "rope_axial+rpb"])
+@pytest.mark.parametrize("spec", ["rope_mixed", "decomposed", "lepe", "irpe(on=qkv)", "rope_axial+rpb"])
 def test_core(spec: str) -> None:
     """The core is what the attention module does between its linear layers."""
     attention, encoding = _attention(spec)
@@ -117,7 +117,7 @@ def test_attention(tmp_path: Path) -> None:
 
 
 def test_kernels_and_amp(tmp_path: Path) -> None:
-    options = ["--encodings", "decomposed", "irpe:method=cross,on=qk", "--resolutions", "64", "--level", "core"]
+    options = ["--encodings", "decomposed", "irpe(method=cross, on=qk)", "--resolutions", "64", "--level", "core"]
     kernels = ["--kernels", "auto", "low_rank", "math", "--prefix", "1", "--heads", "2"]
     rows = _rows(tmp_path, "kernels", *options, *kernels)
     assert [row["name"] for row in rows[:4]] == ["none", "decomposed", "decomposed [low_rank]", "decomposed [math]"]
@@ -132,10 +132,10 @@ def test_block_amp(tmp_path: Path) -> None:
 
 
 def test_idle_encodings_are_left_out() -> None:
-    args = command.encodings_parser().parse_args(["--encodings", "all", "cpe", "seqpe:site=logits"])
+    args = command.encodings_parser().parse_args(["--encodings", "all", "cpe", "seqpe(site=logits)"])
     chosen, idle = benchmark._chosen(args, "core")
     assert chosen[0] == "none"
-    assert {"rpb", "lepe", "rope_axial", "cpe", "seqpe:site=logits"} <= set(chosen)
+    assert {"rpb", "lepe", "rope_axial", "cpe", "seqpe(site=logits)"} <= set(chosen)
     assert {"ape", "sincos"} <= set(idle)
     everything, nothing = benchmark._chosen(args, "block")
     assert (set(everything), nothing) == ({*chosen, *idle}, [])
@@ -169,9 +169,8 @@ def test_labels_do_not_overlap() -> None:
 
 
 def test_specs() -> None:
-    assert read_spec("rope_mixed+ape") == "rope_mixed+ape"
-    spec = read_spec("irpe:method=cross,on=qkv,shared=False,ratio=1.5")
-    assert spec == {"name": "irpe", "method": "cross", "on": "qkv", "shared": False, "ratio": 1.5}
+    wanted = ["none", "rope_mixed+ape", "irpe(method=cross,on=qkv)"]
+    assert expand(["rope_mixed+ape", "irpe(method=cross,on=qkv)", "irpe:method=cross,on=qkv"]) == wanted
 
 
 @pytest.mark.parametrize(
@@ -179,8 +178,8 @@ def test_specs() -> None:
     [
         (["--resolutions", "100"], "--resolutions 100: must be a positive multiple of the patch"),
         (["--encodings", "rope_mixt"], "--encodings rope_mixt: encoding 'rope_mixt' is unknown; did you mean"),
-        (["--encodings", "irpe:cross"], "--encodings irpe:cross: 'cross' is not KEY=VALUE"),
-        (["--encodings", "irpe:method=crass"], "--encodings irpe:method=crass: method='crass' is unknown; allowed"),
+        (["--encodings", "irpe(cross)"], "--encodings irpe(cross): 'irpe' goes over no other encoding; allowed"),
+        (["--encodings", "irpe(method=crass)"], "--encodings irpe(method=crass): method='crass' is unknown; allowed"),
         (["--repeats", "0"], "--repeats 0: must be at least 1"),
         (["--threads", "0"], "--threads 0: must be at least 1"),
         (["--prefix", "-1"], "--prefix -1: must be at least 0"),

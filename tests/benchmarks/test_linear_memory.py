@@ -16,7 +16,7 @@ TOKENS = 128 * 128
 @pytest.mark.slow
 def test_memory_is_linear(tmp_path: Path) -> None:
     """One encoding of each structure of bias on a head of 64; ``docs/benchmarks`` has them all on six."""
-    structures = ("rpb", "decomposed", "irpe:on=k")
+    structures = ("rpb", "decomposed", "irpe(on=k)")
     options = ["--level", "core", "--resolutions", "2048", "--heads", "1", "--device", "cpu", "--threads", "1"]
     arguments = [*options, "--memory-only", "--encodings", *structures, "--out", str(tmp_path), "--name", "memory"]
     assert benchmark.encodings(arguments) == 0

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from zoo_checks import check_compile, check_export, check_gradients, check_sizes, close, make, read
 
 from visionpe import Grid, create_encoding
-from visionpe.registry import parse_spec
+from visionpe.specification import parse_spec
 
 
 def official() -> torch.nn.Module:

@@ -16,7 +16,7 @@ from visionpe.attention.dispatch import AttentionWeights, attend
 from visionpe.base import Composition
 from visionpe.benchmarks.options import DEPTH, DIM, HEADS, PATCH
 from visionpe.benchmarks.peers import MODELS, attention_peer, difference, model_peer
-from visionpe.benchmarks.specs import create, read_spec
+from visionpe.benchmarks.specs import create
 
 _numbers = count()
 
@@ -165,7 +165,7 @@ def build(spec: str, setting: Setting) -> list[Case]:
     """The cases of one encoding: ours, one for each kernel, and the peer if there is one.
 
     Args:
-        spec: As :func:`visionpe.benchmarks.specs.read_spec` reads it.
+        spec: See :func:`~visionpe.specification.parse_spec`.
         setting: Under what conditions.
 
     Raises:
@@ -177,7 +177,7 @@ def build(spec: str, setting: Setting) -> list[Case]:
     if setting.level == "core":
         return _cores(spec, setting, grid, device)
     depth = DEPTH if setting.level == "model" else 1
-    options = {"pos_encoding": read_spec(spec), "img_size": pixels, "init_values": 1.0, "depth": depth}
+    options = {"pos_encoding": spec, "img_size": pixels, "init_values": 1.0, "depth": depth}
     model = timm.create_model("none_vit_s", **options).eval()
     encoding: Any = _drawn(model.pos_encoding)
     ours: nn.Module = model

@@ -1,33 +1,13 @@
-"""How the command line names encodings: ``all``, ``rope_mixed+ape``, ``irpe:method=cross,on=qkv``."""
+"""How the command line names encodings: ``all``, ``rope_mixed+ape``, ``irpe(method=cross, on=qkv)``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import visionpe
 from visionpe.base import Composition
 from visionpe.benchmarks.options import DEPTH, DIM, HEADS
 from visionpe.utils.errors import InputError
-from visionpe.utils.parsing import literal
-
-
-def read_spec(text: str) -> str | dict[str, Any]:
-    """Read ``NAME`` or ``NAME:KEY=VALUE,...``; a value that is no Python literal is text.
-
-    Raises:
-        InputError: If an option has no such form.
-    """
-    name, colon, rest = text.partition(":")
-    if not colon:
-        return name
-    options: dict[str, Any] = {"name": name}
-    for part in rest.split(","):
-        key, equals, value = part.partition("=")
-        if not equals or not key.isidentifier():
-            raise InputError(f"--encodings {text}: {part!r} is not KEY=VALUE; allowed: name:key=value,key=value")
-        options[key] = literal(value)
-    return options
 
 
 def create(text: str, *, heads: int = HEADS, grid_size: tuple[int, int] = (14, 14)) -> Composition:
@@ -38,7 +18,7 @@ def create(text: str, *, heads: int = HEADS, grid_size: tuple[int, int] = (14, 1
     """
     context = {"dim": DIM // HEADS * heads, "num_heads": heads, "depth": DEPTH, "grid_size": grid_size}
     try:
-        return Composition(visionpe.registry.create_encodings(read_spec(text), **context))
+        return Composition(visionpe.registry.create_encodings(text, **context))
     except InputError:
         raise
     except (ValueError, TypeError) as error:
@@ -55,5 +35,7 @@ def expand(texts: Iterable[str]) -> list[str]:
     """The names, without doubles, ``none`` first and ``all`` as every registered encoding."""
     names = ["none"]
     for text in texts:
+        name, colon, options = text.partition(":")
+        text = f"{name}({options})" if colon and "(" not in name else text  # as options were written before
         names += visionpe.list_encodings() if text == "all" else [text]
     return list(dict.fromkeys(names))

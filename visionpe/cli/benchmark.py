@@ -16,7 +16,7 @@ from visionpe.cli.common import exit_code, make_parser
 
 EXAMPLES = """\
 examples:
-  visionpe benchmark --encodings ape rope_mixed irpe:method=cross,on=qkv --resolutions 224 512
+  visionpe benchmark --encodings ape rope_mixed "irpe(method=cross, on=qkv)" --resolutions 224 512
   visionpe benchmark --level attention --resolutions 512 1024 --pass forward backward
   visionpe benchmark --level core --encodings decomposed irpe --kernels auto sdpa math --resolutions 256
   visionpe benchmark --level core --resolutions 2048 --memory-only
@@ -51,7 +51,7 @@ def encodings_parser(prog: str = "visionpe benchmark") -> argparse.ArgumentParse
         nargs="+",
         default=["all"],
         metavar="SPEC",
-        help="names, a+b, name:key=value,key=value, or all (default: all)",
+        help="names, a+b, a(b), name(option=value), or all (default: all)",
     )
     what.add_argument("--level", nargs="+", choices=LEVELS, default=["model"], help="(default: model)")
     what.add_argument(

@@ -17,7 +17,7 @@ from visionpe.registry import register_encoding
 TOGETHER_BYTES = 8 * 2**20
 
 
-@register_encoding("rope_mixed")
+@register_encoding("rope_mixed", short="rope")  # of two rotary forms the paper's best has the plain name
 class MixedRoPE(RotaryEncoding):
     """Every channel pair turns with all coordinates at once, at frequencies learned per layer and head.
 
