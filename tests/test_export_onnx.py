@@ -90,7 +90,7 @@ def test_a_file_that_differs_is_not_written(
         (["rope_vit_ti", "--checkpoint", "nowhere.pth"], "--checkpoint nowhere.pth: there is no such file"),
         (["rope_vit_ti", "--img-size", "1", "2", "3"], "--img-size [1, 2, 3]"),
         (["rope_vit_ti", "--features", "99"], "--features [99]: allowed are 0 to 11"),
-        (["rope_vit_ti", "--pos-encoding", "rope"], "encoding 'rope' is unknown; did you mean"),
+        (["rope_vit_ti", "--pos-encoding", "ropes"], "encoding 'ropes' is unknown; did you mean"),
         (["rope_vit_ti", "--img-size", "30"], "rope_vit_ti cannot be exported: "),
     ],
 )

@@ -1,10 +1,11 @@
 """The same as ``visionpe predict``."""
 
+import sys
 from functools import partial
 
 from visionpe.cli import predict
 
-main = partial(predict.run, prog="predict.py")
+main = partial(predict.main, prog="predict.py")
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 import visionpe.backbones  # noqa: F401  registers the models with timm
+from visionpe.utils.files import check_output, replacing
 from visionpe.utils.timm_models import create_model
 
 NEEDED = ("onnx", "onnxruntime", "onnxscript")
@@ -191,23 +191,23 @@ def export_onnx(
 
     Raises:
         ExportError: If it cannot be done; there is no file then, and one that stood there is as it was.
+        visionpe.utils.errors.InputError: If there is no right to write ``out``, or a folder is in the way.
     """
     check_installed()
     if out is not None and checkpoint and Path(out).resolve() == Path(checkpoint).resolve():
         raise ExportError(f"--out {out}: is the checkpoint that is to be read; give another file")
+    label = model if isinstance(model, str) else type(model).__name__
+    path = Path(out) if out is not None else Path(f"{label}.onnx")
+    check_output(path, "--out")
     if isinstance(model, str):
-        label = model
         built: Any = build(model, checkpoint=checkpoint, pos_encoding=pos_encoding, model_kwargs=model_kwargs)
     else:
-        label, built = type(model).__name__, model.eval()
+        built = model.eval()
     shape, names = _input_shape(built, label, img_size, batch_size), ["logits"]
     if features is not None:
         built, indices = as_features(built, features)
         names = [f"features_{i}" for i in indices]
-    path = Path(out) if out is not None else Path(f"{label}.onnx")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with replacing(path) as partial:
         for fold in (False, True):  # the plain graph where it serves
             try:
                 export(built, shape, names, partial, fold)
@@ -224,7 +224,4 @@ def export_onnx(
             )
         else:
             raise failure
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return Exported(path, shape, tuple(names), gap)

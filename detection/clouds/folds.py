@@ -6,7 +6,6 @@ python -m visionpe.detection.clouds.folds work_dirs/s3dis/swin3d_s*/counts.json
 from __future__ import annotations
 
 import argparse
-import sys
 
 
 def main(argv: list[str] | None = None) -> dict[str, float]:
@@ -19,7 +18,7 @@ def main(argv: list[str] | None = None) -> dict[str, float]:
     try:
         metrics = fold_metrics(args.counts)
     except (OSError, ValueError) as error:
-        sys.exit(f"folds: error: {error}")
+        parser.exit(2, f"folds: error: {error}\n")
     print(f"{len(args.counts)} folds: " + ", ".join(f"{name} {metrics[name]:.2f}" for name in ("mIoU", "mAcc", "OA")))
     return metrics
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from mmengine.registry import METRICS
 
 from visionpe.detection.running.metrics import ClassIoUMetric
+from visionpe.utils.files import write_atomic
 
 COUNTS = ("intersection", "union", "predicted", "truth")
 
@@ -42,15 +42,9 @@ class CloudMetric(ClassIoUMetric):
         metrics["OA"] = metrics.pop("aAcc")
         if self.counts:
             rows = {name: [int(n) for n in values] for name, values in zip(COUNTS, sums)}
-            _write(Path(self.counts), {"classes": list(self.dataset_meta["classes"]), **rows})
+            content = {"classes": list(self.dataset_meta["classes"]), **rows}
+            write_atomic(self.counts, json.dumps(content, indent=2) + "\n")
         return metrics
-
-
-def _write(file: Path, content: dict[str, Any]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(temporary, file)
 
 
 def fold_metrics(files: Sequence[str | Path]) -> dict[str, float]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -14,6 +13,7 @@ from mmengine.registry import DATASETS
 from numpy.typing import NDArray
 
 from visionpe.detection.clouds.dataset import CloudDataset, near_origin, progress
+from visionpe.utils.files import replacing
 
 Split = Literal["train", "test"]
 
@@ -147,15 +147,9 @@ class S3DISDataset(CloudDataset):
         return [{"file": str(file), "name": file.stem} for file in rooms.values()]
 
     def _write(self, rooms: dict[Path, Path]) -> None:
-        self.cache.mkdir(parents=True, exist_ok=True)
         for room, file in progress(rooms.items(), "Reading rooms of S3DIS", len(rooms)):
-            temporary = file.with_name(f".{file.name}.{os.getpid()}")
-            try:
-                with temporary.open("wb") as stream:
-                    np.save(stream, read_room(room))
-                os.replace(temporary, file)
-            finally:
-                temporary.unlink(missing_ok=True)
+            with replacing(file) as temporary, temporary.open("wb") as stream:
+                np.save(stream, read_room(room))
         print_log(f"Wrote {len(rooms)} rooms to {self.cache}", logger="current")
 
     def read(self, record: dict[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,8 @@ import torch
 from mmengine.registry import VISUALIZERS
 from mmengine.visualization import Visualizer
 from numpy.typing import NDArray
+
+from visionpe.utils.files import write_atomic
 
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "mmdet": ("mmdet.DetLocalVisualizer", {"line_width": 2, "alpha": 0.5}),
@@ -110,12 +111,9 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
     Raises:
         ValueError: If OpenCV knows no such format.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.haveImageWriter(path.name):
         raise ValueError(f"{str(path)!r}: no image format; allowed: .png, .jpg and others of OpenCV")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(cv2.imencode(path.suffix, image)[1].tobytes())
-    os.replace(temporary, path)
+    write_atomic(path, cv2.imencode(path.suffix, image)[1].tobytes())
 
 
 def caption(image: NDArray[np.uint8], text: str) -> NDArray[np.uint8]:

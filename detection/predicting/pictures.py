@@ -11,6 +11,7 @@ from visionpe.detection.predicting.drawing import Painter, write_image
 from visionpe.detection.predicting.predictor import Predictor, read_image
 from visionpe.detection.running import runner as setup
 from visionpe.utils.errors import InputError
+from visionpe.utils.files import check_output
 
 
 def describe(sample: Any, classes: Sequence[str] | None, score: float) -> str:
@@ -74,6 +75,7 @@ def predict(
     over = {Path(image).expanduser().resolve() for image in images} & {file.resolve() for file in files}
     if over:
         raise InputError(f"--out {out}: {min(over)} would be written over, which is to be read; give another directory")
+    check_output(out, "--out", folder=True)
     pictures = [read_image(image) for image in images]
     loaded = setup.load_config(str(config), cfg_options)
     predictor = Predictor(loaded, setup.check_checkpoint(str(checkpoint)), device)

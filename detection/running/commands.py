@@ -13,7 +13,7 @@ from mmengine.runner import Runner
 
 from visionpe.detection.running import runner as setup
 from visionpe.utils.errors import InputError
-from visionpe.utils.files import write_atomic
+from visionpe.utils.files import check_output, sweep, write_atomic
 from visionpe.utils.locks import locked
 
 
@@ -64,8 +64,8 @@ def train(
         setup.set_fsdp(loaded)
     alone = locked(loaded.work_dir, "training", "--work-dir") if get_rank() == 0 else nullcontext()
     with alone:
-        for leftover in Path(loaded.work_dir).glob(".*.partial") if get_rank() == 0 else ():
-            leftover.unlink(missing_ok=True)  # half a checkpoint of a run that was killed
+        if get_rank() == 0:
+            sweep(Path(loaded.work_dir))  # half a checkpoint of a run that was killed
         runner = setup.build_runner(loaded, stages=("train", "val"))
         runner.train()
     return runner
@@ -104,6 +104,9 @@ def test(
     file = setup.check_checkpoint(str(checkpoint))
     if out is not None and Path(out).resolve() in {Path(file).resolve(), Path(str(loaded.filename)).resolve()}:
         raise InputError(f"--out {out}: would be written over, which is to be read; give another file")
+    if out is not None:
+        check_output(out, "--out")
+    check_output(loaded.work_dir, "--work-dir", folder=True)
     setup.set_seed(loaded, seed)
     setup.set_launcher(loaded, launcher)
     runner = setup.build_runner(loaded, stages=("test",))

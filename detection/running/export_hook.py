@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from visionpe.detection.models.classifier import TimmImageClassifier
+from visionpe.utils.files import replacing
 
 # These say where the weights came from; the file written here replaces them.
 SOURCES = ("pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "checkpoint_path", "cache_dir")
@@ -151,13 +151,7 @@ class ExportHook(Hook):
         # safetensors refuses tensors that share memory or have gaps.
         tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
         weights, facts = folder / "model.safetensors", folder / "model.json"
-        temporary = [path.with_name(f".{path.name}.{os.getpid()}") for path in (weights, facts)]
-        try:
-            save_file(tensors, temporary[0], metadata={"format": "pt"})
-            temporary[1].write_text(json.dumps(description(runner), indent=2) + "\n")
-            os.replace(temporary[0], weights)
-            os.replace(temporary[1], facts)
-        finally:
-            for path in temporary:
-                path.unlink(missing_ok=True)
+        with replacing(facts) as beside, replacing(weights) as temporary:  # the facts appear last
+            save_file(tensors, temporary, metadata={"format": "pt"})
+            beside.write_text(json.dumps(description(runner), indent=2) + "\n")
         runner.logger.info(f"Exported {weights} and {facts.name}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import itertools
 import logging
-import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from visionpe.detection.running.resume import newest_checkpoint
 from visionpe.detection.running.resume_check import check_start
 from visionpe.utils.configs import find_config
 from visionpe.utils.errors import InputError
+from visionpe.utils.files import replacing
 
 __all__ = [
     "InputError",
@@ -96,9 +96,8 @@ class QuietRunner(Runner):
         if "://" in str(out_dir):
             super().save_checkpoint(out_dir, filename, *args, **kwargs)
             return
-        partial = f".{filename}.partial"
-        super().save_checkpoint(out_dir, partial, *args, **kwargs)
-        os.replace(Path(out_dir, partial), Path(out_dir, filename))
+        with replacing(Path(out_dir, filename)) as partial:
+            super().save_checkpoint(out_dir, partial.name, *args, **kwargs)
 
 
 def load_config(path: str, options: dict[str, Any] | None = None) -> Config:

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from visionpe.cli import test
+
 ROOT = Path(__file__).parents[2]
 CONFIG = "configs/digits/rope_mixed_vit.py"
 TINY = [
@@ -94,7 +96,7 @@ def test_both_kinds_of_weights_give_the_same_metrics(trained, tmp_path):
     for name in ("epoch_1.pth", "model.safetensors"):
         out = tmp_path / "out" / f"{name}.json"
         arguments = [CONFIG, str(trained[0] / name), "--work-dir", str(tmp_path), "--out", str(out)]
-        metrics.append(tool("test")([*arguments, "--cfg-options", *TINY]))
+        metrics.append(test.run([*arguments, "--cfg-options", *TINY]))
         assert json.loads(out.read_text()) == metrics[-1]
     assert metrics[0] == metrics[1]
     assert 0 <= metrics[0]["accuracy/top1"] <= 100
@@ -116,30 +118,34 @@ def test_same_seed_same_weights(tmp_path):
     assert weights[0] == weights[1]
 
 
-def refused(name, *arguments):
-    with pytest.raises(SystemExit) as caught:
-        tool(name)(list(arguments))
-    assert str(caught.value.code).startswith(f"{name}.py: error: ")
-    return str(caught.value.code)
+@pytest.fixture
+def refused(capsys):
+    def run(name, *arguments):
+        assert tool(name)(list(arguments)) == 2
+        last = capsys.readouterr().err.split("error: ")
+        assert len(last) == 2
+        return last[1]
+
+    return run
 
 
-def test_missing_config():
+def test_missing_config(refused):
     assert "did you mean configs/digits/rope_mixed_vit.py" in refused("train", "configs/digits/rope_mixd_vit.py")
     assert "does not exist" in refused("train", "no/such/folder/x.py")
 
 
-def test_missing_checkpoint(tmp_path):
+def test_missing_checkpoint(refused, tmp_path):
     assert "checkpoint 'nothing.pth' does not exist" in refused("test", CONFIG, "nothing.pth")
     assert "checkpoint 'nothing.pth'" in refused("train", CONFIG, "--resume", "nothing.pth")
 
 
-def test_weights_that_do_not_fit(trained, tmp_path):
+def test_weights_that_do_not_fit(trained, tmp_path, refused):
     weights = str(trained[0] / "model.safetensors")
     message = refused("test", CONFIG, weights, "--work-dir", str(tmp_path), "--cfg-options", *TINY, "model.depth=2")
     assert "does not fit the model: blocks.1." in message
 
 
-def test_missing_imagenet_shows_the_tree(tmp_path):
+def test_missing_imagenet_shows_the_tree(tmp_path, refused):
     config = "configs/imagenet/deit3_400e/rope_mixed_vit_s.py"
     options = ["--cfg-options", f"train_dataloader.dataset.data_root={tmp_path}/none"]
     message = refused("train", config, "--work-dir", str(tmp_path), *options)
@@ -148,7 +154,7 @@ def test_missing_imagenet_shows_the_tree(tmp_path):
     assert "val/" in message
 
 
-def test_torchrun_alone_starts_several_processes(monkeypatch, tmp_path):
+def test_torchrun_alone_starts_several_processes(monkeypatch, tmp_path, refused):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.delenv("RANK", raising=False)
     assert "torchrun" in refused("train", CONFIG, "--launcher", "pytorch", "--work-dir", str(tmp_path))

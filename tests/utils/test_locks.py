@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -63,9 +64,12 @@ def test_a_folder_is_held_until_its_process_ends(holder: subprocess.Popen, tmp_p
     assert not list(tmp_path.iterdir())
 
 
-def test_a_second_training_is_refused(holder: subprocess.Popen, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match=r"^visionpe train: error: --work-dir .*another training is at work there"):
-        main(["train", "digits/rope_mixed_vit.py", "--work-dir", str(tmp_path)])
+def test_a_second_training_is_refused(
+    holder: subprocess.Popen, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "digits/rope_mixed_vit.py", "--work-dir", str(tmp_path)]) == 2
+    message = rf"^error: --work-dir {tmp_path}: another training is at work there \(process {holder.pid}\)"
+    assert re.match(message, capsys.readouterr().err.splitlines()[-1])
 
 
 def test_a_file_in_the_way(tmp_path: Path) -> None:

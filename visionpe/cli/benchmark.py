@@ -13,6 +13,7 @@ from pathlib import Path
 
 from visionpe.benchmarks.options import BACKBONES, HEADS, KERNELS, LEVELS, PASSES
 from visionpe.cli.common import exit_code, make_parser
+from visionpe.utils.files import check_output
 
 EXAMPLES = """\
 examples:
@@ -146,6 +147,7 @@ def encodings(argv: Sequence[str] | None = None, prog: str = "visionpe benchmark
     args = encodings_parser(prog).parse_args(argv)
 
     def work() -> int:
+        check_output(args.out, "--out", folder=True)
         from visionpe.benchmarks.encodings import run
         from visionpe.benchmarks.peers import MismatchError
         from visionpe.utils.console import wide_console
@@ -165,6 +167,7 @@ def backbones(argv: Sequence[str] | None = None, prog: str = "visionpe benchmark
     args = backbones_parser(prog).parse_args(argv)
 
     def work() -> None:
+        check_output(args.out, "--out", folder=True)
         from rich.console import Console
 
         from visionpe.benchmarks.backbones import run
@@ -179,6 +182,7 @@ def swin3d(argv: Sequence[str] | None = None, prog: str = "visionpe benchmark sw
     args = swin3d_parser(prog).parse_args(argv)
 
     def work() -> None:
+        check_output(args.out, "--out", folder=True)
         from rich.console import Console
 
         from visionpe.benchmarks.voxels import run

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from visionpe.utils.errors import InputError
+from visionpe.utils.files import check_output
 
 if TYPE_CHECKING:
     from visionpe.viewing.clouds.camera import View
@@ -41,6 +42,9 @@ def load(args: argparse.Namespace) -> Cloud:
         raise InputError("give one of FILE, --room SEED, --motorcycle")
     if args.classes and args.file is None:
         raise InputError("--classes: only for a FILE; rooms bring their own, the motorcycle has none")
+    if args.out is not None:
+        for suffix in (".html", ".png"):
+            check_output(args.out.with_name(args.out.name + suffix), "--out")
     if args.most < 1:
         raise InputError(f"--most {args.most}: must be at least 1")
     if args.file is not None:

@@ -175,6 +175,11 @@ def exit_code(work: Callable[[], object], kept: str = "the same command goes on 
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.filename is None or error.strerror is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
     except IncompleteError as error:
         print(f"incomplete: {error}", file=sys.stderr)
         return 1

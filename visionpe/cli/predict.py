@@ -10,12 +10,10 @@ DIR/<name>.png.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from visionpe.cli.common import config_option, exit_code, make_parser, trust_option
-from visionpe.utils.errors import InputError
 
 
 def parser(prog: str) -> argparse.ArgumentParser:
@@ -35,25 +33,22 @@ def parser(prog: str) -> argparse.ArgumentParser:
 
 
 def run(argv: Sequence[str] | None = None, prog: str = "visionpe predict") -> list[Path]:
-    """Predict as the command line says; returns the files written, or ends with a message."""
+    """Predict as the command line says; returns the files written, or raises ``InputError``."""
     args = parser(prog).parse_args(argv)
     from visionpe.detection.predicting.pictures import predict
 
-    try:
-        return predict(
-            args.images,
-            args.config,
-            args.checkpoint,
-            args.out,
-            score_thr=args.score_thr,
-            device=args.device,
-            cfg_options=args.cfg_options,
-            on_image=lambda file, found: print(f"{file}: {found}"),
-        )
-    except InputError as error:
-        sys.exit(f"{prog}: error: {error}")
+    return predict(
+        args.images,
+        args.config,
+        args.checkpoint,
+        args.out,
+        score_thr=args.score_thr,
+        device=args.device,
+        cfg_options=args.cfg_options,
+        on_image=lambda file, found: print(f"{file}: {found}"),
+    )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The program."""
-    return exit_code(lambda: run(argv) and None, "the pictures named above are written")
+def main(argv: Sequence[str] | None = None, prog: str = "visionpe predict") -> int:
+    """The program; returns the exit code: 0, 2 for input that cannot be used, 130 and 143 when ended."""
+    return exit_code(lambda: run(argv, prog) and None, "the pictures named above are written")

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from visionpe.cli.common import exit_code, make_parser
+from visionpe.utils.files import check_output
 
 
 def span(text: str) -> tuple[int, int]:
@@ -62,6 +63,7 @@ def run(args: argparse.Namespace) -> None:
     from visionpe.data.digit_scenes.writing import SceneSettings, write_scenes
     from visionpe.utils.progress import SteadyProgress
 
+    check_output(args.out, "--out", folder=True)
     console = Console(markup=False)
     options = {name: value for name, value in vars(args).items() if name != "out"}
     settings = SceneSettings(**options)

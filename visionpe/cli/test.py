@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 
 from visionpe.cli.common import exit_code, make_parser, run_arguments
-from visionpe.utils.errors import InputError
 
 
 def parser(prog: str) -> argparse.ArgumentParser:
@@ -30,25 +28,22 @@ def parser(prog: str) -> argparse.ArgumentParser:
 
 
 def run(argv: Sequence[str] | None = None, prog: str = "visionpe test") -> dict[str, float]:
-    """Evaluate as the command line says; returns the metrics, or ends with a message."""
+    """Evaluate as the command line says; returns the metrics, or raises ``InputError``."""
     args = parser(prog).parse_args(argv)
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     from visionpe.detection.running.commands import test
 
-    try:
-        return test(
-            args.config,
-            args.checkpoint,
-            work_dir=args.work_dir,
-            out=args.out,
-            launcher=args.launcher,
-            seed=args.seed,
-            cfg_options=args.cfg_options,
-        )
-    except InputError as error:
-        sys.exit(f"{prog}: error: {error}")
+    return test(
+        args.config,
+        args.checkpoint,
+        work_dir=args.work_dir,
+        out=args.out,
+        launcher=args.launcher,
+        seed=args.seed,
+        cfg_options=args.cfg_options,
+    )
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The program."""
-    return exit_code(lambda: run(argv) and None, "nothing was written")
+def main(argv: Sequence[str] | None = None, prog: str = "visionpe test") -> int:
+    """The program; returns the exit code: 0, 2 for input that cannot be used, 130 and 143 when ended."""
+    return exit_code(lambda: run(argv, prog) and None, "nothing was written")

@@ -13,11 +13,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 
 from visionpe.cli.common import exit_code, make_parser, run_arguments
-from visionpe.utils.errors import InputError
 
 
 def parser(prog: str) -> argparse.ArgumentParser:
@@ -42,24 +40,21 @@ def parser(prog: str) -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "visionpe train") -> int:
-    """The program; ends with a message where an argument cannot be used."""
+    """The program; returns the exit code: 0, 2 for input that cannot be used, 130 and 143 when ended."""
     args = parser(prog).parse_args(argv)
     os.environ.setdefault("LOCAL_RANK", str(args.local_rank))
     from visionpe.detection.running.commands import train
 
     def work() -> None:
-        try:
-            train(
-                args.config,
-                work_dir=args.work_dir,
-                resume=args.resume,
-                amp=args.amp,
-                fsdp=args.fsdp,
-                launcher=args.launcher,
-                seed=args.seed,
-                cfg_options=args.cfg_options,
-            )
-        except InputError as error:
-            sys.exit(f"{prog}: error: {error}")
+        train(
+            args.config,
+            work_dir=args.work_dir,
+            resume=args.resume,
+            amp=args.amp,
+            fsdp=args.fsdp,
+            launcher=args.launcher,
+            seed=args.seed,
+            cfg_options=args.cfg_options,
+        )
 
     return exit_code(work, "the checkpoints are kept; the same command with --resume goes on from the newest")

@@ -20,6 +20,7 @@ from pycocotools import mask as rle
 
 from visionpe.data.digit_scenes.drawing import SPLITS, Scene, SceneSettings, scenes
 from visionpe.data.digits import CLASSES
+from visionpe.utils.files import write_atomic
 from visionpe.utils.locks import locked
 
 __all__ = ["Scene", "SceneSettings", "scenes", "write_scenes", "written"]
@@ -31,9 +32,7 @@ ADE = {"train": "training", "val": "validation"}
 def _write(path: Path, suffix: str, image: NDArray[np.uint8], *options: int) -> None:
     """Encode an image into ``path``, whole or not at all; a file that is there is kept."""
     if not path.exists():
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_bytes(cv2.imencode(suffix, image, options)[1].tobytes())
-        os.replace(temporary, path)
+        write_atomic(path, cv2.imencode(suffix, image, options)[1].tobytes(), durable=False)
 
 
 def _annotation(mask: NDArray[np.bool_], label: int, number: int, image: int) -> dict[str, Any]:
