@@ -5,10 +5,8 @@ import importlib.util
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -207,34 +205,6 @@ def test_an_interrupted_save_leaves_the_old_file(trained, data, tmp_path, monkey
     with pytest.raises(KeyboardInterrupt):
         runner.save_checkpoint(str(tmp_path), "iter_1.pth", save_optimizer=False, save_param_scheduler=False)
     assert (tmp_path / "iter_1.pth").read_bytes() == before
-
-
-def state(folder, iters):
-    return torch.load(folder / f"iter_{iters}.pth", map_location="cpu", weights_only=False)["state_dict"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["mask_rcnn_rope_vit", "fcn_cpe_vit"])
-def test_killed_and_resumed_ends_as_an_unbroken_run(name, data, tmp_path):
-    given = ["--cfg-options", *options(data, name, iters=12, **{"default_hooks.checkpoint.interval": 3})]
-    tool("train")([config(name), "--work-dir", str(tmp_path / "whole"), *given])
-    command = [sys.executable, "tools/train.py", config(name), "--work-dir", str(tmp_path / "cut"), *given]
-    with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(
-            command, cwd=ROOT, stdout=log, stderr=log, env={**os.environ, "OMP_NUM_THREADS": "1"}
-        )
-        end = time.monotonic() + 120
-        while not (tmp_path / "cut/iter_3.pth").exists() and process.poll() is None and time.monotonic() < end:
-            time.sleep(0.05)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert (tmp_path / "cut/iter_3.pth").exists(), (tmp_path / "log").read_text()
-    assert not (tmp_path / "cut/iter_12.pth").exists()
-    tool("train")([config(name), "--work-dir", str(tmp_path / "cut"), "--resume", *given])
-    whole, resumed = state(tmp_path / "whole", 12), state(tmp_path / "cut", 12)
-    assert whole.keys() == resumed.keys()
-    for key, value in whole.items():
-        assert torch.equal(value, resumed[key]), key
 
 
 def losses(text):
