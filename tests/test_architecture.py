@@ -17,12 +17,12 @@ ROOTS = {
 }
 # Room -> the rooms that it may use. A room is a folder, or a file that stands directly in visionpe/.
 MAY_USE = {
-    "cache": "",
+    "cache": "tracing",
     "checks": "",
     "tracing": "",
     "precision": "tracing",
-    "grid": "",
-    "memo": "grid",
+    "grid": "tracing",
+    "memo": "grid tracing",
     "_renamed": "",
     "utils": "",
     "data": "utils",

@@ -92,13 +92,14 @@ def check_sizes(spec: object) -> None:
 
 
 def check_export(spec: object, **kwargs: object) -> None:
-    """One exported graph serves every height and width."""
+    """One exported graph serves every number of images, height and width."""
     model = randomized_vit(spec, **kwargs)
-    shapes = ({2: 4 * Dim("height", min=1, max=32), 3: 4 * Dim("width", min=1, max=32)},)
+    height, width = (4 * Dim(name, min=1, max=32) for name in ("height", "width"))
+    shapes = ({0: Dim("batch", min=1, max=64), 2: height, 3: width},)
     program = torch.export.export(model, (torch.randn(2, 3, 24, 32),), dynamic_shapes=shapes)
     with torch.no_grad():
-        for size in ((24, 32), (36, 20), (12, 48)):
-            x = torch.randn(2, 3, *size)
+        for batch, size in ((2, (24, 32)), (1, (36, 20)), (5, (12, 48))):
+            x = torch.randn(batch, 3, *size)
             torch.testing.assert_close(program.module()(x), model(x), atol=1e-5, rtol=1e-5)
 
 

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from visionpe.tracing import is_tracing
+
 LIMIT_BYTES = 256 * 2**20
 # One for all stores, so that models stay what can be copied and pickled. Tables are built outside of it.
 _LOCK = threading.Lock()
@@ -43,7 +45,7 @@ class TableCache:
 
     def get(self, key: Hashable, build: Callable[[], Any]) -> Any:
         """Return the table under ``key``, built by ``build()`` if it is not there."""
-        if torch.compiler.is_compiling():
+        if is_tracing():
             return build()
         with _LOCK:
             if key in self._tables:

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from visionpe.tracing import is_tracing
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -70,7 +72,7 @@ class Grid:
 
         For irregular tokens, whose positions are those of one pass; of a full grid the encodings keep their own.
         """
-        if torch.compiler.is_compiling():
+        if is_tracing():
             return build()
         if key not in self._kept:
             self._kept[key] = build()

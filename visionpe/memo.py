@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from visionpe.grid import Grid
+from visionpe.tracing import is_tracing
 
 
 class LayerMemo:
@@ -25,14 +26,14 @@ class LayerMemo:
     def get(self, grid: Grid, layer: int, key: Hashable = ()) -> Tensor | None:
         """What layer ``layer - 1`` left in this pass, or None."""
         kept = self._kept  # once: another thread may put its own
-        if torch.compiler.is_compiling() or torch.is_grad_enabled() or kept is None:
+        if is_tracing() or torch.is_grad_enabled() or kept is None:
             return None
         kept_grid, kept_layer, kept_key, value = kept
         return value if kept_grid is grid and kept_layer == layer - 1 and kept_key == key else None
 
     def put(self, grid: Grid, layer: int, value: Tensor, key: Hashable = (), *, last: bool) -> None:
         """Leave ``value`` for the next layer, if there is one."""
-        if torch.compiler.is_compiling():
+        if is_tracing():
             return
         self._kept = None if last or torch.is_grad_enabled() else (grid, layer, key, value)
 

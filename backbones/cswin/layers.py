@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from visionpe.tracing import is_transformed
+
 
 class ConvEmbed(nn.Module):
     """The stem: overlapping patches, 7 x 7 pixels every 4 where a token stands for 4, and a norm.
@@ -33,8 +35,9 @@ class ConvEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` to ``(B, height, width, dim)``."""
-        x = self.proj(x.contiguous(memory_format=torch.channels_last))  # or the norm would turn the larger map around
-        return self.norm(x.permute(0, 2, 3, 1))
+        if not is_transformed():  # `vmap` knows no memory formats
+            x = x.contiguous(memory_format=torch.channels_last)  # or the norm would turn the larger map around
+        return self.norm(self.proj(x).permute(0, 2, 3, 1))
 
 
 class ConvMerge(nn.Module):

@@ -15,6 +15,7 @@ from visionpe.attention.dispatch import AttentionWeights, attend
 from visionpe.backbones.shared.windows import Windows
 from visionpe.base import Composition
 from visionpe.grid import Grid
+from visionpe.tracing import map_size
 
 Padding = Literal["mask", "tokens", "values"]
 
@@ -198,7 +199,7 @@ class WindowBlock(Block):
             encoding: Its sites ``inject`` and ``refine``, on the whole map.
             partitions: See :meth:`WindowAttention.forward`.
         """
-        grid = Grid(size=(x.shape[1], x.shape[2]))
+        grid = Grid(size=map_size(x))
         normed = self.norm1(x)
         if encoding.at("add"):
             normed = encoding.inject(normed.flatten(1, 2), grid, layer=self.layer).unflatten(1, grid.size)

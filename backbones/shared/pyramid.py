@@ -18,7 +18,7 @@ from visionpe.backbones.shared.options import PyramidOptions
 from visionpe.backbones.shared.stage_encoding import StageEncoding
 from visionpe.cache import TableCache
 from visionpe.grid import Grid
-from visionpe.tracing import is_exporting
+from visionpe.tracing import is_exporting, map_size
 
 
 class Stage(nn.Module):
@@ -55,7 +55,7 @@ class Stage(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, height, width, C)`` to ``(B, height', width', C')``."""
         x = self.downsample(x)
-        for block, partitions in zip(self.blocks, self.partitions((x.shape[1], x.shape[2]), x.device)):
+        for block, partitions in zip(self.blocks, self.partitions(map_size(x), x.device)):
             if self.grad_checkpointing and not torch.jit.is_scripting():
                 x = checkpoint(block, x, self.pos_encoding.map, partitions)
             else:
@@ -127,7 +127,7 @@ class Pyramid(LoadsPublished):
         x = self.patch_embed(x)
         encoding: Any = self.stages[0].pos_encoding.map  # type: ignore[union-attr]
         if encoding.at("add"):
-            grid = Grid(size=(x.shape[1], x.shape[2]))
+            grid = Grid(size=map_size(x))
             x = encoding.add(x.flatten(1, 2), grid).unflatten(1, grid.size)
         return x
 

@@ -15,7 +15,7 @@ from visionpe.backbones.shared.patches import AdaptivePatchEmbed
 from visionpe.backbones.shared.pyramid import Stage
 from visionpe.backbones.shared.windows import Pair, Windows, grown_window
 from visionpe.grid import Grid
-from visionpe.tracing import is_exporting, larger, smaller
+from visionpe.tracing import is_exporting, larger, number, smaller
 
 WindowPolicy = Literal["keep", "grow"]
 WindowFit = Literal["per_axis", "shorter_side"]
@@ -28,7 +28,7 @@ class Patches(AdaptivePatchEmbed):
         """``(B, C, H, W)`` to ``(B, height, width, dim)``, rounded up."""
         if self.grows:
             return super().forward(x)
-        (height, width), (down, right) = x.shape[2:], self.patch_size
+        (height, width), (down, right) = map(number, x.shape[2:]), self.patch_size
         # An exported graph serves every size, so it cannot branch on one. The convolution leaves out what is too much.
         if is_exporting() or height % down or width % right:
             x = F.pad(x, (0, right - 1, 0, down - 1))

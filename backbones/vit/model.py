@@ -20,6 +20,7 @@ from visionpe.backbones.vit.weights import convert
 from visionpe.base import Composition
 from visionpe.grid import Grid
 from visionpe.registry import Spec, create_encodings
+from visionpe.tracing import map_size
 
 
 class VisionTransformer(LoadsPublished, TimmVisionTransformer):
@@ -100,9 +101,9 @@ class VisionTransformer(LoadsPublished, TimmVisionTransformer):
     def _embed(self, x: Tensor) -> tuple[Tensor, Grid]:
         """Images ``(B, C, H, W)`` to tokens ``(B, N, dim)`` and where they stand."""
         x = self.patch_embed(x)  # (B, height, width, dim)
-        grid = Grid(size=(x.shape[1], x.shape[2]), prefix=self.num_prefix_tokens)
+        grid = Grid(size=map_size(x), prefix=self.num_prefix_tokens)
         x = self.pos_encoding.add(x.flatten(1, 2), grid)
-        prefix = [t.expand(len(x), -1, -1) for t in (self.cls_token, self.reg_token) if t is not None]
+        prefix = [t.expand(x.shape[0], -1, -1) for t in (self.cls_token, self.reg_token) if t is not None]
         x = self.pos_drop(torch.cat([*prefix, x], dim=1) if prefix else x)
         if isinstance(self.patch_drop, PatchDropoutWithIndices):
             x, kept = self.patch_drop(x)

@@ -27,6 +27,7 @@ from visionpe.cache import TableCache
 from visionpe.checks import check_choice
 from visionpe.grid import Grid
 from visionpe.registry import Spec
+from visionpe.tracing import map_size
 
 NUM_GLOBAL = 4
 
@@ -212,7 +213,7 @@ class WindowedVisionTransformer(VisionTransformer):
     def _embed(self, x: Tensor) -> tuple[Tensor, list[list[Partition]]]:
         """Images ``(B, C, H, W)`` to the map of tokens ``(B, height, width, dim)`` and how blocks cut it."""
         x = self.patch_embed(x)
-        size = (x.shape[1], x.shape[2])
+        size = map_size(x)
         if self.pos_encoding.map.at("add"):
             x = self.pos_encoding.map.add(x.flatten(1, 2), Grid(size=size)).unflatten(1, size)
         return self.norm_pre(self.pos_drop(x)), self._partitions(size, x.device)

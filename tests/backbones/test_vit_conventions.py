@@ -162,18 +162,19 @@ def test_compile_to_machine_code(name: str) -> None:
 @pytest.mark.parametrize("policy", ["default", "other"])
 @pytest.mark.parametrize("name", CORE)
 def test_export(name: str, policy: str) -> None:
-    """One exported graph serves every height and width, whatever the policy."""
+    """One exported graph serves every number of images, height and width, whatever the policy."""
     model = build(name)
     if policy == "other":
         others = [p for p in visionpe.policies(model) if p in ("bicubic", "interpolate", "extrapolate")]
         if not others:
             pytest.skip("nothing to adapt")
         visionpe.set_policy(model, others[-1])
-    shapes = ({2: 8 * Dim("height", min=1, max=32), 3: 8 * Dim("width", min=1, max=32)},)
+    height, width = (8 * Dim(name, min=1, max=32) for name in ("height", "width"))
+    shapes = ({0: Dim("batch", min=1, max=64), 2: height, 3: width},)
     program = torch.export.export(model, (image(24, 40),), dynamic_shapes=shapes)
     with torch.no_grad():
-        for size in ((24, 40), (32, 32), (56, 16)):
-            x = image(*size)
+        for batch, size in ((2, (24, 40)), (1, (32, 32)), (5, (56, 16))):
+            x = torch.randn(batch, 3, *size)
             torch.testing.assert_close(program.module()(x), model(x), atol=1e-5, rtol=1e-5)
 
 

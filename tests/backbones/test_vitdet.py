@@ -246,8 +246,8 @@ def test_compile() -> None:
 def test_export_serves_every_size() -> None:
     """Every size of more than one window along each axis."""
     model = tiny_vitdet(depth=2)
-    dynamic = {2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC}
-    exported = torch.export.export(model, (torch.randn(1, 3, 28, 44),), dynamic_shapes=(dynamic,)).module()
-    for size in ((28, 44), (32, 32), (36, 24), (29, 43), (16, 60)):
-        x = torch.randn(1, 3, *size)
+    dynamic = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
+    exported = torch.export.export(model, (torch.randn(2, 3, 28, 44),), dynamic_shapes=(dynamic,)).module()
+    for batch, size in ((2, (28, 44)), (1, (32, 32)), (3, (36, 24)), (1, (29, 43)), (2, (16, 60))):
+        x = torch.randn(batch, 3, *size)
         torch.testing.assert_close(exported(x), model(x), atol=1e-5, rtol=1e-5)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from visionpe.cache import TableCache
 from visionpe.grid import Grid
+from visionpe.tracing import is_tracing
 
 
 class Bias(ABC):
@@ -121,7 +122,7 @@ def _all_rows(table: Tensor, size: Sequence[int]) -> Tensor:
     """:func:`offset_rows` of all tokens."""
     tokens = prod(size)
     # Gradients of a gather would be added up one by one.
-    if torch.compiler.is_compiling() or torch.is_grad_enabled() or tokens > GATHERED_TOKENS:
+    if is_tracing() or torch.is_grad_enabled() or tokens > GATHERED_TOKENS:
         return offset_rows(table, size, 0, tokens)
 
     def build() -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from visionpe.attention.bias import Bias, narrowed
+from visionpe.tracing import is_tracing
 
 
 def piecewise_index(offsets: Tensor, ratio: float, stretch: float = 1.0) -> Tensor:
@@ -44,7 +45,7 @@ class BucketBias(Bias):
 
     def __init__(self, products: Tensor, index: Callable[[int, int], Tensor], *, keys: bool = False) -> None:
         # Heads that are computed one after the other ask for the same rows again.
-        self.index = index if torch.compiler.is_compiling() or hasattr(index, "cache_info") else lru_cache(1)(index)
+        self.index = index if is_tracing() or hasattr(index, "cache_info") else lru_cache(1)(index)
         self.products, self.keys, self.batch = products, keys, products.shape[0]
 
     def rows(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:

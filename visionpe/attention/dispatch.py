@@ -17,7 +17,7 @@ from visionpe.attention.logits import Decay
 from visionpe.attention.signals.bias import signal_bias
 from visionpe.checks import check_choice
 from visionpe.precision import without_autocast
-from visionpe.tracing import is_exporting
+from visionpe.tracing import is_exporting, is_tracing
 
 # Of a window; longer sequences are left to the fused kernel.
 SMALL_TOKENS = 64
@@ -97,7 +97,7 @@ def attend(
 def _is_small(q: Tensor, k: Tensor) -> bool:
     """True for short sequences on a CPU, where the formula beats the fused kernel."""
     narrow = q.dtype in (torch.float16, torch.bfloat16)  # the fused kernel adds up in float32
-    if narrow or q.device.type != "cpu" or torch.is_grad_enabled() or torch.compiler.is_compiling():
+    if narrow or q.device.type != "cpu" or torch.is_grad_enabled() or is_tracing():
         return False
     return max(q.shape[-2], k.shape[-2]) <= SMALL_TOKENS
 

@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from visionpe.attention.bias import Bias, LowRankBias, narrowed
 from visionpe.attention.logits import Decay
-from visionpe.tracing import is_exporting
+from visionpe.tracing import is_exporting, is_transformed
 
 # A bias matrix above this is built in parts, so that memory stays linear in the tokens.
 MATRIX_BYTES = 256 * 2**20
@@ -111,7 +111,7 @@ def chunked(
     every_sample, every_query, every_head = _parts(q, k, biases, mask)
     # Heads are innermost, because they may share what a row takes to build.
     parts = [(i, j, n) for i in every_sample for n in every_query for j in every_head]
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() or is_transformed():
         done = [checkpoint(part, *which, use_reentrant=False) for which in parts]
         done = [torch.cat(group, dim=1) for group in _groups(done, len(every_head))]
         return torch.cat([torch.cat(group, dim=2) for group in _groups(done, len(every_query))], dim=0)
@@ -184,7 +184,7 @@ def decayed(
     if is_exporting():
         return part(0, q.shape[-2])
     row = q.shape[1] * k.shape[-2] * q.element_size()
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() or is_transformed():
         steps = ranges(q.shape[-2], 4 * CHUNK_BYTES // (len(q) * row))
         if len(steps) == 1:
             return part(*steps[0])
@@ -205,7 +205,7 @@ def small(
 
     The bias, the product added to it and the softmax share one piece of memory, which a gradient would not allow.
     """
-    if torch.is_grad_enabled():
+    if torch.is_grad_enabled() or is_transformed():
         return math(q, k, v, biases, mask, dropout_p, scale)
     shared = matrix(biases, None, q.dtype) if biases and all(bias.batch == 1 for bias in biases) else None
 

@@ -14,6 +14,7 @@ from visionpe.attention.signals.attention import signal_attention
 from visionpe.attention.signals.picks import Picks
 from visionpe.attention.signals.rows import SignalRows
 from visionpe.precision import without_autocast
+from visionpe.tracing import is_tracing
 
 
 @dataclass(frozen=True)
@@ -114,4 +115,4 @@ def signal_bias(biases: Sequence[Bias], k: Tensor, mask: Tensor | None, dropout_
     if len(biases) != 1 or not isinstance(bias := biases[0], SignalBias) or not bias.shared or dropout_p:
         return None
     by_key = mask is None or (mask.dtype == torch.bool and mask.shape[1:3] == (1, 1))
-    return bias if by_key and bias.k is k and not torch.compiler.is_compiling() else None
+    return bias if by_key and bias.k is k and not is_tracing() else None

@@ -130,9 +130,10 @@ class DecomposedRelativePosition(PositionEncoding):
             nn.init.trunc_normal_(table, std=self.init_std) if self.init_std else nn.init.zeros_(table)
 
     @property
-    def tables(self) -> list[nn.Parameter]:
+    def tables(self) -> list[Tensor]:
         """The table of each axis, ``(depth, 2 n - 1, head_dim)``."""
-        return [self.get_parameter(name) for name in self.names]
+        # By getattr: parametrised, sharded or given anew by `functional_call` they are no nn.Parameter.
+        return [getattr(self, name) for name in self.names]
 
     def _resized(self, table: Tensor, size: int) -> Tensor:
         return resize_offsets(table, size, self.main_policy or INTERPOLATE)

@@ -18,7 +18,7 @@ from visionpe.grid import Grid
 from visionpe.policy.functions import POSITION_POLICIES, rescale_positions
 from visionpe.policy.functions.terms import refuse_export
 from visionpe.registry import register_encoding
-from visionpe.tracing import is_exporting
+from visionpe.tracing import is_exporting, is_tracing
 
 METHODS = ("product", "cross", "quant", "euclidean")
 MODES = ("contextual", "bias")
@@ -160,7 +160,7 @@ class ImageRelativePositionEncoding(PositionEncoding):
             key = (grid.size, grid.prefix, part, reverse, self.policy, self.grid_size, device)
             return self.cache.get(key, lambda: rows(0, grid.num_tokens))[start:stop]
 
-        if torch.compiler.is_compiling() or not grid.dense or grid.num_tokens**2 * 8 > INDEX_BYTES:
+        if is_tracing() or not grid.dense or grid.num_tokens**2 * 8 > INDEX_BYTES:
             return rows
         return kept
 

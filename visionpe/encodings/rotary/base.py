@@ -15,6 +15,7 @@ from visionpe.policy.functions.frequencies import adapt_frequencies, yarn_temper
 from visionpe.policy.functions.positions import POSITION_POLICIES, is_trained_size, rescale_positions
 from visionpe.policy.grammar import PolicyTerm
 from visionpe.precision import without_autocast
+from visionpe.tracing import is_tracing
 
 Layout = Literal["adjacent", "half"]
 
@@ -35,7 +36,7 @@ def rotate_pairs(x: Tensor, rotation: Tensor, layout: Layout = "adjacent") -> Te
         (a, b), (cos, sin) = x.to(rotation.dtype).chunk(2, dim=-1), rotation.unbind(-2)
         return torch.cat((torch.addcmul(a * cos, b, sin, value=-1), torch.addcmul(b * cos, a, sin)), dim=-1).to(x.dtype)
     pairs = x.to(rotation.dtype).unflatten(-1, (-1, 2))  # (B, heads, N, head_dim / 2, 2)
-    if torch.compiler.is_compiling():  # the compiler fuses real arithmetic, but no complex one
+    if is_tracing():  # the compiler fuses real arithmetic, but no complex one
         (a, b), (cos, sin) = pairs.unbind(-1), rotation.unbind(-1)
         turned = torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1)
     else:  # one pass over memory, several times faster
@@ -224,7 +225,7 @@ class RotaryEncoding(WideParameters, PositionEncoding):
         if len(freqs) != grid.axes:
             raise ValueError(f"{self.name} was built for {len(freqs)} axes, the tokens stand on {grid.axes}")
         freqs, scaled = self._turning(self._adapted(freqs, grid), grid), self.coordinates(grid, device, dtype)
-        if grid.dense and self.layout == "adjacent" and not (torch.is_grad_enabled() or torch.compiler.is_compiling()):
+        if grid.dense and self.layout == "adjacent" and not (torch.is_grad_enabled() or is_tracing()):
             return _dense_rotation(scaled, freqs, grid)
         which = -1 if self.layout == "adjacent" else -2  # where cosine and sine stand
         if not grid.dense:

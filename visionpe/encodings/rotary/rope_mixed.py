@@ -12,6 +12,7 @@ from visionpe.encodings.rotary.base import RotaryEncoding
 from visionpe.grid import Grid
 from visionpe.memo import LayerMemo
 from visionpe.registry import register_encoding
+from visionpe.tracing import is_tracing
 
 # Of the tables of all layers, float32.
 TOGETHER_BYTES = 8 * 2**20
@@ -85,7 +86,7 @@ class MixedRoPE(RotaryEncoding):
 
     def _together(self, grid: Grid) -> bool:
         """True where one call for all layers saves more than it costs to hold their tables."""
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or not grid.dense:
+        if torch.is_grad_enabled() or is_tracing() or not grid.dense:
             return False
         return 4 * self.depth * self.dim * grid.num_tokens <= TOGETHER_BYTES
 

@@ -14,7 +14,7 @@ from visionpe.encodings.rotary.base import Layout, RotaryEncoding
 from visionpe.grid import Grid
 from visionpe.policy.functions.positions import effective_length
 from visionpe.registry import register_encoding
-from visionpe.tracing import larger, smaller
+from visionpe.tracing import is_tracing, larger, smaller
 
 Normalize = Literal["separate", "max", "min"]
 
@@ -146,7 +146,7 @@ class NormalizedRoPE(RotaryEncoding):
             whole = torch.empty_like(scale[:1]).uniform_(-log(self.rescale_coords), log(self.rescale_coords))
             scale = scale * whole.exp()
         draw = torch.stack((scale, shift))
-        if torch.compiler.is_compiling():
+        if is_tracing():
             return draw
         if id(grid) not in self._draws:
             self._draws[id(grid)] = draw

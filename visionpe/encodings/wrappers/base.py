@@ -16,7 +16,7 @@ from visionpe.base import SITES, PositionEncoding
 from visionpe.grid import Grid
 from visionpe.policy.grammar import PolicyTerm
 from visionpe.registry import Spec, create_encodings
-from visionpe.tracing import is_exporting
+from visionpe.tracing import is_exporting, is_tracing
 
 # What a module keeps its parameters, buffers and children in.
 STORES = ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modules")
@@ -130,7 +130,7 @@ class PositionWrapper(PositionEncoding):
         """What the sites need of the draw of this pass."""
         if is_exporting():  # nothing may be left behind by a graph
             return self.ready(self.draw(grid, len(x), x.device), grid)
-        kept = None if torch.compiler.is_compiling() else self.memo.get(grid)
+        kept = None if is_tracing() else self.memo.get(grid)
         if kept is not None:
             return kept
         latest = self.memo.latest
@@ -140,7 +140,7 @@ class PositionWrapper(PositionEncoding):
 
     def _keep(self, drawn: Tensor, grid: Grid) -> Any:
         ready = self.ready(drawn, grid)
-        if not torch.compiler.is_compiling():  # for layers that run again in the backward pass, maybe after others
+        if not is_tracing():  # for layers that run again in the backward pass, maybe after others
             self.memo.put(grid, ready)
         return ready
 

@@ -1,0 +1,64 @@
+"""``torch.jit.trace`` and ``torch.func`` over models: what flop counters, older exporters and ensembles rest on."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import timm
+import torch
+from conftest import ENCODINGS, randomize, tiny_spec
+
+PLAIN = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
+MODELS = {
+    "none_vit_ti": PLAIN,
+    "vitdet_b": PLAIN | {"window_size": 3, "global_blocks": (1,)},
+    "swin_t": {"img_size": 32, "embed_dim": 8, "depths": (2, 1), "num_heads": (1, 2), "window_size": 3},
+    "cswin_t": {"img_size": 32, "embed_dim": 16, "depths": (1, 1, 1, 1), "stripe_widths": (1, 2, 1, 1)},
+}
+# Every encoding in a ViT; elsewhere one of each structure, and what has parameters that are looked up by name.
+CASES = [("none_vit_ti", name) for name in ENCODINGS] + [
+    (family, spec)
+    for family in ("vitdet_b", "swin_t", "cswin_t")
+    for spec in ("rpb", "decomposed+ape", "irpe", "rope_mixed", "lepe", "cpb", "crse")
+]
+
+
+def build(family: str, spec: str) -> torch.nn.Module:
+    spec = tiny_spec(spec)
+    return randomize(timm.create_model(family, pos_encoding=spec, num_classes=3, **MODELS[family]))
+
+
+@pytest.mark.parametrize(("family", "spec"), CASES)
+@torch.no_grad()
+def test_jit_trace(family: str, spec: str) -> None:
+    model = build(family, spec)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)  # sizes become constants, as in timm's models
+        traced = torch.jit.trace(model, torch.randn(2, 3, 40, 32))  # which runs it twice and compares
+    x = torch.randn(3, 3, 40, 32)
+    torch.testing.assert_close(traced(x), model(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("family", "spec"), CASES)
+def test_functional_call_and_vmap(family: str, spec: str) -> None:
+    model, x = build(family, spec), torch.randn(2, 3, 40, 32)
+    state = {k: v.detach() for k, v in (*model.named_parameters(), *model.named_buffers())}
+
+    def call(weights: dict, one: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(model, weights, (one[None],))[0]
+
+    with torch.no_grad():
+        wanted = model(x)
+        torch.testing.assert_close(torch.func.functional_call(model, state, (x,)), wanted, atol=1e-5, rtol=1e-5)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "There is a performance drop")
+            found = torch.func.vmap(call, in_dims=(None, 0))(state, x)
+        torch.testing.assert_close(found, wanted, atol=1e-4, rtol=1e-4)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "There is a performance drop")
+        each = torch.func.vmap(torch.func.grad(lambda w, one: call(w, one).square().sum()), in_dims=(None, 0))(state, x)
+    model(x).square().sum().backward()
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(each[name].sum(0), parameter.grad, atol=2e-3, rtol=2e-3)
