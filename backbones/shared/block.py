@@ -95,6 +95,7 @@ class EncodedAttention(Attention):
             scale=scale,
             decay=decay,
             kernel="auto" if self.fused_attn else "math",
+            dropout=None if self.fused_attn else self.attn_drop,  # as in timm, where hooks on it get the weights
         )
         weights = AttentionWeights(q, k, biases, mask, scale, decay)
         attended = encoding.mix(attended, v, grid, layer=layer, weights=weights)

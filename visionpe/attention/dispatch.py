@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +36,7 @@ def attend(
     scale: float | None = None,
     decay: Decay | None = None,
     kernel: Kernel = "auto",
+    dropout: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
     """Scaled dot-product attention with structured biases.
 
@@ -50,14 +51,19 @@ def attend(
             low-rank biases as extra channels of queries and keys, ``flex`` FlexAttention for biases on the offset,
             ``chunked`` PyTorch's kernel over parts with linear memory, ``small`` the formula over parts that stay in
             a cache (without gradients), ``math`` the formula as written. All agree to 1e-5 in float32.
+        dropout: With ``math`` alone, in place of ``dropout_p``: called with the weights, ``(B, heads, N, N)``, so that
+            hooks of a module see them. Attention along the axes has none of all pairs, and calls nothing.
 
     Returns:
         ``(B, heads, N, head_dim)``.
 
     Raises:
-        ValueError: If ``kernel`` is unknown, or an axial bias comes with a mask, a second bias or a decay.
+        ValueError: If ``kernel`` is unknown, ``dropout`` comes with another than ``math``, or an axial bias with a
+            mask, a second bias or a decay.
     """
     check_choice("kernel", kernel, Kernel)
+    if dropout is not None and kernel != "math":
+        raise ValueError(f"dropout is called with the weights, which kernel={kernel!r} does not give; allowed: 'math'")
     if (axial := axial_bias(biases, mask)) is not None:  # another attention, with one kernel
         if decay is not None:
             raise ValueError("decay: attention along rows, then columns has no logits of all pairs; allowed: None")
@@ -69,13 +75,13 @@ def attend(
     if q.dtype != wide and any(bias.wide for bias in biases):
         with without_autocast(q):
             every = (t.to(wide) for t in (q, k, v))
-            options = {"biases": biases, "mask": mask, "dropout_p": dropout_p, "scale": scale, "decay": decay}
-            return attend(*every, **options, kernel=kernel).to(v.dtype)  # type: ignore[arg-type]
+            options: dict[str, Any] = {"biases": biases, "mask": mask, "dropout_p": dropout_p, "scale": scale}
+            return attend(*every, **options, decay=decay, kernel=kernel, dropout=dropout).to(v.dtype)
     scale = q.shape[-1] ** -0.5 if scale is None else scale
     if decay is not None:
-        return kernels.decayed(q, k, v, biases, mask, dropout_p, scale, decay)
+        return kernels.decayed(q, k, v, biases, mask, dropout_p, scale, decay, dropout)
     if kernel == "math":
-        return kernels.math(q, k, v, biases, mask, dropout_p, scale)
+        return kernels.math(q, k, v, biases, mask, dropout_p, scale, dropout)
     if kernel == "small" or (kernel == "auto" and _is_small(q, k)):
         return kernels.small(q, k, v, biases, mask, dropout_p, scale)
     if kernel == "flex" or (kernel == "auto" and _flex_is_best(q, k, biases, mask, dropout_p)):

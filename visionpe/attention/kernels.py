@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,8 @@ from torch.utils.checkpoint import checkpoint
 from visionpe.attention.bias import Bias, LowRankBias, narrowed
 from visionpe.attention.logits import Decay
 from visionpe.tracing import is_exporting, is_transformed
+
+Dropout = Callable[[Tensor], Tensor]
 
 # A bias matrix above this is built in parts, so that memory stays linear in the tokens.
 MATRIX_BYTES = 256 * 2**20
@@ -140,13 +142,24 @@ def with_low_rank_channels(
 
 
 def math(
-    q: Tensor, k: Tensor, v: Tensor, biases: Sequence[Bias], mask: Tensor | None, dropout_p: float, scale: float
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    biases: Sequence[Bias],
+    mask: Tensor | None,
+    dropout_p: float,
+    scale: float,
+    dropout: Dropout | None = None,
 ) -> Tensor:
     """The formula as written."""
     logits = (q * scale) @ k.transpose(-2, -1)  # (B, heads, N, N)
     bias = matrix(biases, mask, q.dtype) if biases else None
     logits = add_mask(logits, mask) if bias is None else logits + bias
-    return F.dropout(logits.softmax(dim=-1), dropout_p) @ v
+    return _dropped(logits.softmax(dim=-1), dropout_p, dropout) @ v
+
+
+def _dropped(weights: Tensor, dropout_p: float, dropout: Dropout | None) -> Tensor:
+    return F.dropout(weights, dropout_p) if dropout is None else dropout(weights)
 
 
 def weights(
@@ -171,17 +184,18 @@ def decayed(
     dropout_p: float,
     scale: float,
     decay: Decay,
+    dropout: Dropout | None = None,
 ) -> Tensor:
-    """The formula over parts, for logits that change by their own sign; linear memory."""
+    """The formula over parts, for logits that change by their own sign; linear memory without ``dropout``."""
 
     def part(start: int, stop: int, samples: slice = slice(None)) -> Tensor:
         logits = (q[samples, :, start:stop] * scale) @ k[samples].transpose(-2, -1)
         own = [bias.narrow(samples, slice(None)) for bias in biases] if samples != slice(None) else biases
         own_mask = mask if mask is None or mask.ndim < 4 else narrowed(mask, samples, slice(None))
-        return F.dropout(weights(logits, own, own_mask, decay, start, stop), dropout_p) @ v[samples]
+        return _dropped(weights(logits, own, own_mask, decay, start, stop), dropout_p, dropout) @ v[samples]
 
     # An exported graph serves every size, so it cannot be cut into a number of parts.
-    if is_exporting():
+    if is_exporting() or dropout is not None:
         return part(0, q.shape[-2])
     row = q.shape[1] * k.shape[-2] * q.element_size()
     if torch.is_grad_enabled() or is_transformed():
