@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any, ClassVar
 
@@ -86,6 +86,15 @@ class PositionEncoding(HasPolicy, nn.Module):
     def set_policy(self, policy: str) -> None:
         super().set_policy(policy)
         self.policy_is_chosen = self.policy_is_chosen or policy != DEFAULT
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        def move(t: Tensor) -> Tensor:
+            if t.ndim != 5 or type(t.data) is not Tensor:
+                return fn(t)
+            # `model.to(memory_format=torch.channels_last)` is for pictures: a table of five axes refuses it.
+            return fn(t.flatten(0, 1)).unflatten(0, t.shape[:2]).contiguous()
+
+        return super()._apply(move, recurse)
 
     def logit_factor(self, grid: Grid) -> float:
         """A factor on all logits that belongs to the policy in force. Default: 1."""

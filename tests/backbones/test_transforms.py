@@ -62,3 +62,22 @@ def test_functional_call_and_vmap(family: str, spec: str) -> None:
     for name, parameter in model.named_parameters():
         if parameter.grad is not None:
             torch.testing.assert_close(each[name].sum(0), parameter.grad, atol=2e-3, rtol=2e-3)
+
+
+@pytest.mark.parametrize(("family", "spec"), CASES)
+def test_channels_last(family: str, spec: str) -> None:
+    model, x = build(family, spec), torch.randn(2, 3, 40, 32)
+    wanted = model(x)
+    model.to(memory_format=torch.channels_last)
+    found = model(x.to(memory_format=torch.channels_last))
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    found.sum().backward()
+    model.set_input_size((48, 64))  # tables are resized, whatever their strides
+    model(torch.randn(1, 3, 48, 64).to(memory_format=torch.channels_last))
+
+
+def test_channels_last_among_voxels() -> None:
+    model = timm.create_model("swin3d_s", embed_dims=(12, 12), depths=(1, 1), num_heads=(1, 1), window_size=(3, 3))
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    model.to(memory_format=torch.channels_last)
+    assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
