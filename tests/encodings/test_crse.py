@@ -128,3 +128,18 @@ def test_bad_options() -> None:
         make("XYZ_NORM", (3, 3)).bias(q, q, Grid((3, 3), signals=torch.rand(9, 3)))
     with pytest.raises(ValueError, match="crse has tables for the values and needs the weights"):
         make("XYZ", (3, 3)).mix(q, q, Grid((3, 3)))
+
+
+@pytest.mark.parametrize("policy", ["interpolate", "rescale(0.5)", "extrapolate"])
+@pytest.mark.parametrize(("trained", "now"), [(14, 20), (14, 24), (7, 12), (14, 28), (12, 7)])
+@pytest.mark.parametrize("listed", [False, True], ids=["full", "coordinates"])
+def test_pairs_with_one_offset_take_one_row(trained: int, now: int, policy: str, listed: bool) -> None:
+    """Differences of rescaled positions differ by rounding, and a row is a whole number."""
+    encoding = create_encoding("crse", dim=8, num_heads=1, grid_size=(trained, 2), policy=policy, quant_size=3)
+    torch.nn.init.normal_(encoding.query_xyz_table)
+    q, grid = torch.ones(1, 1, now, 8), Grid((now, 1))
+    if listed:
+        grid = Grid((now, 1), coords=grid.positions())
+    matrix = encoding.bias(q, 0 * q, grid).matrix(torch.float32)[0, 0]
+    for offset in range(1 - now, now):
+        assert (matrix.diagonal(offset) == matrix.diagonal(offset)[0]).all(), offset

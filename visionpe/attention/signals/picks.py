@@ -36,13 +36,15 @@ class PairPicks(Picks):
     Args:
         signal: The signal along the axis in the unit of rows, ``(1 or B, N)``.
         length: Rows of the table.
+        nudge: See :func:`~visionpe.attention.signals.rows.rows_between`.
     """
 
-    def __init__(self, signal: Tensor, length: int) -> None:
-        self.signal, self.length = signal, length
+    def __init__(self, signal: Tensor, length: int, nudge: float = 0.0) -> None:
+        self.signal, self.length, self.nudge = signal, length, nudge
 
     def _rows(self, first: int, last: int) -> Tensor:
-        return rows_between(self.signal[:, first:last], self.signal, self.length)[:, None]  # (1 or B, 1, rows, N)
+        rows = rows_between(self.signal[:, first:last], self.signal, self.length, nudge=self.nudge)
+        return rows[:, None]  # (1 or B, 1, rows, N)
 
     def of_queries(self, products: Tensor, first: int, last: int) -> Tensor:
         rows = self._rows(first, last)
@@ -57,22 +59,25 @@ class PairPicks(Picks):
         return sums.scatter_add(-1, self._rows(first, last).expand_as(weights), weights)
 
     def narrow(self, samples: slice) -> Picks:
-        return self if len(self.signal) == 1 else PairPicks(self.signal[samples], self.length)
+        return self if len(self.signal) == 1 else PairPicks(self.signal[samples], self.length, self.nudge)
 
 
 class LinePicks(Picks):
     """Positions along one axis of a full grid: as many different rows as two places along it have, not two tokens.
 
     Args:
-        places: The positions along the axis in the unit of rows, ``(n,)``.
+        offsets: The offsets ``1 - n`` to ``n - 1`` along the axis in the unit of rows, ``(2 n - 1,)``. Not positions:
+            differences of rescaled ones would differ by rounding, and pairs with one offset by a row.
         axis: Which.
         size: Tokens along every axis.
         length: Rows of the table.
     """
 
-    def __init__(self, places: Tensor, axis: int, size: tuple[int, ...], length: int) -> None:
+    def __init__(self, offsets: Tensor, axis: int, size: tuple[int, ...], length: int) -> None:
         self.axis, self.size = axis, size
-        self.rows = rows_between(places[None], places[None], length)[0]  # (n, n), query first
+        here = torch.arange(size[axis], device=offsets.device)
+        rows = rows_between(offsets[:, None], offsets.new_zeros(1, 1), length)[:, 0, 0]
+        self.rows = rows[here[:, None] - here + size[axis] - 1]  # (n, n), query first
 
     def _place(self, first: int, last: int) -> Tensor:
         """Where queries stand along the axis, ``(last - first,)``."""

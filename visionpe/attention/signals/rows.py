@@ -33,10 +33,15 @@ def table_rows(signal: Tensor, *, multiplier: float, length: int) -> Tensor:
     return rows_between(scaled, scaled, length)
 
 
-def rows_between(queries: Tensor, keys: Tensor, length: int, dtype: torch.dtype = torch.int64) -> Tensor:
-    """The same rows ``(..., m, n)`` from signals ``(..., m)`` and ``(..., n)`` in the unit of rows."""
+def rows_between(
+    queries: Tensor, keys: Tensor, length: int, dtype: torch.dtype = torch.int64, nudge: float = 0.0
+) -> Tensor:
+    """The same rows ``(..., m, n)`` from signals ``(..., m)`` and ``(..., n)`` in the unit of rows.
+
+    ``nudge``, rows, is added before rounding down: what was rescaled may lie a rounding error below its row.
+    """
     place = queries[..., :, None] - keys[..., None, :]
-    place += length / 2  # half before rounding: noise at 0 is harmless
+    place += length / 2 + nudge  # half before rounding: noise at 0 is harmless
     return place.clamp_(min=0, max=length - 1).to(dtype)
 
 
@@ -142,11 +147,12 @@ class SignalRows:
         self._cut(rows, lengths, lambda some: [axis[some] for signal in rows for axis in signal])
 
     @classmethod
-    def of_signals(cls, signals: Sequence[tuple[Tensor, float, int]]) -> SignalRows:
+    def of_signals(cls, signals: Sequence[tuple[Tensor, float, int]], nudge: float = 0.0) -> SignalRows:
         """The same as from :func:`table_rows` of every signal, which are never held all at once.
 
         Args:
             signals: For each its values ``(W, n, axes)`` in at least float32, rows per unit, rows of a table.
+            nudge: See :func:`rows_between`.
         """
         self = cls.__new__(cls)
         scaled = [(multiplier * values).movedim(-1, 0) for values, multiplier, _ in signals]  # (axes, W, n)
@@ -157,7 +163,7 @@ class SignalRows:
             lambda some: [
                 row
                 for s, length in zip(scaled, lengths)
-                for row in rows_between(s[:, some], s[:, some], length, torch.int32).unbind()
+                for row in rows_between(s[:, some], s[:, some], length, torch.int32, nudge).unbind()
             ],
         )
         return self

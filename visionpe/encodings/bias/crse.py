@@ -27,6 +27,8 @@ Signal: TypeAlias = tuple[Tensor, float, int]
 COLUMNS = {"RGB": slice(0, 3), "NORM": slice(3, 6)}
 # Colours and normals span two units each way, and are told apart twice as finely as positions.
 SPAN, FINER = 2, 2
+# Rows: above the rounding of rescaled coordinates in float32, below a step between two of them.
+NUDGE = 1e-4
 
 
 @register_encoding("crse")
@@ -115,35 +117,43 @@ class ContextualRelativeSignalEncoding(PositionEncoding):
             length = 2 * SPAN * FINER * self.quant_size
             yield (values if values.ndim == 3 else values[None]), FINER * self.quant_size, length
 
-    def _places(self, grid: Grid, device: torch.device) -> list[Tensor]:
-        """Positions along each axis as the policy scales them: ``(n,)`` where the grid is full, else ``([B,] N)``."""
-        axes = grid.axis_positions(device=device)
-        if grid.coords is not None:
-            wide = torch.promote_types(grid.coords.dtype, torch.float32)
-            axes = list(grid.positions(device=device, dtype=wide).unbind(-1))
-        return [
-            rescale_positions(p, n, trained, self.main_policy) for p, n, trained in zip(axes, grid.size, self.grid_size)
-        ]
+    def _rescaled(self, values: Tensor, axis: int, grid: Grid) -> Tensor:
+        """Positions or offsets along an axis, as the policy scales them, in the unit of rows."""
+        values = values * self.quant_size  # first: whole numbers stay whole
+        return rescale_positions(values, grid.size[axis], self.grid_size[axis], self.main_policy)
+
+    def _lines(self, grid: Grid, device: torch.device, length: int) -> list[Picks]:
+        """Where the grid is full: rows of the offsets along each axis."""
+        offsets = [torch.arange(1 - n, n, device=device, dtype=torch.float32) for n in grid.size]
+        return [LinePicks(self._rescaled(o, axis, grid), axis, grid.size, length) for axis, o in enumerate(offsets)]
+
+    def _places(self, grid: Grid, device: torch.device) -> Tensor:
+        """Explicit coordinates in the unit of rows, ``(1 or B, N, axes)``."""
+        assert grid.coords is not None
+        wide = torch.promote_types(grid.coords.dtype, torch.float32)
+        axes = grid.positions(device=device, dtype=wide).unbind(-1)
+        places = torch.stack([self._rescaled(p, axis, grid) for axis, p in enumerate(axes)], dim=-1)
+        return places if places.ndim == 3 else places[None]
 
     def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> SignalBias:
         with without_autocast(q):
-            places = self._places(grid, q.device) if "XYZ" in self.signals else []
             others = list(self._others(grid))
-            length = self.query_xyz_table.shape[2] if places else 0
             picks: list[list[Picks]] = []
-            if places and grid.dense:
-                lines = [p * self.quant_size for p in places]
-                picks.append([LinePicks(line, axis, grid.size, length) for axis, line in enumerate(lines)])
-            elif places:
-                values = torch.stack(places, dim=-1)
-                others.insert(0, (values if values.ndim == 3 else values[None], self.quant_size, length))
-            picks += [[PairPicks(m * axis, n) for axis in values.unbind(-1)] for values, m, n in others]
+            if "XYZ" in self.signals:
+                length = self.query_xyz_table.shape[2]
+                if grid.dense:
+                    picks.append(self._lines(grid, q.device, length))
+                else:
+                    others.insert(0, (self._places(grid, q.device), 1, length))
+            plain = self.main_policy is None or self.main_policy.name == "extrapolate"
+            nudge = 0.0 if plain else NUDGE
+            picks += [[PairPicks(m * axis, n, nudge) for axis in values.unbind(-1)] for values, m, n in others]
         shared = None
         if not (grid.dense or grid.prefix):  # windows of voxels: their rows are made once for all blocks
             options = tuple((m, n) for _, m, n in others)
             key = ("crse", self.signals, options, self.policy, self.grid_size, len(q))
             every = [(values.expand(len(q), -1, -1), m, n) for values, m, n in others]
-            shared = partial(grid.keep, key, partial(SignalRows.of_signals, every))
+            shared = partial(grid.keep, key, partial(SignalRows.of_signals, every, nudge))
         scaled = q * self.head_dim**-0.5
         return SignalBias(scaled, k, self.tables(layer), picks, prefix=grid.prefix, shared=shared)
 
