@@ -81,3 +81,16 @@ def test_channels_last_among_voxels() -> None:
     before = {name: p.clone() for name, p in model.named_parameters()}
     model.to(memory_format=torch.channels_last)
     assert all(torch.equal(before[name], p) for name, p in model.named_parameters())
+
+
+@pytest.mark.parametrize(("family", "spec"), CASES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@torch.no_grad()
+def test_every_linear_layer_is_called(family: str, spec: str, dtype: torch.dtype) -> None:
+    """Adapters and quantisation of other libraries wrap ``nn.Linear``: one that is called around escapes them."""
+    model, called = build(family, spec).to(dtype), set()
+    for name, layer in model.named_modules():
+        if isinstance(layer, torch.nn.Linear):
+            layer.register_forward_hook(lambda *_, name=name: called.add(name))
+    model(torch.randn(1, 3, 32, 32, dtype=dtype))
+    assert {name for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)} == called

@@ -8,15 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
-def linear(x: Tensor, layer: Any) -> Tensor:
-    """A linear layer in the dtype of ``x``."""
-    return F.linear(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype))
-
-
-def norm(x: Tensor, layer: Any) -> Tensor:
-    """A LayerNorm in the dtype of ``x``."""
-    return F.layer_norm(x, x.shape[-1:], layer.weight.to(x.dtype), layer.bias.to(x.dtype), layer.eps)
+from visionpe.precision import apply_wide
 
 
 def decimal_digits(positions: Tensor, count: int) -> Tensor:
@@ -40,8 +32,9 @@ class DigitBlock(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Sequences ``(n, length, dim)`` to sequences; ``mask`` is additive, ``(n or 1, 1, length, length)``."""
-        qkv = linear(norm(x, self.norm1), self.qkv).unflatten(-1, (3, self.num_heads, -1))
+        qkv = apply_wide(self.qkv, apply_wide(self.norm1, x)).unflatten(-1, (3, self.num_heads, -1))
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (n, heads, length, head_dim)
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
-        x = x + linear(attended, self.proj)
-        return x + linear(F.gelu(linear(norm(x, self.norm2), self.fc1), approximate="tanh"), self.fc2)
+        x = x + apply_wide(self.proj, attended)
+        hidden = apply_wide(self.fc1, apply_wide(self.norm2, x))
+        return x + apply_wide(self.fc2, F.gelu(hidden, approximate="tanh"))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from visionpe.base import PositionEncoding
 from visionpe.grid import Grid
 from visionpe.policy.functions import rescale_positions
-from visionpe.precision import wide_dtype, without_autocast
+from visionpe.precision import apply_wide, wide_dtype, without_autocast
 from visionpe.registry import register_encoding
 
 
@@ -83,8 +83,8 @@ class LearnableFourierFeatures(PositionEncoding):
         points = torch.stack(scaled, dim=-1).unflatten(-1, (self.groups, -1))  # ([B,] N, groups, axes / groups)
         angles = points @ self.frequencies.to(dtype).T  # ([B,] N, groups, features / 2)
         features = torch.cat((angles.cos(), angles.sin()), dim=-1) * self.features**-0.5
-        hidden = F.gelu(F.linear(features, self.fc1.weight.to(dtype), self.fc1.bias.to(dtype)))
-        return F.linear(hidden, self.fc2.weight.to(dtype), self.fc2.bias.to(dtype)).flatten(-2)  # ([B,] N, dim)
+        hidden = F.gelu(apply_wide(self.fc1, features))
+        return apply_wide(self.fc2, hidden).flatten(-2)  # ([B,] N, dim)
 
     def add(self, x: Tensor, grid: Grid) -> Tensor:
         with without_autocast(x):

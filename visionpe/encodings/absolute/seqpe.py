@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from visionpe.attention.bias import Bias, LowRankBias
 from visionpe.base import PositionEncoding
-from visionpe.encodings.absolute.digit_transformer import DigitBlock, decimal_digits, linear, norm
+from visionpe.encodings.absolute.digit_transformer import DigitBlock, decimal_digits
 from visionpe.grid import Grid
 from visionpe.memo import LayerMemo
-from visionpe.precision import wide_dtype, without_autocast
+from visionpe.precision import apply_wide, wide_dtype, without_autocast
 from visionpe.registry import register_encoding
 from visionpe.tracing import is_exporting
 
@@ -126,8 +126,8 @@ class SequentialPositionEncoding(PositionEncoding):
         mask = self._mask(digits, dtype)
         for block in self.blocks:
             x = block(x, mask)
-        x = x[:, -1] if self.norm is None else norm(x[:, -1], self.norm)
-        return linear(x, self.out) / self.temperature
+        x = x[:, -1] if self.norm is None else apply_wide(self.norm, x[:, -1])
+        return apply_wide(self.out, x) / self.temperature
 
     def _mask(self, digits: Tensor, dtype: torch.dtype) -> Tensor | None:
         """What the digits may not see, additive, ``(n or 1, 1, length, length)``."""
@@ -172,7 +172,7 @@ class SequentialPositionEncoding(PositionEncoding):
             own = self.prefix_table[:slots].to(vectors.dtype).expand(vectors.shape[0], -1, -1)
             vectors = torch.cat((own, vectors), dim=1)
         with without_autocast(q):
-            both = linear(vectors, self.qk[layer])
+            both = apply_wide(self.qk[layer], vectors)
         blank = both.new_zeros(both.shape[0], grid.prefix - slots, both.shape[-1])  # the further prefix tokens
         both = torch.cat((both[:, :slots], blank, both[:, slots:]), dim=1)[:, None]
         left, right = both.chunk(2, dim=-1)  # (1 or B, 1, N, head_dim)
