@@ -83,6 +83,12 @@ class PositionEncoding(HasPolicy, nn.Module):
             self.set_policy(policy)
         self.mark_as_built()
 
+    @property
+    def spelling(self) -> str:
+        """How it is written in a specification, with what it stands over: ``"lape(ape)"``."""
+        over = getattr(self, "over", None)
+        return f"{type(self).name}({over.spelling})" if isinstance(over, PositionEncoding) else self.name
+
     def set_policy(self, policy: str) -> None:
         super().set_policy(policy)
         self.policy_is_chosen = self.policy_is_chosen or policy != DEFAULT
@@ -165,14 +171,14 @@ class Composition(HasPolicy, nn.ModuleDict):
     """
 
     def __init__(self, parts: Sequence[PositionEncoding]) -> None:
-        names = [part.name for part in parts]
+        names, spelt = [part.name for part in parts], "+".join(part.spelling for part in parts)
         if len(set(names)) < len(names):
-            raise ValueError(f"pos_encoding={'+'.join(names)!r} names the same encoding twice")
+            raise ValueError(f"pos_encoding={spelt!r} names the same encoding twice")
         axial = [part for part in parts if part.structure == "axial"]
         for part in parts if axial else ():
             if part is not axial[0] and part.structure != "none":
                 raise ValueError(
-                    f"pos_encoding={'+'.join(names)!r}: {axial[0].name!r} attends along rows, then columns, where "
+                    f"pos_encoding={spelt!r}: {axial[0].name!r} attends along rows, then columns, where "
                     f"{part.name!r} finds no logits or weights of all pairs; allowed: parts without a bias"
                 )
         super().__init__(dict(zip(names, parts)))

@@ -13,7 +13,7 @@ from torch import nn
 from visionpe.backbones.cswin.layers import ConvEmbed, ConvMerge
 from visionpe.backbones.cswin.weights import convert
 from visionpe.backbones.shared.block import Partition, WindowBlock
-from visionpe.backbones.shared.loading import StateDict, measure_from
+from visionpe.backbones.shared.loading import measure_from
 from visionpe.backbones.shared.options import PyramidOptions
 from visionpe.backbones.shared.pyramid import Pyramid, Stage
 from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind
@@ -21,6 +21,7 @@ from visionpe.backbones.shared.windows import WholeMap, Windows, grown_window
 from visionpe.checks import check_choice
 from visionpe.grid import Grid
 from visionpe.registry import Spec
+from visionpe.utils.weight_files import StateDict
 
 StripePolicy = Literal["keep", "grow"]
 StripePadding = Literal["mask", "values"]

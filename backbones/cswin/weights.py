@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from visionpe.backbones.shared.loading import StateDict, fit_pyramid
+from visionpe.backbones.shared.loading import fit_pyramid
+from visionpe.utils.weight_files import StateDict
 
 STEM = {"0": "patch_embed.proj", "2": "patch_embed.norm"}
 

@@ -10,21 +10,10 @@ from timm.layers import resample_patch_embed
 from timm.models import resolve_pretrained_cfg
 from torch import Tensor, nn
 
-from visionpe.base import PositionEncoding
+from visionpe.base import Composition, PositionEncoding
 from visionpe.policy.apply import policy_in_force
 from visionpe.policy.sizes import as_size
-
-StateDict = dict[str, Tensor]
-
-WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state", "module")
-
-
-def unwrapped(checkpoint: dict[str, Any]) -> StateDict:
-    """The state dict inside what training code wraps around it."""
-    for key in WRAPPERS:
-        if isinstance(checkpoint.get(key), dict):
-            return unwrapped(checkpoint[key])
-    return checkpoint
+from visionpe.utils.weight_files import StateDict, unwrapped
 
 
 def _listed(keys: list[str]) -> str:
@@ -32,13 +21,14 @@ def _listed(keys: list[str]) -> str:
 
 
 def check_fit(state: StateDict, model: Any) -> None:
-    """Refuse a converted file that does not fit, by its first offending keys.
+    """Refuse a converted file that does not fit, by what the model says or by its first offending keys.
 
     The classifier and the input channels may differ: timm adapts those. So may tables that are resized on loading.
 
     Raises:
         RuntimeError: If keys are missing, left over or of another shape.
     """
+    model.check_state(state)
     own = {k: v for k, v in model.state_dict().items() if not k.startswith("head.")}
     given = {k: v for k, v in state.items() if not k.startswith("head.")}
     missing, extra = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
@@ -99,7 +89,7 @@ def measure_from(encodings: nn.Module, grid_size: Sequence[int]) -> None:
 
 
 class LoadsPublished(nn.Module):
-    """Mixin: ``load_state_dict`` takes our layout and every one that :meth:`convert_state` knows."""
+    """Mixin: ``load_state_dict`` takes our layout and every one that :meth:`convert_state` knows, wrapped or not."""
 
     family: ClassVar[str] = ""
     pretrained_cfg: ClassVar[dict[str, Any]] = {}  # timm sets its own
@@ -123,22 +113,31 @@ class LoadsPublished(nn.Module):
     @property
     def description(self) -> str:
         """The model in a few words, for messages."""
-        names = dict.fromkeys(m.name for m in self.modules() if isinstance(m, PositionEncoding))
-        return f"{self.family} with pos_encoding={'+'.join(names)!r}"
+        parts = [part for group in self.modules() if isinstance(group, Composition) for part in group.parts]
+        return f"{self.family} with pos_encoding={'+'.join(dict.fromkeys(part.spelling for part in parts))!r}"
 
     def convert_state(self, state: StateDict) -> StateDict:
         """A published state dict in our layout; ours stays as it is. Each family's ``weights.convert`` does the work.
 
         Args:
-            state: Key -> tensor, as published, without wrappers.
+            state: Key -> tensor, as published, without wrappers; where it is
+                :class:`~visionpe.utils.weight_files.Weights`, it tells the wrapper of its file.
 
         Returns:
             A new dict in our layout.
 
         Raises:
-            RuntimeError: If a table has no shape that the model could have.
+            RuntimeError: If a table has no shape that the model could have, or the model computes something else than
+                the code that the file comes from.
         """
         return state
+
+    def check_state(self, state: StateDict) -> None:
+        """Refuse weights in our layout whose tables would be resized where that changes what they say.
+
+        Raises:
+            RuntimeError: If there are any.
+        """
 
     def to_modules(self, state: StateDict) -> StateDict:
         """Our layout under the names of the modules, where these differ."""
@@ -166,14 +165,15 @@ class LoadsPublished(nn.Module):
         self.__dict__["given_arguments"] = dict(given)
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
-        """Load weights in our layout or a published one.
+        """Load weights in our layout or a published one, or the content of a whole file.
 
         Raises:
             RuntimeError: If ``strict`` and the file does not fit; the message names the first offending keys.
         """
+        state = self.convert_state(unwrapped(state_dict))
         if strict:
-            check_fit(self.convert_state(dict(state_dict)), self)
-        return super().load_state_dict(state_dict, strict=strict, assign=assign)
+            check_fit(state, self)
+        return super().load_state_dict(state, strict=strict, assign=assign)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         own = {k: state_dict.pop(k) for k in list(state_dict) if k.startswith(prefix)}
@@ -182,6 +182,8 @@ class LoadsPublished(nn.Module):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
+# In place of the wrapper, of weights that timm hosts.
+TIMM = "timm"
 # Where weights come from, in timm's terms.
 SOURCES = ("url", "file", "state_dict", "hf_hub_id")
 
@@ -235,6 +237,9 @@ def checkpoint_filter_fn(
         weight = source.get("patch_embed.proj.weight")
         patch = model.trained_patch_size if weight is None or weight.ndim != 4 else weight.shape[-2:]
         model.set_trained_size(tuple(trained), tuple(patch))  # type: ignore[arg-type]
+    cfg = model.pretrained_cfg
+    if source.wrapper is None and not cfg.get("file") and str(cfg.get("hf_hub_id")).startswith("timm/"):
+        source.wrapper = TIMM
     before, model.trained_is_stated = model.trained_is_stated, known
     try:
         state = model.convert_state(source)

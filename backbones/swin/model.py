@@ -9,7 +9,7 @@ from typing import Any
 from timm.layers import calculate_drop_path_rates, to_2tuple
 from torch import nn
 
-from visionpe.backbones.shared.loading import LoadsPublished, StateDict, measure_from
+from visionpe.backbones.shared.loading import LoadsPublished, measure_from
 from visionpe.backbones.shared.options import PyramidOptions
 from visionpe.backbones.shared.pyramid import Pyramid
 from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind
@@ -18,6 +18,7 @@ from visionpe.backbones.swin.stage import Patches, PatchMerging, SwinStage, Wind
 from visionpe.backbones.swin.weights import convert
 from visionpe.checks import check_choice
 from visionpe.registry import Spec
+from visionpe.utils.weight_files import StateDict
 
 WindowSize = int | tuple[int, int] | Sequence[int | tuple[int, int]]
 

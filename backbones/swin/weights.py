@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from visionpe.backbones.shared.loading import StateDict, fit_patches, fit_pyramid
+from visionpe.backbones.shared.loading import fit_patches, fit_pyramid
 from visionpe.encodings.rotary.rope_axial import AxialRoPE
 from visionpe.encodings.wrappers.base import innermost
+from visionpe.utils.weight_files import StateDict
 
 # Computed anew at every size.
 REBUILT = (".attn_mask", ".relative_position_index", ".rope_t_x", ".rope_t_y")

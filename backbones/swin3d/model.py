@@ -11,7 +11,7 @@ from timm.layers import calculate_drop_path_rates
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
-from visionpe.backbones.shared.loading import LoadsPublished, StateDict
+from visionpe.backbones.shared.loading import LoadsPublished
 from visionpe.backbones.shared.pyramid import init_linear
 from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind
 from visionpe.backbones.swin3d.checks import check_irregular, check_levels, check_positive, check_voxels
@@ -30,6 +30,7 @@ from visionpe.base import PositionEncoding
 from visionpe.encodings.bias.crse import parse_signals
 from visionpe.registry import Spec
 from visionpe.sparse import Voxels
+from visionpe.utils.weight_files import StateDict
 
 
 class Swin3DTransformer(LoadsPublished):

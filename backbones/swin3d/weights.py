@@ -12,7 +12,7 @@ import torch
 from timm.models import load_state_dict as read_checkpoint
 from torch import Tensor
 
-from visionpe.backbones.shared.loading import StateDict, unwrapped
+from visionpe.utils.weight_files import StateDict, unwrapped
 
 # What training code and pipelines put ahead of the keys.
 PREFIXES = ("module.", "backbone.", "model.")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from timm.models.vision_transformer import VisionTransformer
 
-from visionpe.backbones.shared.loading import StateDict
+from visionpe.utils.weight_files import StateDict
 
 
 def read_jax(path: str | Path, prefix: str, model: Any, *, img_size: Sequence[int]) -> StateDict:

@@ -13,7 +13,7 @@ from timm.models.vision_transformer import VisionTransformer as TimmVisionTransf
 from torch import Tensor
 
 from visionpe.backbones.shared.block import EncodedBlock
-from visionpe.backbones.shared.loading import LoadsPublished, StateDict, measure_from
+from visionpe.backbones.shared.loading import LoadsPublished, measure_from
 from visionpe.backbones.shared.patches import AdaptivePatchEmbed
 from visionpe.backbones.vit.jax_weights import read_jax
 from visionpe.backbones.vit.weights import convert
@@ -21,6 +21,7 @@ from visionpe.base import Composition
 from visionpe.grid import Grid
 from visionpe.registry import Spec, create_encodings
 from visionpe.tracing import map_size
+from visionpe.utils.weight_files import StateDict
 
 
 class VisionTransformer(LoadsPublished, TimmVisionTransformer):

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import torch
 from timm.models import get_arch_pretrained_cfgs
 from torch import Tensor, nn
 
-from visionpe.backbones.shared.loading import StateDict, fit_patches
+from visionpe.backbones.shared.loading import fit_patches
 from visionpe.backbones.shared.position_tables import Size, file_slots, table_shape
 from visionpe.base import PositionEncoding
 from visionpe.encodings.absolute.ape import AbsolutePositionEmbedding
 from visionpe.encodings.wrappers.base import innermost
+from visionpe.utils.weight_files import StateDict
 
 TABLE = "pos_encoding.ape.table"
 FREQS = "pos_encoding.rope_mixed.freqs"
+# Under these names authors' training code saves weights; timm's has state_dict and state_dict_ema, or none.
+AUTHORS = ("model", "model_ema")
 # Coordinates and fixed frequencies that are computed anew at every size.
 REBUILT = ("freqs_t_x", "freqs_t_y", "rope.")
 SETTLES = "trained_size=(height, width), pixels, in create_model"
+_logger = logging.getLogger(__name__)
 
 
 def split_table(table: Tensor, state: StateDict, model: Any, *, official: bool) -> tuple[Tensor, Tensor]:
@@ -84,7 +89,7 @@ def convert(state: StateDict, model: Any) -> StateDict:
         RuntimeError: If a table has no shape that the model's tokens could have.
     """
     out: StateDict = {}
-    official = "freqs" in state or ("blocks.0.gamma_1" in state and not _rotates(model))
+    official = is_official(state, model)
     for key, value in state.items():
         if key in ("freqs", "rope.freqs"):
             key, value = FREQS, value.reshape(*value.shape[:2], model.blocks[0].attn.num_heads, -1)
@@ -127,8 +132,26 @@ def cut_down(state: StateDict, model: Any) -> StateDict:
     return {key: value for key, value in state.items() if not key.startswith(tuple(gone))}
 
 
-def _rotates(model: Any) -> bool:
-    return bool(model.pos_encoding.at("rotate"))
+def is_official(state: StateDict, model: Any) -> bool:
+    """Whether a file comes from the code of DeiT-III or RoPE-ViT; else from timm's.
+
+    Keys tell, but for fixed rotary frequencies with a table: of these timm's keys are the same, and the wrapper tells.
+    """
+    if "freqs" in state or "blocks.0.gamma_1" not in state or not model.pos_encoding.at("rotate"):
+        return "freqs" in state or "blocks.0.gamma_1" in state
+    wrapper = getattr(state, "wrapper", None)
+    if wrapper is None and "pos_embed" in state:
+        _tell_once(
+            "The weights have keys that RoPE-ViT's code and timm's share; nothing around them tells whose they are. "
+            "At other sizes pos_embed is resized as in timm, with antialiasing; of the authors' weights load the file "
+            "whole ({'model': ...}), or set_policy(model, 'bicubic')."
+        )
+    return wrapper in AUTHORS
+
+
+@cache
+def _tell_once(message: str) -> None:
+    _logger.warning(message)
 
 
 def adopt_policy(parts: Iterable[PositionEncoding], policy: str) -> None:

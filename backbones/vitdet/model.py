@@ -14,7 +14,7 @@ from timm.models import checkpoint
 from torch import Tensor, nn
 
 from visionpe.backbones.shared.block import Padding, Partition, WindowBlock
-from visionpe.backbones.shared.loading import LoadsPublished, StateDict, measure_from
+from visionpe.backbones.shared.loading import LoadsPublished, measure_from
 from visionpe.backbones.shared.patches import AdaptivePatchEmbed
 from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind
 from visionpe.backbones.shared.windows import WholeMap, Windows
@@ -22,12 +22,13 @@ from visionpe.backbones.vit.jax_weights import read_jax
 from visionpe.backbones.vit.model import VisionTransformer
 from visionpe.backbones.vit.weights import adopt_policy
 from visionpe.backbones.vitdet.blocks import ResidualWindowBlock, neck
-from visionpe.backbones.vitdet.weights import convert, read_pickle
+from visionpe.backbones.vitdet.weights import check_windows, convert
 from visionpe.cache import TableCache
 from visionpe.checks import check_choice
 from visionpe.grid import Grid
 from visionpe.registry import Spec
 from visionpe.tracing import map_size
+from visionpe.utils.weight_files import StateDict, read_content
 
 NUM_GLOBAL = 4
 
@@ -266,7 +267,7 @@ class WindowedVisionTransformer(VisionTransformer):
     def load_pretrained(self, checkpoint_path: str, prefix: str = "") -> None:
         """Load a file of detectron2 (``.pkl``) or an original JAX checkpoint (``.npz``)."""
         if str(checkpoint_path).endswith(".pkl"):
-            self.load_state_dict(read_pickle(checkpoint_path))
+            self.load_state_dict(read_content(checkpoint_path))
         else:
             self.load_state_dict(read_jax(checkpoint_path, prefix, self, img_size=self.pretrain_img_size))
 
@@ -286,6 +287,9 @@ class WindowedVisionTransformer(VisionTransformer):
 
     def convert_state(self, state: StateDict) -> StateDict:
         return convert(state, self)
+
+    def check_state(self, state: StateDict) -> None:
+        check_windows(state, self)
 
 
 def _check_pool(global_pool: str | None) -> None:

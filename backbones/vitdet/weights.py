@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import pickle
+import re
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from visionpe.backbones.shared.loading import StateDict, fit_patches, unwrapped
+from visionpe.backbones.shared.loading import fit_patches
 from visionpe.backbones.shared.position_tables import file_slots, table_shape
 from visionpe.backbones.vit.weights import patch_grid, reg_tokens
+from visionpe.utils.weight_files import StateDict
 
-# Of what a file holds, only the backbone is read.
-PREFIXES = ("backbone.net.", "image_encoder.")
+# Of what a file holds, only the backbone is read: what stands beside this.
+STEM = "patch_embed.proj.weight"
 # Of MAE's pretraining, and prefix tokens, which a map has no place for.
 DROPPED = ("cls_token", "reg_token", "mask_token", "decoder_")
 RENAMED = {
@@ -47,7 +47,8 @@ def convert(state: StateDict, model: Any) -> StateDict:
     Raises:
         RuntimeError: If a table has no shape that the model's tokens could have, or the file has other global blocks.
     """
-    prefix = next((p for p in PREFIXES if any(key.startswith(p) for key in state)), "")
+    prefixes = [key.removesuffix(STEM) for key in state if key.endswith(STEM)]
+    prefix = prefixes[0] if len(prefixes) == 1 else ""
     state = {key[len(prefix) :]: value for key, value in state.items() if key.startswith(prefix)}
     if any(key.startswith(OWN) for key in state):
         _take_size(model, state.get(TABLE))
@@ -58,10 +59,9 @@ def convert(state: StateDict, model: Any) -> StateDict:
     for key, value in state.items():
         for theirs, ours in RENAMED.items():
             key = key.replace(theirs, ours)
-        name = key.rsplit(".", 1)[-1]
-        if name in AXES:
-            relative[name][int(key.split(".")[1])] = value
-        elif key == "patch_embed.proj.weight" and value.ndim == 4:
+        if match := re.fullmatch(r"blocks\.(\d+)\.attn\.(rel_pos_[hw])", key):
+            relative[match[2]][int(match[1])] = value
+        elif key == STEM and value.ndim == 4:
             out[key] = fit_patches(value, model.patch_embed.patch_size)
         elif key == "pos_embed":
             out[TABLE] = _table(value, state, model)
@@ -163,7 +163,7 @@ def _completed(out: StateDict, model: Any, *, reads_token: bool) -> StateDict:
         out = {key: value for key, value in out.items() if not key.startswith("head.")}
     out = _without_rest(out, model)
     classifies = any(key.startswith("head.") for key in out)
-    if "patch_embed.proj.weight" not in out:  # no ViT: the refusal should name what is missing
+    if STEM not in out:  # no ViT: the refusal should name what is missing
         return out
     if not classifies and any(key.startswith("head.") for key in own):
         warnings.warn("the checkpoint has no classifier of a map: the model's starts as initialised", stacklevel=2)
@@ -176,32 +176,24 @@ def _completed(out: StateDict, model: Any, *, reads_token: bool) -> StateDict:
     return out
 
 
-class _Unpickler(pickle.Unpickler):
-    """Reads arrays and plain containers, and refuses what could run code."""
-
-    ALLOWED = (
-        ("collections", "OrderedDict"),
-        ("numpy", "dtype"),
-        ("numpy", "ndarray"),
-        *(
-            (f"numpy.{core}.{module}", name)
-            for core in ("core", "_core")
-            for module, name in (("multiarray", "_reconstruct"), ("multiarray", "scalar"), ("numeric", "_frombuffer"))
-        ),
-    )
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self.ALLOWED:
-            raise pickle.UnpicklingError(f"the file holds {module}.{name}; allowed: arrays and plain containers")
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
-
-
-def read_pickle(path: str | Path) -> StateDict:
-    """A detector as detectron2 publishes it (``.pkl``, arrays), as a state dict.
+def check_windows(state: StateDict, model: Any) -> None:
+    """Refuse tables of other windows, in our layout: resized ones would say something else of the same places.
 
     Raises:
-        pickle.UnpicklingError: If the file holds anything but arrays and plain containers.
+        RuntimeError: If there are any; names ``window_size``.
     """
-    with Path(path).open("rb") as file:
-        arrays = unwrapped(_Unpickler(file, encoding="latin1").load())
-    return {key: torch.as_tensor(value) for key, value in arrays.items() if hasattr(value, "shape")}
+    own = model.state_dict()
+    for part in model.pos_encoding.inside["window"].parts if "window" in model.pos_encoding.inside else ():
+        names = [f"pos_encoding.inside.window.{part.name}.{key}" for key in part.resized_on_load]
+        names = [name for name in names if name in own]
+        # One axis of places a table where there are two tables, height first; else both.
+        axes = slice(-2, -1) if len(names) == 2 else slice(-2, None)
+        given = {name: tuple(state[name].shape) for name in names if name in state}
+        if any(shape[axes] != tuple(own[name].shape)[axes] for name, shape in given.items()):
+            sides = [n for shape in given.values() for n in shape[axes]]
+            window = tuple(sides if part.name == "attention_bias" else ((n + 1) // 2 for n in sides))
+            raise RuntimeError(
+                f"window_size={model.window_size} is not that of the file, where {', '.join(given)} "
+                f"has shape {' and '.join(map(str, given.values()))}; "
+                f"allowed: window_size={window}, with the file's global_blocks"
+            )

@@ -2,33 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from timm.models import load_state_dict
+from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
-from visionpe.detection.running.checkpoint import load_weights, read_state
-from visionpe.utils.checkpoints import clear_errors, is_trusted, plain_types_only
-from visionpe.utils.errors import InputError
+from visionpe.detection.running.checkpoint import load_weights
+from visionpe.utils.checkpoints import clear_errors
+from visionpe.utils.weight_files import StateDict, Weights, read_content, unwrapped
 
 # How the same network is called in a TimmImageClassifier or TimmFeatures, and in a detector or segmentor.
 HOLDERS = ("model.", "backbone.model.")
-OWN_READERS = (".npz", ".pkl")
 
 
-def _read(checkpoint: str) -> dict[str, Tensor]:
-    try:
-        return read_state(checkpoint)
-    except InputError:
-        raise
-    except ValueError:
-        if "://" in checkpoint or not Path(checkpoint).is_file():
-            raise
-    with clear_errors(checkpoint), plain_types_only():
-        # timm's, which knows the wrappers of many published files.
-        return load_state_dict(checkpoint, device="cpu", weights_only=not is_trusted())
+def read_weights(checkpoint: str) -> Weights:
+    """The weights of a file of mmengine, of timm, or as published, with what tells whose they are."""
+    if checkpoint.endswith(".pkl") and Path(checkpoint).is_file():
+        with clear_errors(checkpoint):
+            content = read_content(checkpoint)
+    else:
+        content = CheckpointLoader.load_checkpoint(checkpoint, map_location="cpu", logger="silent")
+    state = unwrapped(content) if isinstance(content, Mapping) else Weights()
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError(f"checkpoint {checkpoint!r} holds no dictionary of tensors")
+    return state
 
 
 def load_backbone(network: Any, checkpoint: str, *, prefix: str = "", names: Callable[[], set[str]]) -> int:
@@ -51,10 +50,10 @@ def load_backbone(network: Any, checkpoint: str, *, prefix: str = "", names: Cal
     source = f"checkpoint {checkpoint!r}"
     ours = hasattr(network, "convert_state")  # ours know the published layouts, and say what does not fit
     try:
-        if checkpoint.endswith(OWN_READERS) and hasattr(network, "load_pretrained"):
+        if checkpoint.endswith(".npz") and hasattr(network, "load_pretrained"):
             network.load_pretrained(checkpoint)
             return len(network.state_dict())
-        state = _below(_read(checkpoint), prefix, source)
+        state: StateDict = below(read_weights(checkpoint), prefix, source)
         state = network.convert_state(state) if ours else state
         extra = state.keys() - network.state_dict().keys()
         spare = extra & names() if extra else set()
@@ -68,12 +67,13 @@ def load_backbone(network: Any, checkpoint: str, *, prefix: str = "", names: Cal
     return len(state)
 
 
-def _below(state: dict[str, Tensor], prefix: str, source: str) -> dict[str, Tensor]:
+def below(weights: Weights, prefix: str, source: str) -> Weights:
     """The part of a file that holds the network, under the network's own names."""
-    holder = prefix or next((h for h in HOLDERS[::-1] if any(name.startswith(h) for name in state)), "")
-    state = {name.removeprefix(holder): value for name, value in state.items() if name.startswith(holder)}
+    holder = prefix or next((h for h in HOLDERS[::-1] if any(name.startswith(h) for name in weights)), "")
+    state = Weights({name.removeprefix(holder): v for name, v in weights.items() if name.startswith(holder)})
     if not state:
         raise ValueError(f"{source} has nothing below prefix={prefix!r}")
     if prefix and all(name.startswith("model.") for name in state):
-        state = {name.removeprefix("model."): value for name, value in state.items()}
+        state = Weights({name.removeprefix("model."): value for name, value in state.items()})
+    state.wrapper = weights.wrapper
     return state

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch.nn.functional as F
-from mmengine.model import BaseModule
+from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
+
+from visionpe.detection.models.features_weights import below, read_weights
+from visionpe.detection.models.init_cfg import KeepsLoadedWeights
+from visionpe.detection.models.pyramid_weights import levels_of
+from visionpe.detection.running.checkpoint import load_weights
+from visionpe.utils.weight_files import unwrapped
 
 # Norm over the channels of a map, for the norm_cfg of heads: dict(type="LayerNorm2d", eps=1e-6).
 MODELS.register_module(module=LayerNorm2d, force=True)
 
 
 @MODELS.register_module()
-class SimpleFeaturePyramid(BaseModule):
+class SimpleFeaturePyramid(KeepsLoadedWeights):
     """ViTDet's neck: every level is made from the last map of the backbone alone, without a top-down path.
 
     A level at twice the resolution is a transposed convolution that halves the channels; at four times, two of them
@@ -32,7 +39,8 @@ class SimpleFeaturePyramid(BaseModule):
         scales: Resolution of the levels relative to the map, powers of two: 4, 2, 1, 0.5 make strides 4, 8, 16, 32 of
             stride 16.
         num_outs: Number of levels; default one for each scale.
-        init_cfg: mmengine's initialisation.
+        init_cfg: mmengine's initialisation. ``dict(type="Pretrained", checkpoint=..., prefix=...)`` takes weights of
+            ours and those of detectron2 (``simfp_2`` ..., as published in ``.pkl`` files of whole detectors).
 
     Raises:
         ValueError: If a scale is no power of two or needs more halvings than ``in_channels`` allows, or ``num_outs``
@@ -53,6 +61,7 @@ class SimpleFeaturePyramid(BaseModule):
         self.num_outs = len(scales) if num_outs is None else num_outs
         if not scales or self.num_outs < len(scales):
             raise ValueError(f"num_outs={num_outs} must be at least the number of scales={tuple(scales)}, at least 1")
+        self.scales = tuple(scales)
         self.levels = nn.ModuleList(_level(width, out_channels, scale) for scale in scales)
 
     def forward(self, features: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -65,6 +74,26 @@ class SimpleFeaturePyramid(BaseModule):
         while len(levels) < self.num_outs:
             levels.append(F.max_pool2d(levels[-1], kernel_size=1, stride=2))  # (B, out, ceil(h / 2), ceil(w / 2))
         return tuple(levels)
+
+    def load_weights(self, checkpoint: str, *, prefix: str = "") -> None:
+        """Load a file of mmengine, or of detectron2; the levels must fit.
+
+        Args:
+            checkpoint: A file, or a URL that mmengine knows.
+            prefix: Only what is below this name in the file, such as ``"neck."``.
+
+        Raises:
+            ValueError: If they do not fit; the first offending names are given.
+        """
+        source = f"checkpoint {checkpoint!r}"
+        state = below(read_weights(checkpoint), prefix, source) if prefix else read_weights(checkpoint)
+        load_weights(self, levels_of(state, self.levels, self.scales), source=source)
+        print_log(f"Loaded the levels of {checkpoint}", logger="current")
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """Weights under our names or detectron2's."""
+        state = levels_of(unwrapped(state_dict), self.levels, self.scales)
+        return super().load_state_dict(state, strict=strict, assign=assign)
 
 
 def _level(width: int, out_channels: int, scale: float) -> nn.Sequential:

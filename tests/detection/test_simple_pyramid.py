@@ -1,5 +1,7 @@
 """ViTDet's simple feature pyramid against its definition, written out for one image."""
 
+import pickle
+
 import pytest
 import torch
 from mmengine.registry import MODELS
@@ -90,3 +92,65 @@ def test_four_levels_of_a_plain_vit():
     backbone = TimmFeatures("rope_vit_s", **options)
     levels = drawn()(backbone(torch.randn(1, 3, 96, 64)))
     assert [tuple(level.shape) for level in levels] == [(1, 8, 96 // s, 64 // s) for s in (4, 8, 16, 32)]
+
+
+def published(neck, prefix):
+    """The levels as detectron2 names them: by their stride, with norms inside the two convolutions that end each."""
+    state = {}
+    for stride, level in zip((2, 3, 4, 5), neck.levels, strict=True):
+        first = len(level) - 4
+        names = {
+            first: f"{first}",
+            first + 1: f"{first}.norm",
+            first + 2: f"{first + 1}",
+            first + 3: f"{first + 1}.norm",
+        }
+        for key, value in level.state_dict().items():
+            module, kind = key.split(".")
+            state[f"{prefix}simfp_{stride}.{names.get(int(module), module)}.{kind}"] = value
+    return state
+
+
+@pytest.mark.parametrize("way", ["init_cfg", "load_weights", "load_state_dict"])
+@pytest.mark.parametrize("scales", [(4, 2, 1, 0.5), (0.5, 1, 2, 4)])
+def test_levels_of_detectron2(way, scales, tmp_path):
+    source, x = drawn(), torch.randn(1, 16, 6, 4)
+    state = published(source, "backbone.")
+    names = ("2.3.bias", "2.5.norm.weight", "5.1.weight", "4.0.norm.bias")
+    assert {f"backbone.simfp_{name}" for name in names} <= state.keys()
+    arrays = {key: value.numpy() for key, value in state.items()} | {"backbone.net.pos_embed": torch.ones(1).numpy()}
+    path = tmp_path / "model_final.pkl"
+    path.write_bytes(pickle.dumps({"model": arrays, "__author__": "someone"}))
+    if way == "init_cfg":
+        config = {"type": "Pretrained", "checkpoint": str(path)}
+        neck = MODELS.build(
+            {"type": "SimpleFeaturePyramid", "in_channels": 16, "out_channels": 8, "scales": scales, "init_cfg": config}
+        )
+        neck.init_weights()
+    else:
+        neck = SimpleFeaturePyramid(16, 8, scales=scales)
+        if way == "load_weights":
+            neck.load_weights(str(path), prefix="backbone.")
+        else:
+            neck.load_state_dict({"model": state})
+    order = [(4, 2, 1, 0.5).index(scale) for scale in scales]
+    with torch.no_grad():
+        expected = source([x])
+        for level, i in zip(neck.eval()([x]), order, strict=True):
+            assert torch.equal(level, expected[i])
+    again = SimpleFeaturePyramid(16, 8, scales=scales)
+    again.load_state_dict(neck.state_dict())  # ours as ever
+
+
+def test_levels_that_do_not_fit_are_refused(tmp_path):
+    state = published(drawn(), "")
+    with pytest.raises(
+        ValueError, match=r"scales=\(4, 1\) makes 2 levels, the file has simfp_2, simfp_3, simfp_4, sim"
+    ):
+        SimpleFeaturePyramid(16, 8, scales=(4, 1)).load_state_dict(state)
+    torch.save({"model": {k: v for k, v in state.items() if k != "simfp_3.1.weight"}}, tmp_path / "x.pth")
+    with pytest.raises(ValueError, match=r"x\.pth'.* levels\.1\.1\.weight is missing"):
+        drawn().load_weights(str(tmp_path / "x.pth"))
+    torch.save({"model": {"backbone.net.pos_embed": torch.ones(1)}}, tmp_path / "y.pth")
+    with pytest.raises(ValueError, match=r"y\.pth'.* levels\.\d\.\d\.\w+ is missing"):
+        drawn().load_weights(str(tmp_path / "y.pth"))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import pickle
 import re
+from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,12 +25,44 @@ BROKEN = ("PytorchStreamReader", "Invalid magic number", "unexpected EOF", "Unex
 
 
 def _plain_types() -> list[Any]:
-    """numpy's numbers and arrays, which training code keeps beside the weights, by their names of versions 1 and 2."""
+    """What training code keeps beside the weights: numpy's numbers and arrays, and its own options.
+
+    The former by their names of versions 1 and 2. Configurations of yacs become dicts, the kind that torch fills.
+    """
     core = np._core.multiarray  # type: ignore[attr-defined]
     own = {"scalar": core.scalar, "_reconstruct": core._reconstruct}
     allowed: list[Any] = [(fn, f"numpy.{at}.multiarray.{n}") for n, fn in own.items() for at in ("core", "_core")]
     dtypes = [getattr(np.dtypes, name) for name in dir(np.dtypes) if name.endswith("DType")]
-    return [*allowed, np.ndarray, np.dtype, *dtypes]
+    return [*allowed, np.ndarray, np.dtype, *dtypes, argparse.Namespace, (OrderedDict, "yacs.config.CfgNode")]
+
+
+# What pickles of arrays call, by numpy's names of version 2.
+_ARRAYS = (
+    *(("collections", "OrderedDict"), ("numpy", "dtype"), ("numpy", "ndarray")),
+    *((f"numpy._core.{at}", name) for at, name in (("multiarray", "_reconstruct"), ("multiarray", "scalar"))),
+    ("numpy._core.numeric", "_frombuffer"),
+)
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Reads arrays and plain containers, and refuses what could run code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        modern = re.sub(r"^numpy\.core\b", "numpy._core", module)
+        if (modern, name) not in _ARRAYS:
+            raise pickle.UnpicklingError(f"the file holds {module}.{name}; allowed: arrays and plain containers")
+        return super().find_class(modern, name)
+
+
+def safe_pickle_load(path: str | Path) -> Any:
+    """A pickle of arrays and plain containers, such as detectron2 publishes (``.pkl``); of Python 2 too.
+
+    Raises:
+        pickle.UnpicklingError: If it holds anything else, unless the user said that files may run code.
+    """
+    with Path(path).open("rb") as file:
+        reader = pickle.Unpickler if is_trusted() else _ArrayUnpickler
+        return reader(file, encoding="latin1").load()
 
 
 def is_trusted() -> bool:
@@ -66,7 +100,7 @@ def clear_errors(name: str | Path) -> Iterator[None]:
 
 def _culprit(text: str) -> str:
     """What in a file would have run code, from torch's message."""
-    found = re.search(r"(?:GLOBAL|Unsupported globals:|instantiate class) (\w+(?:\.\w+)+)", text)
+    found = re.search(r"(?:GLOBAL|Unsupported globals:|instantiate class|the file holds) (\w+(?:\.\w+)+)", text)
     if found is None:
         return "it is no file of tensors and plain values alone"
     return f"it holds {found[1]}, which can run code"

@@ -87,7 +87,7 @@ class PositionWrapper(PositionEncoding):
         parts = create_encodings(over, **context)
         if len(parts) != 1:
             raise ValueError(
-                f"over={over!r} is not one encoding; wrap each part: {'+'.join(f'{kind}({p.name})' for p in parts)}"
+                f"over={over!r} is not one encoding; wrap each part: {'+'.join(f'{kind}({p.spelling})' for p in parts)}"
             )
         inner = parts[0]
         # Not a child but the same module once more: what is registered in one is registered in the other.
