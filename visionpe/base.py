@@ -77,6 +77,7 @@ class PositionEncoding(HasPolicy, nn.Module):
         self.grid_size = tuple(int(n) for n in grid_size)
         self.factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.cache = TableCache()
+        self.adopted: dict[str, Any] = {}  # options that loading set, since the file's code has them
         self.policy_is_chosen = policy is not None
         self.policy = self.policies[0] if self.policies else None
         if policy is not None:

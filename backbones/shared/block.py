@@ -85,21 +85,25 @@ class EncodedAttention(Attention):
             if rule.factor != 1:
                 scale = q.shape[-1] ** -0.5 * rule.factor
                 biases = [bias.scaled(rule.factor) for bias in biases]
+        attended, weights = self.attended(v, AttentionWeights(q, k, biases, mask, scale, decay))
+        attended = encoding.mix(attended, v, grid, layer=layer, weights=weights)
+        return attended.transpose(1, 2).flatten(2)
+
+    def attended(self, v: Tensor, weights: AttentionWeights) -> tuple[Tensor, AttentionWeights]:
+        """Values ``(B, heads, N, head_dim)`` by their weights, and the weights, for encodings that read them."""
         attended = attend(
-            q,
-            k,
+            weights.q,
+            weights.k,
             v,
-            biases=biases,
-            mask=mask,
+            biases=weights.biases,
+            mask=weights.mask,
             dropout_p=self.attn_drop.p if self.training else 0.0,
-            scale=scale,
-            decay=decay,
+            scale=weights.scale,
+            decay=weights.decay,
             kernel="auto" if self.fused_attn else "math",
             dropout=None if self.fused_attn else self.attn_drop,  # as in timm, where hooks on it get the weights
         )
-        weights = AttentionWeights(q, k, biases, mask, scale, decay)
-        attended = encoding.mix(attended, v, grid, layer=layer, weights=weights)
-        return attended.transpose(1, 2).flatten(2)
+        return attended, weights
 
     def projected(self, attended: Tensor, gate: Tensor | None) -> Tensor:
         """What follows attention: norm, gate, projection, dropout."""
@@ -165,10 +169,18 @@ class WindowAttention(EncodedAttention):
 
 
 class EncodedBlock(Block):
-    """timm's pre-norm block around :class:`EncodedAttention`."""
+    """timm's pre-norm block around :class:`EncodedAttention`, or another attention of ours.
 
-    def __init__(self, *args: Any, depth: int = 0, **kwargs: Any) -> None:
-        super().__init__(*args, **{**kwargs, "attn_layer": EncodedAttention}, depth=depth)
+    Args:
+        depth: Index of the block.
+        attention: Its attention.
+        args, kwargs: Of timm's block.
+    """
+
+    def __init__(
+        self, *args: Any, depth: int = 0, attention: type[EncodedAttention] = EncodedAttention, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **{**kwargs, "attn_layer": attention}, depth=depth)
         self.layer = depth
 
     def forward(self, x: Tensor, encoding: Composition, grid: Grid, attn_mask: Tensor | None = None) -> Tensor:

@@ -50,6 +50,7 @@ def check_fit(state: StateDict, model: Any) -> None:
         )
         if keys
     ]
+    problems += getattr(state, "problems", ())
     if problems:
         raise RuntimeError(f"the checkpoint does not fit a {model.description}; {'; '.join(problems)}")
 

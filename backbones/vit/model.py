@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
-from timm.layers import PatchDropoutWithIndices
+from timm.layers import LayerNorm, PatchDropoutWithIndices, get_norm_layer
 from timm.models import checkpoint
 from timm.models._features import feature_take_indices
 from timm.models.vision_transformer import VisionTransformer as TimmVisionTransformer
@@ -15,6 +16,7 @@ from torch import Tensor
 from visionpe.backbones.shared.block import EncodedBlock
 from visionpe.backbones.shared.loading import LoadsPublished, measure_from
 from visionpe.backbones.shared.patches import AdaptivePatchEmbed
+from visionpe.backbones.shared.talking_heads import TalkingHeadsAttention
 from visionpe.backbones.vit.jax_weights import read_jax
 from visionpe.backbones.vit.weights import convert
 from visionpe.base import Composition
@@ -37,6 +39,8 @@ class VisionTransformer(LoadsPublished, TimmVisionTransformer):
             measure from this one.
         patch_size: In pixels.
         init_values: Initial LayerScale; 0 for none. Default 1e-4, as in DeiT-III and RoPE-ViT.
+        norm_eps: What all norms add to variances; default that of ``norm_layer``, 1e-6.
+        talking_heads: Mix logits and weights across heads, as MiniViT does.
         kwargs: timm's own (``embed_dim depth num_heads mlp_ratio num_classes class_token reg_tokens global_pool
             qk_norm drop_path_rate patch_drop_rate dynamic_img_pad ...``).
 
@@ -55,6 +59,8 @@ class VisionTransformer(LoadsPublished, TimmVisionTransformer):
         img_size: int | tuple[int, int] = 224,
         patch_size: int | tuple[int, int] = 16,
         init_values: float = 1e-4,
+        norm_eps: float | None = None,
+        talking_heads: bool = False,
         patch_drop_rate: float = 0.0,
         embed_layer: Callable[..., Any] = AdaptivePatchEmbed,
         block_fn: Callable[..., Any] = EncodedBlock,
@@ -64,6 +70,10 @@ class VisionTransformer(LoadsPublished, TimmVisionTransformer):
             raise ValueError(
                 "pos_embed is timm's keyword; here positions are chosen by pos_encoding='ape' and the like"
             )
+        if norm_eps is not None:
+            kwargs["norm_layer"] = partial(get_norm_layer(kwargs.get("norm_layer")) or LayerNorm, eps=norm_eps)
+        if talking_heads:
+            block_fn = partial(block_fn, attention=TalkingHeadsAttention)
         for moot in ("dynamic_img_size", "no_embed_class"):  # always so here
             kwargs.pop(moot, None)
         super().__init__(

@@ -20,7 +20,7 @@ from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind
 from visionpe.backbones.shared.windows import WholeMap, Windows
 from visionpe.backbones.vit.jax_weights import read_jax
 from visionpe.backbones.vit.model import VisionTransformer
-from visionpe.backbones.vit.weights import adopt_policy
+from visionpe.backbones.vit.tables import adopt_policy
 from visionpe.backbones.vitdet.blocks import ResidualWindowBlock, neck
 from visionpe.backbones.vitdet.weights import check_windows, convert
 from visionpe.cache import TableCache
@@ -113,6 +113,8 @@ class WindowedVisionTransformer(VisionTransformer):
                 )
         if patch_drop_rate:
             raise ValueError(f"patch_drop_rate={patch_drop_rate} would leave holes in the windows; allowed: 0")
+        if kwargs.get("talking_heads"):
+            raise ValueError("talking_heads=True: heads in windows do not mix; allowed: False, or a vit_* model")
         if padding is not None:
             check_choice("padding", padding, Padding)
         window = _pair(window_size, "window_size")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from visionpe.backbones.shared.loading import fit_patches
 from visionpe.backbones.shared.position_tables import file_slots, table_shape
-from visionpe.backbones.vit.weights import patch_grid, reg_tokens
+from visionpe.backbones.vit.tables import patch_grid, reg_tokens
 from visionpe.utils.weight_files import StateDict
 
 # Of what a file holds, only the backbone is read: what stands beside this.

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import timm.models
@@ -26,14 +27,31 @@ TIMM_WRAPPERS = (*AVERAGED, "state_dict", "model")
 BESIDE = ("pe_model",)
 
 
+# Under these names authors' training code saves weights; timm's has state_dict and state_dict_ema, or none.
+AUTHORS = ("model", "model_ema")
+
+
 class Weights(dict[str, Any]):
     """A state dict that remembers its file.
 
     Attributes:
         wrapper: The name under which the file holds it; None where it is the file.
+        config: The options of the training code, by name, where the file tells.
+        by_authors: Whether it comes from code of the authors of a model.
+        problems: Why the model would compute something else than that code.
     """
 
     wrapper: str | None = None
+    config: Mapping[str, Any] = MappingProxyType({})
+    by_authors: bool = False
+    problems: tuple[str, ...] = ()
+
+    def derived(self, items: Mapping[str, Any], *, problems: Iterable[str] = (), by_authors: bool = False) -> Weights:
+        """Other names and tensors from the same file, with what was found besides."""
+        out = Weights(items)
+        out.wrapper, out.config, out.by_authors = self.wrapper, self.config, self.by_authors or by_authors
+        out.problems = (*self.problems, *problems)
+        return out
 
 
 def unwrapped(checkpoint: Mapping[str, Any]) -> Weights:
@@ -45,9 +63,8 @@ def unwrapped(checkpoint: Mapping[str, Any]) -> Weights:
     for key in WRAPPERS:
         if isinstance(checkpoint.get(key), Mapping):
             return _beside(unwrapped(checkpoint[key]), checkpoint, key)
-    out = Weights(clean_state_dict(_flat(checkpoint)))
-    out.wrapper = getattr(checkpoint, "wrapper", None)
-    return out
+    state = clean_state_dict(_flat(checkpoint))
+    return checkpoint.derived(state) if isinstance(checkpoint, Weights) else Weights(state)
 
 
 def _flat(state: Mapping[str, Any]) -> StateDict:
@@ -59,7 +76,9 @@ def _flat(state: Mapping[str, Any]) -> StateDict:
 
 def _beside(out: Weights, checkpoint: Mapping[str, Any], wrapper: str) -> Weights:
     out |= _flat({key: checkpoint[key] for key in BESIDE if isinstance(checkpoint.get(key), Mapping)})
-    out.wrapper = wrapper
+    out.wrapper, out.by_authors = wrapper, wrapper in AUTHORS
+    if isinstance(checkpoint.get("config"), Mapping):
+        out.config = checkpoint["config"]
     return out
 
 

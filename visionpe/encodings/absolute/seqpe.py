@@ -18,7 +18,8 @@ from visionpe.precision import apply_wide, wide_dtype, without_autocast
 from visionpe.registry import register_encoding
 from visionpe.tracing import is_exporting
 
-SITES = ("add", "logits")
+# Site -> where it acts in a model.
+SITES = {"add": "add", "logits": "bias", "qk_mul": "rotate", "qk_add": "rotate"}
 
 
 @register_encoding("seqpe")
@@ -31,11 +32,12 @@ class SequentialPositionEncoding(PositionEncoding):
 
     Site ``add`` adds the vector to the token; prefix tokens get none. Site ``logits`` makes a query and a key part of
     it in every layer, one for all heads, and adds their scaled product to the logits (``attn_scalar`` in the paper's
-    code), which is exactly of low rank. There the class token has a learned vector of its own, as published; further
-    prefix tokens get no term.
+    code), which is exactly of low rank. Sites ``qk_mul`` and ``qk_add`` multiply queries and keys by those parts, or
+    add them to these (``attn_mul``, ``attn_add``). There the class token has a learned vector of its own, as published;
+    further prefix tokens stay as they are.
 
     Args:
-        site: ``add`` or ``logits``.
+        site: ``add``, ``logits``, ``qk_mul`` or ``qk_add``.
         encoder_dim: Width of the encoder.
         encoder_heads: Its attention heads.
         encoder_layers: Its blocks.
@@ -44,8 +46,9 @@ class SequentialPositionEncoding(PositionEncoding):
         final_norm: Normalise the result before the last projection.
         mask_padding: Hide the zeros ahead of a number.
         temperature: Divides the result.
-        pe_dim: Width of the vector for ``logits``; default ``head_dim``.
-        prefix_slots: Prefix tokens with a learned vector for ``logits``.
+        per_head: A query and a key part for every head, where there are any.
+        pe_dim: Width of the vector that they are made of; default ``head_dim``, with ``per_head`` that of the tokens.
+        prefix_slots: Prefix tokens with a learned vector, but for ``add``.
         context: See :class:`~visionpe.base.PositionEncoding`. There is no policy: positions are never rescaled.
 
     Raises:
@@ -60,7 +63,7 @@ class SequentialPositionEncoding(PositionEncoding):
     def __init__(
         self,
         *,
-        site: Literal["add", "logits"] = "add",
+        site: Literal["add", "logits", "qk_mul", "qk_add"] = "add",
         encoder_dim: int = 64,
         encoder_heads: int = 4,
         encoder_layers: int = 2,
@@ -69,6 +72,7 @@ class SequentialPositionEncoding(PositionEncoding):
         final_norm: bool = True,
         mask_padding: bool = False,
         temperature: float = 1.0,
+        per_head: bool = False,
         pe_dim: int | None = None,
         prefix_slots: int = 1,
         **context: Any,
@@ -82,14 +86,20 @@ class SequentialPositionEncoding(PositionEncoding):
             raise ValueError(f"encoder_layers={encoder_layers} and max_digits={max_digits} must be positive")
         if site == "add" and pe_dim not in (None, self.dim):
             raise ValueError(f"pe_dim={pe_dim} with site='add'; allowed: {self.dim}, the width of the tokens")
+        if site == "add" and per_head:
+            raise ValueError(
+                "per_head=True with site='add', where vectors join the tokens of all heads; allowed: False"
+            )
         if temperature <= 0 or prefix_slots < 0:
             raise ValueError(f"temperature={temperature} must be positive and prefix_slots={prefix_slots} 0 or more")
-        self.sites = partial(tuple, ("add",) if site == "add" else ("bias",))  # type: ignore[method-assign]
-        if site == "add":
+        self.sites = partial(tuple, (SITES[site],))  # type: ignore[method-assign]
+        if site != "logits":
             self.structure = "none"
         self.site, self.max_digits, self.causal, self.mask_padding = site, max_digits, causal, mask_padding
         self.temperature, self.axes = temperature, len(self.grid_size)
-        out = self.dim if site == "add" else pe_dim or self.head_dim
+        self.encoder_heads, self.per_head = encoder_heads, per_head
+        self.width = self.dim if per_head or site == "add" else self.head_dim
+        out = pe_dim or self.width
         self.digit_table = nn.Parameter(torch.empty(10, encoder_dim, **self.factory))
         self.slot_table = nn.Parameter(torch.empty(max_digits * self.axes, encoder_dim, **self.factory))
         self.axis_table = nn.Parameter(torch.empty(self.axes, encoder_dim, **self.factory))
@@ -100,9 +110,9 @@ class SequentialPositionEncoding(PositionEncoding):
         self.norm = nn.LayerNorm(encoder_dim, **self.factory) if final_norm else None
         self.out = nn.Linear(encoder_dim, out, **self.factory)
         self.prefix_table, self.qk, self.memo = None, None, LayerMemo()
-        if site == "logits":
+        if site != "add":
             self.prefix_table = nn.Parameter(torch.empty(prefix_slots, out, **self.factory)) if prefix_slots else None
-            self.qk = nn.ModuleList(nn.Linear(out, 2 * self.head_dim, **self.factory) for _ in range(self.depth))
+            self.qk = nn.ModuleList(nn.Linear(out, 2 * self.width, **self.factory) for _ in range(self.depth))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -159,24 +169,41 @@ class SequentialPositionEncoding(PositionEncoding):
     def add(self, x: Tensor, grid: Grid) -> Tensor:
         return x + self._vectors(grid, x).to(x.dtype) if self.site == "add" else x
 
-    def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> Bias | None:
-        if self.qk is None:
-            return None
-        before = self.memo.get(grid, layer, key=(q.device, q.dtype)) if layer else None
-        vectors = self._vectors(grid, q) if before is None else before
-        self.memo.put(grid, layer, vectors, key=(q.device, q.dtype), last=layer == self.depth - 1)
+    def _parts(self, x: Tensor, grid: Grid, layer: int, *, blank: float) -> tuple[Tensor, Tensor]:
+        """The query and the key part of every token in a layer, ``(1 or B, 1 or heads, N, head_dim)``.
+
+        Prefix tokens without a vector of their own have ``blank``.
+        """
+        assert self.qk is not None
+        before = self.memo.get(grid, layer, key=(x.device, x.dtype)) if layer else None
+        vectors = self._vectors(grid, x) if before is None else before
+        self.memo.put(grid, layer, vectors, key=(x.device, x.dtype), last=layer == self.depth - 1)
         vectors = vectors if vectors.ndim == 3 else vectors[None]  # (1 or B, N_spatial, pe_dim)
         slots = 0
         if self.prefix_table is not None:
             slots = min(grid.prefix, len(self.prefix_table))
             own = self.prefix_table[:slots].to(vectors.dtype).expand(vectors.shape[0], -1, -1)
             vectors = torch.cat((own, vectors), dim=1)
-        with without_autocast(q):
+        with without_autocast(x):
             both = apply_wide(self.qk[layer], vectors)
-        blank = both.new_zeros(both.shape[0], grid.prefix - slots, both.shape[-1])  # the further prefix tokens
-        both = torch.cat((both[:, :slots], blank, both[:, slots:]), dim=1)[:, None]
-        left, right = both.chunk(2, dim=-1)  # (1 or B, 1, N, head_dim)
+        rest = both.new_full((both.shape[0], grid.prefix - slots, both.shape[-1]), blank)  # the further prefix tokens
+        both = torch.cat((both[:, :slots], rest, both[:, slots:]), dim=1)
+        both = both.unflatten(-1, (2, -1, self.head_dim)).permute(2, 0, 3, 1, 4)  # (2, 1 or B, 1 or heads, N, head_dim)
+        return both[0], both[1]
+
+    def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> Bias | None:
+        if self.site != "logits":
+            return None
+        left, right = self._parts(q, grid, layer, blank=0.0)
         return LowRankBias(left * self.head_dim**-0.5, right)
+
+    def rotate(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> tuple[Tensor, Tensor]:
+        if self.site not in ("qk_mul", "qk_add"):
+            return q, k
+        multiplied = self.site == "qk_mul"
+        parts = self._parts(q, grid, layer, blank=float(multiplied))
+        ours, theirs = (x * part if multiplied else x + part for x, part in zip((q, k), parts))
+        return ours.to(q.dtype), theirs.to(k.dtype)
 
     def extra_repr(self) -> str:
         return f"site={self.site!r}, max_digits={self.max_digits}"

@@ -1,0 +1,68 @@
+"""Attention whose heads speak to each other, before and after the softmax."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from visionpe.attention import kernels
+from visionpe.attention.axial import axial_bias
+from visionpe.attention.dispatch import AttentionWeights
+from visionpe.backbones.shared.block import EncodedAttention
+from visionpe.tracing import is_exporting
+
+
+@dataclass(frozen=True)
+class MixedWeights(AttentionWeights):
+    """The softmax of logits that were mixed across heads, mixed again.
+
+    Args:
+        before, after: Matrices ``(heads, heads)``, from the heads of the logits and of the softmax to those of the
+            result; None for none.
+    """
+
+    before: Tensor | None = None
+    after: Tensor | None = None
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        scale = self.q.shape[-1] ** -0.5 if self.scale is None else self.scale
+        logits = self.q[..., start:stop, :] * scale @ self.k.transpose(-2, -1)
+        bias = kernels.rows(self.biases, None, start, stop, logits.dtype)
+        logits = logits if bias is None else logits + bias
+        logits = logits if self.decay is None else self.decay.rows(logits, start, stop)
+        # Last, since what is masked out of one head must not reach the others.
+        weights = kernels.weights(_across_heads(self.before, logits), (), self.mask, None, start, stop)
+        return _across_heads(self.after, weights)
+
+
+def _across_heads(matrix: Tensor | None, x: Tensor) -> Tensor:
+    return x if matrix is None else torch.einsum("gh,bhij->bgij", matrix.to(x.dtype), x)
+
+
+class TalkingHeadsAttention(EncodedAttention):
+    """Every head has a mix of the logits of all heads, and of their softmaxes; both are the heads' own at first.
+
+    Source: "Talking-Heads Attention", arXiv 2003.02436, as in MiniViT, arXiv 2204.07154 (weight transformation).
+
+    Args:
+        args, kwargs: Of timm's attention.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        factory = {"device": kwargs.get("device"), "dtype": kwargs.get("dtype")}
+        self.mix_logits = nn.Parameter(torch.eye(self.num_heads, **factory))
+        self.mix_weights = nn.Parameter(torch.eye(self.num_heads, **factory))
+
+    def attended(self, v: Tensor, weights: AttentionWeights) -> tuple[Tensor, AttentionWeights]:
+        if axial_bias(weights.biases, weights.mask) is not None:
+            raise ValueError("talking_heads=True needs logits of all pairs; allowed: encodings that are not axial")
+        mixed = MixedWeights(**vars(weights), before=self.mix_logits, after=self.mix_weights)
+        whole = is_exporting()  # the graph serves every size, so it cannot be cut into a number of chunks
+        chunks = [(0, weights.q.shape[-2])] if whole else mixed.chunks()
+        rows = [F.dropout(mixed.rows(*c), self.attn_drop.p, self.training).to(v.dtype) @ v for c in chunks]
+        return torch.cat(rows, dim=-2), mixed

@@ -1,0 +1,152 @@
+"""Files of the authors of single encodings load as they were published, and give what their code gave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from reference_files import close, read
+from torch import Tensor, nn
+
+BODY = ("img_size", "patch_size", "embed_dim", "depth", "num_heads", "num_classes")
+CLIP = dict(pre_norm=True, act_layer="quick_gelu", norm_layer=partial(nn.LayerNorm, eps=1e-5))
+CROMA = dict(
+    in_chans=2, patch_size=8, num_heads=16, num_classes=0, class_token=False, global_pool="", qkv_bias=False,
+    norm_layer=partial(nn.LayerNorm, eps=1e-5),
+)  # fmt: skip
+METHODS = {"product": "product", "cross": "cross"}
+
+
+def below(weights: dict, prefix: str) -> dict:
+    return {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+
+
+def irpe(kwargs: dict) -> dict:
+    config = kwargs["rpe_config"]
+    mode = {"ctx": "contextual", "bias": "bias"}[config["mode"]]
+    spec = {"name": "irpe", "method": METHODS[config["method"]], "mode": mode, "on": config["rpe_on"]}
+    spec |= {"shared": config["shared_head"], "ratio": config["ratio"]}
+    return dict(pos_encoding=[spec, "ape"])
+
+
+def seqpe(kwargs: dict) -> dict:
+    options, vit, method = kwargs["seqpe"], kwargs["vit"], kwargs.get("pe_apply_method", "attn_scalar")
+    spec = {
+        "name": "seqpe",
+        "site": {"attn_scalar": "logits", "attn_mul": "qk_mul", "attn_add": "qk_add", "input_add": "add"}[method],
+        "per_head": kwargs.get("use_pe_multi_head", False),
+        "encoder_dim": options["pe_embed_dim"],
+        "encoder_heads": options["num_attention_heads"],
+        "encoder_layers": options["layer_num"],
+        "max_digits": options["max_digits"],
+        "final_norm": options["use_last_layernorm"],
+        "causal": options["attn_direction"] == "causal",
+        "mask_padding": options["mask_padding"],
+        "temperature": options["seqpe_temperature"],
+    }
+    return dict(pos_encoding=spec, **{key: vit[key] for key in (*BODY, "mlp_ratio") if key in vit})
+
+
+def yacs(kwargs: dict) -> dict:
+    """The options of training that SeqPE's files keep."""
+    options = kwargs["seqpe"]
+    return {
+        "PE_APPLY_METHOD": kwargs["pe_apply_method"],
+        "USE_PE_MULTI_HEAD": kwargs["use_pe_multi_head"],
+        "NUM_ATTENTION_HEADS": options["num_attention_heads"],
+        "SEQPE_ATTN_DIRECTION": options["attn_direction"],
+        "SEQPE_MASK_PADDING": options["mask_padding"],
+        "SEQPE_TEMPERATURE": options["seqpe_temperature"],
+    }
+
+
+def clip(kwargs: dict, form: str) -> dict:
+    ratio = kwargs["intermediate_size"] / kwargs["hidden_size"]
+    body = dict(img_size=24, patch_size=4, embed_dim=32, depth=2, num_heads=2, num_classes=5, mlp_ratio=ratio)
+    spec = {"name": "comrope", "form": form, "block_size": 4}
+    return CLIP | body | dict(pos_encoding=[spec] if form == "ap" else [spec, "ape"])
+
+
+# Reference file -> name of the model, the file as its authors publish it, keywords.
+FILES: dict[str, tuple[str, Callable[[dict], dict], Callable[[dict], dict]]] = {
+    "lape": ("lape_vit_ti", lambda w: {"model": w, "epoch": 299}, lambda k: {}),
+    "irpe_product_ctx_k_shared": ("irpe_vit_ti", lambda w: {"model": w}, irpe),
+    "irpe_cross_bias_qk_perhead": ("irpe_vit_ti", lambda w: {"model": w, "model_ema": w}, irpe),
+    "seqpe_vit_attn": (
+        "seqpe_vit_ti",
+        lambda w: {"model": below(w, "vit."), "pe_model": below(w, "pe."), "max_accuracy": 80.1},
+        seqpe,
+    ),
+    "croma_encoder": (
+        "alibi_vit_ti",
+        lambda w: {"s2_encoder": optical(w), "s1_encoder": below(w, "encoder."), "s1_GAP_FFN": {"0.weight": w_(3)}},
+        lambda k: CROMA | dict(img_size=40, embed_dim=32, depth=2),
+    ),
+    "irpe_product_ctx_qkv": ("irpe_vit_ti", lambda w: {"model": w}, irpe),
+    "minivit_deit": (
+        "irpe_vit_ti",
+        lambda w: {"model": w},
+        lambda k: dict(
+            pos_encoding="irpe+ape", class_token=False, global_pool="avg", fc_norm=False, talking_heads=True
+        ),
+    ),
+    "ropevit_axial_ape": ("rope_axial_ape_vit_ti", lambda w: {"model": w}, lambda k: {}),
+    "comrope_ld": ("comrope_vit_ti", lambda w: w, partial(clip, form="ld")),
+    "comrope_ap": ("comrope_vit_ti", lambda w: w, partial(clip, form="ap")),
+}
+RUNS = [
+    *(("lape", run) for run in ("native", "lowcontrast")),
+    *(("irpe_product_ctx_k_shared", run) for run in ("native", "lowcontrast", "larger")),
+    *(("irpe_cross_bias_qk_perhead", run) for run in ("native", "lowcontrast")),
+    *(
+        (name, run)
+        for name in ("seqpe_vit_attn", "croma_encoder", "comrope_ld", "comrope_ap")
+        for run in ("native", "larger")
+    ),
+]
+
+
+def w_(*shape: int) -> Tensor:
+    return torch.randn(shape)
+
+
+def optical(weights: dict) -> dict:
+    """An encoder of twelve channels."""
+    return {**below(weights, "encoder."), "linear_input.weight": w_(32, 12 * 64)}
+
+
+def loaded(name: str, path: Path, **changed: object) -> nn.Module:
+    weights, _, _, metadata = read(name)
+    model_name, wrapped, keywords = FILES[name]
+    options = {key: value for key, value in metadata["kwargs"].items() if key in (*BODY, "mlp_ratio")}
+    torch.save(wrapped(weights), path / "official.pth")
+    options |= keywords(metadata["kwargs"]) | changed
+    return timm.create_model(model_name, checkpoint_path=path / "official.pth", **options).eval()
+
+
+@pytest.mark.parametrize(("name", "run"), RUNS)
+@torch.no_grad()
+def test_outputs_are_those_of_the_official_code(name: str, run: str, tmp_path: Path) -> None:
+    _, inputs, outputs, _ = read(name)
+    model = loaded(name, tmp_path)
+    if f"{run}.logits" in outputs:
+        close(model(inputs[run]), outputs[f"{run}.logits"])
+    if f"{run}.tokens" in outputs:
+        close(model.forward_features(inputs[run]), outputs[f"{run}.tokens"])
+
+
+@pytest.mark.parametrize("site", ["mul_heads", "add_single", "scalar_heads", "input"])
+@torch.no_grad()
+def test_every_site_of_seqpe(site: str, tmp_path: Path) -> None:
+    """For queries and keys by multiplication or addition too, for every head, and by one layer for all blocks."""
+    weights, inputs, outputs, metadata = read("seqpe_vit_sites")
+    kwargs = metadata["kwargs"][site]
+    file = {part: below(weights, f"{site}.{part}.") for part in ("model", "pe_model")} | {"config": yacs(kwargs)}
+    torch.save(file, tmp_path / "best_model.pth")
+    model = timm.create_model("seqpe_vit_ti", checkpoint_path=tmp_path / "best_model.pth", **seqpe(kwargs)).eval()
+    for run, x in inputs.items():
+        close(model(x), outputs[f"{site}.{run}.logits"])
