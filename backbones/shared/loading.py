@@ -10,8 +10,8 @@ from timm.layers import resample_patch_embed
 from timm.models import resolve_pretrained_cfg
 from torch import Tensor, nn
 
+from visionpe.backbones.shared.saving import encoding_arguments
 from visionpe.base import Composition, PositionEncoding
-from visionpe.policy.apply import policy_in_force
 from visionpe.policy.sizes import as_size
 from visionpe.utils.weight_files import StateDict, unwrapped
 
@@ -153,8 +153,7 @@ class LoadsPublished(nn.Module):
         known: dict[str, Any] = {}
         if self.trained_img_size is not None:
             known |= {"trained_size": self.trained_img_size, "trained_patch_size": self.trained_patch_size}
-        policy = policy_in_force(self)
-        return known if policy is None else known | {"policy": policy}
+        return known | encoding_arguments(self, self.__dict__.get("given_arguments", {}).get("pos_encoding"))
 
     @property
     def _model_args(self) -> dict[str, Any]:

@@ -150,3 +150,100 @@ def test_every_site_of_seqpe(site: str, tmp_path: Path) -> None:
     model = timm.create_model("seqpe_vit_ti", checkpoint_path=tmp_path / "best_model.pth", **seqpe(kwargs)).eval()
     for run, x in inputs.items():
         close(model(x), outputs[f"{site}.{run}.logits"])
+
+
+# What a file's code has and the model has not: changed keywords, and what the refusal says of them.
+OTHERWISE: list[tuple[str, dict, str]] = [
+    ("croma_encoder", dict(num_heads=8), r"num_heads=8 is not that of the file's code; allowed: 16"),
+    ("croma_encoder", dict(norm_layer=None), r"norm_eps=1e-06 is not that of the file's code; allowed: 1e-05"),
+    (
+        "croma_encoder",
+        dict(in_chans=3),
+        r"in_chans=3 is of no encoder of the file; allowed: 12 \(s2_encoder\) or 2 \(s1_encoder\)",
+    ),
+    ("comrope_ap", dict(norm_layer=None), r"norm_eps=1e-06 is not"),
+    ("comrope_ap", dict(act_layer=None), r"act_layer=GELU is not that of the file's code; allowed: 'quick_gelu'"),
+    (
+        "comrope_ap",
+        dict(pos_encoding={"name": "comrope", "form": "ap", "prefix_position": 0.25}),
+        r"prefix_position=0\.25 of comrope is not that of the file's code; allowed: 0\.5",
+    ),
+    ("comrope_ap", dict(pos_encoding="comrope"), r"missing from the file: pos_encoding\.comrope\.multiplier"),
+    ("comrope_ld", dict(pos_encoding="comrope"), r"'comrope'; not in the model: pos_encoding\.ape\.table"),
+    ("comrope_ap", dict(pre_norm=False), r"not in the model: norm_pre\.bias, norm_pre\.weight"),
+    (
+        "lape",
+        dict(pos_encoding="lape(sincos)"),
+        r"pos_encoding='lape\(sincos\)' has no table.*; allowed: 'lape\(ape\)'",
+    ),
+    ("lape", dict(pos_encoding="ape"), r"not in the model: pos_encoding\.lape\.norms\.0\.bias"),
+    ("irpe_product_ctx_k_shared", dict(pos_encoding="irpe"), r"'irpe'; not in the model: pos_encoding\.ape\.table"),
+    (
+        "irpe_product_ctx_k_shared",
+        dict(pos_encoding=[{"name": "irpe", "on": "qk"}, "ape"]),
+        r"missing from the file: pos_encoding\.irpe\.q_table",
+    ),
+    (
+        "irpe_product_ctx_k_shared",
+        dict(pos_encoding=[{"name": "irpe", "ratio": 3.0}, "ape"]),
+        r"of another shape: pos_encoding\.irpe\.k_table",
+    ),
+    ("minivit_deit", dict(talking_heads=False), r"not in the model: blocks\.0\.attn\.mix_logits"),
+    ("minivit_deit", dict(class_token=True, global_pool="token"), r"missing from the file: cls_token"),
+]
+
+
+@pytest.mark.parametrize(("name", "changed", "message"), OTHERWISE)
+def test_a_model_that_computes_something_else_is_refused(
+    name: str, changed: dict, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(RuntimeError, match=rf"does not fit a ViT.*{message}"):
+        loaded(name, tmp_path, **changed)
+
+
+def test_options_of_seqpes_training_are_compared(tmp_path: Path) -> None:
+    """No shape tells them, the configuration beside the weights does."""
+    weights, _, _, metadata = read("seqpe_vit_sites")
+    kwargs = metadata["kwargs"]["mul_heads"]
+    file = {part: below(weights, f"mul_heads.{part}.") for part in ("model", "pe_model")} | {"config": yacs(kwargs)}
+    torch.save(file, tmp_path / "best_model.pth")
+    options = seqpe(kwargs)
+    for name, value, allowed in (
+        ("site", "logits", "'qk_mul'"),
+        ("encoder_heads", 4, "2"),
+        ("causal", False, "True"),
+        ("mask_padding", True, "False"),
+        ("temperature", 2.0, r"1\.0"),
+    ):
+        changed = options | {"pos_encoding": options["pos_encoding"] | {name: value}}
+        with pytest.raises(
+            RuntimeError, match=rf"{name}=.* of seqpe is not that of the file's training; allowed: {allowed}"
+        ):
+            timm.create_model("seqpe_vit_ti", checkpoint_path=tmp_path / "best_model.pth", **changed)
+
+
+@torch.no_grad()
+def test_cromas_encoders(tmp_path: Path) -> None:
+    """By their channels; alone, or with a projection that has a bias."""
+    weights, inputs, outputs, _ = read("croma_encoder")
+    assert loaded("croma_encoder", tmp_path, in_chans=12)(torch.randn(1, 12, 40, 40)).shape == (1, 25, 32)
+    close(loaded("croma_encoder", tmp_path, qkv_bias=True)(inputs["native"]), outputs["native.tokens"])
+    model = timm.create_model("alibi_vit_ti", **CROMA, img_size=40, embed_dim=32, depth=2).eval()
+    model.load_state_dict(below(weights, "encoder."))
+    close(model(inputs["native"]), outputs["native.tokens"])
+
+
+@torch.no_grad()
+def test_fixed_tables_of_lape(tmp_path: Path) -> None:
+    """Along a line they have no axis of samples; they are tables like any."""
+    weights, inputs, outputs, _ = read("lape")
+    source = loaded("lape", tmp_path)
+    state = weights | {"pos_embed": weights["pos_embed"][0]}
+    torch.save({"model": state}, tmp_path / "line.pth")
+    options = dict(img_size=24, patch_size=4, embed_dim=32, depth=3, num_heads=2, num_classes=5)
+    for spec in ("lape", "dropped(lape(ape))"):
+        model = timm.create_model("lape_vit_ti", checkpoint_path=tmp_path / "line.pth", pos_encoding=spec, **options)
+        close(model.eval()(inputs["native"]), outputs["native.logits"])
+        x = torch.randn(1, 3, 32, 40)
+        close(model(x), source(x))
+    assert source.pos_encoding["lape"].over.policy == "bicubic"  # the resize of DeiT's code

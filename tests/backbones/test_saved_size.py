@@ -9,6 +9,7 @@ import pytest
 import timm
 import torch
 from conftest import randomize
+from reference_files import close, read
 from safetensors.torch import save_file
 
 import visionpe
@@ -172,6 +173,48 @@ def test_the_resize_of_the_official_code(tmp_path: Path) -> None:
     again = hub(model, tmp_path)
     assert again.pos_encoding.ape.policy == "bicubic"
     same(model, again)
+
+
+@saves_keywords
+@pytest.mark.parametrize("backbone", MODELS)
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "rope_axial+sincos",
+        [{"name": "rope_axial", "theta": 50}, {"name": "dropped", "over": "lape(sincos)"}],
+        "randomised(rope_axial)+lape(sincos)",
+    ],
+)
+def test_policies_that_differ(backbone: str, spec: Any, tmp_path: Path) -> None:
+    """Encodings that share a policy and have another each are saved with it, each in the specification."""
+    model = built(backbone, spec, policy="interpolate")
+    for part in model.modules():
+        if isinstance(part, visionpe.PositionEncoding) and part.name == "rope_axial":
+            part.set_policy("extrapolate")
+    if backbone == "vit":
+        visionpe.set_policy(model.pos_encoding, "temperature")
+        model.pos_encoding["rope_axial"].set_policy("rescale(0.7)")
+    again = hub(model, tmp_path / "a")
+    same(model, again)
+    same(model, hub(again, tmp_path / "b"))
+
+
+@saves_keywords
+@pytest.mark.parametrize("spec", ["comrope+ape", "dropped(ape)+comrope"])
+def test_options_that_loading_sets(spec: str, tmp_path: Path) -> None:
+    """ComRoPE's code turns the class token and reads a table by rows: so does a saved model, and the next."""
+    weights, inputs, outputs, _ = read("comrope_ld")
+    body = dict(img_size=24, patch_size=4, embed_dim=32, depth=2, num_heads=2, num_classes=5, mlp_ratio=2)
+    clip = dict(pre_norm=True, act_layer="quick_gelu", norm_eps=1e-5)
+    model = timm.create_model("comrope_vit_ti", pos_encoding=spec, **body, **clip).eval()
+    model.load_state_dict(weights)
+    again = hub(model, tmp_path / "a", img_size=32)
+    for each in (again, hub(again, tmp_path / "b")):
+        with torch.no_grad():
+            close(each(inputs["native"]), outputs["native.logits"])
+            close(each(inputs["larger"]), outputs["larger.logits"])
+    with pytest.raises(ValueError, match="reads between its entries at every size"):
+        visionpe.set_policy(again, "bicubic")
 
 
 @saves_keywords

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from visionpe.policy.grammar import DEFAULT, format_policy, parse_policy
+from visionpe.policy.grammar import DEFAULT, PolicyTerm, format_policy, parse_policy
 from visionpe.policy.holder import HasPolicy, policy_holders
 from visionpe.policy.selection import PolicyChoice
 from visionpe.policy.sizes import Size
@@ -155,17 +155,40 @@ def build_policy(model: nn.Module, policy: str) -> nn.Module:
 def policy_in_force(model: nn.Module) -> str | dict[str, str] | None:
     """What :func:`set_policy` needs to bring a model built anew to the policies in force; None where nothing is.
 
-    None too where one name for the whole model cannot say it: two encodings that share a policy and have another each.
+    None too where one name for the whole model cannot say it, see :func:`policies_differ`.
     """
     for embed in _embeddings(model):
         for hook in embed._forward_pre_hooks.values():
             if isinstance(hook, FollowsTable):
                 return {f"{height}x{width}": policy for (height, width), policy in hook.table.items()}
     parts = policy_holders(model.modules())
-    if all(part.policy == (part.policies[0] if part.policies else None) == part.built_policy for part in parts):
+    if _as_by_default(parts) or not _say_the_same(parts):
         return None
-    terms = list(dict.fromkeys(term for part in parts for term in part.policy_terms))
-    for part in parts:
-        if [term for term in terms if part.supports_policy(term)] != list(part.policy_terms):
-            return None
-    return format_policy(terms) or None
+    return format_policy(_terms(parts)) or None
+
+
+def policies_differ(model: nn.Module) -> bool:
+    """Whether two encodings share a policy and have another each, so that no name says it for the whole model."""
+    parts = policy_holders(model.modules())
+    return policy_in_force(model) is None and not _as_by_default(parts) and not _say_the_same(parts)
+
+
+def modifiers_in_force(model: nn.Module) -> str | None:
+    """What joins the policies of the encodings, by one name for the whole model; None where nothing does."""
+    parts = policy_holders(model.modules())
+    joined = [term for part in parts for term in part.policy_terms if term.name in part.modifiers]
+    return format_policy(list(dict.fromkeys(joined))) or None
+
+
+def _as_by_default(parts: list[HasPolicy]) -> bool:
+    return all(part.policy == (part.policies[0] if part.policies else None) == part.built_policy for part in parts)
+
+
+def _terms(parts: list[HasPolicy]) -> list[PolicyTerm]:
+    return list(dict.fromkeys(term for part in parts for term in part.policy_terms))
+
+
+def _say_the_same(parts: list[HasPolicy]) -> bool:
+    """Whether every part has all of the terms in force that it knows, and no others."""
+    terms = _terms(parts)
+    return all([term for term in terms if part.supports_policy(term)] == list(part.policy_terms) for part in parts)

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from visionpe.backbones.vit.published.parts import part_of
-from visionpe.backbones.vit.tables import split_table
+from visionpe.backbones.vit.tables import adopt_policy, split_table
 from visionpe.utils.weight_files import Weights
 
 NORM = re.compile(r"blocks\.(\d+)\.pe_norm\.(weight|bias)")
@@ -39,4 +39,5 @@ def convert(state: Weights, model: Any) -> Weights:
             table if table.ndim == 3 else table[None], state, model, official=False
         )
         out[f"{OWN}.prefix_table"] = slots[0]
+        adopt_policy(model.pos_encoding.parts, "bicubic")
     return state.derived(out, problems=problems, by_authors=True)
