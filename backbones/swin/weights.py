@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from math import isqrt, prod
+from math import isqrt
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from visionpe.backbones.shared.loading import fit_patches, fit_pyramid
-from visionpe.encodings.rotary.rope_axial import AxialRoPE
+from visionpe.encodings.rotary.rope_axial import AxialRoPE, axial_frequencies
 from visionpe.encodings.wrappers.base import innermost
-from visionpe.utils.weight_files import StateDict
+from visionpe.utils.weight_files import StateDict, Weights
 
 # Computed anew at every size.
 REBUILT = (".attn_mask", ".relative_position_index", ".rope_t_x", ".rope_t_y")
 # In every block of a stage, where we have one tensor a stage.
 PER_BLOCK = {"relative_position_bias_table": "rpb.table", "rope_freqs": "rope_mixed.freqs"}
+
+Pair = tuple[int, int]
 
 
 def _is_original(state: StateDict) -> bool:
@@ -27,33 +29,46 @@ def _is_original(state: StateDict) -> bool:
     return "layers.0.downsample.reduction.weight" in state or any(key.endswith(marks) for key in state)
 
 
-def _as_map(table: Tensor, window: tuple[int, int]) -> Tensor:
-    """``(entries, heads)`` to ``(heads, 2 height - 1, 2 width - 1)``."""
-    own = tuple(2 * n - 1 for n in window)  # the model's own window first: it need not be square
+def _as_map(table: Tensor, window: Pair, tokens: int | None) -> Tensor:
+    """``(entries, heads)`` to ``(heads, 2 height - 1, 2 width - 1)``.
+
+    Args:
+        table: As in the file.
+        window: Of the model. It need not be square, so a table that fits it is of one like it.
+        tokens: In a window of the file, where that tells.
+    """
     side = isqrt(len(table))
-    shape = own if prod(own) == len(table) else (side, side)
-    if prod(shape) != len(table):
-        raise RuntimeError(
-            f"relative_position_bias_table of {len(table)} entries is neither of a square window nor of "
-            f"{window[0]} x {window[1]}"
-        )
-    return table.T.unflatten(1, shape)
+    shapes = [(2 * window[0] - 1, 2 * window[1] - 1), (side, side)]
+    for height, width in shapes:
+        if height * width == len(table) and tokens in (None, (height + 1) // 2 * ((width + 1) // 2)):
+            return table.T.unflatten(1, (height, width))
+    raise RuntimeError(
+        f"relative_position_bias_table of {len(table)} entries is neither of a square window nor of "
+        f"{window[0]} x {window[1]}"
+    )
 
 
-def _is_axial(freqs: Tensor, encoding: Any) -> bool:
-    """Whether learned frequencies ``(axes, depth, heads, pairs)`` are those that an axial encoding has anyway."""
+def _theta(freqs: Tensor) -> float | None:
+    """Base of fixed axial frequencies ``(axes, depth, heads, pairs)``; None of learned ones."""
+    axes, pairs = freqs.shape[0], freqs.shape[-1]
+    bands = pairs // axes
+    if bands < 2 or not 0 < (second := float(freqs[0, 0, 0, 1])) < 1:
+        return None
+    theta = second**-bands
+    own = axial_frequencies(theta, axes, pairs, freqs.device)[:, None]  # (axes, 1, 1, pairs)
+    return theta if torch.allclose(freqs.float(), own.expand_as(freqs), atol=1e-4) else None
+
+
+def _axial(encoding: Any) -> AxialRoPE | None:
     part = {each.name: innermost(each) for each in encoding.parts}.get("rope_axial")
-    if not isinstance(part, AxialRoPE) or freqs.shape[-1] != part.head_dim // 2:
-        return False
-    own = part.frequencies(0, freqs.device)[:, None]  # (axes, 1, 1, pairs)
-    return torch.allclose(freqs.to(own.dtype), own.expand_as(freqs), atol=1e-4)
+    return part if isinstance(part, AxialRoPE) else None
 
 
 def convert(state: StateDict, model: Any) -> StateDict:
     """Turn timm's, the original and RoPE-Swin's key layouts into ours; ours stays as it is.
 
     A model whose ``window_fit`` nobody chose takes that of the code that the file comes from. Fixed frequencies in a
-    file are left out where they are those of the model.
+    file are left out where they are those of the model; of another base they are a problem.
 
     Raises:
         RuntimeError: If a table has no shape that a window could have.
@@ -77,13 +92,26 @@ def convert(state: StateDict, model: Any) -> StateDict:
         elif key == "patch_embed.proj.weight" and value.ndim == 4:
             value = fit_patches(value, model.patch_embed.patch_size)
         out[key] = value
+    problems: list[str] = []
     for (stage, name), values in blocks.items():
-        out |= _joined(stage, name, values, model)
-    return fit_pyramid(out, model)
+        out |= _joined(stage, name, values, model, state, problems)
+    source = state if isinstance(state, Weights) else Weights()
+    return source.derived(fit_pyramid(out, model), problems=dict.fromkeys(problems))
 
 
-def _joined(stage: int, name: str, values: dict[int, Tensor], model: Any) -> StateDict:
-    """One tensor of our layout from those of the blocks of a stage; as they are where some are missing."""
+def _joined(
+    stage: int, name: str, values: dict[int, Tensor], model: Any, state: StateDict, problems: list[str]
+) -> StateDict:
+    """One tensor of our layout from those of the blocks of a stage; as they are where some are missing.
+
+    Args:
+        stage: Its index.
+        name: What a block calls its tensor.
+        values: Those of the blocks, by index.
+        model: The model.
+        state: The whole file.
+        problems: Takes what the model does otherwise.
+    """
     target = f"stages.{stage}.pos_encoding.inside.window.{PER_BLOCK[name]}"
     tensors = [values[i] for i in sorted(values)]
     if stage >= len(model.stages):  # fit_pyramid judges
@@ -91,6 +119,13 @@ def _joined(stage: int, name: str, values: dict[int, Tensor], model: Any) -> Sta
     if len(tensors) != len(model.stages[stage].blocks) or len({t.shape for t in tensors}) > 1:
         return {f"layers.{stage}.blocks.{i}.attn.{name}": t for i, t in values.items()}
     if name == "relative_position_bias_table":
-        return {target: torch.stack([_as_map(t, model.stages[stage].window_size) for t in tensors])}
+        index = state.get(f"layers.{stage}.blocks.{min(values)}.attn.relative_position_index")
+        tokens = None if index is None else index.shape[0]
+        return {target: torch.stack([_as_map(t, model.stages[stage].window_size, tokens) for t in tensors])}
     freqs = torch.stack(tensors, dim=1)  # (axes, depth, heads, pairs)
-    return {} if _is_axial(freqs, model.stages[stage].pos_encoding.inside["window"]) else {target: freqs}
+    part = _axial(model.stages[stage].pos_encoding.inside["window"])
+    if part is not None and freqs.shape[-1] == part.head_dim // 2 and (theta := _theta(freqs)) is not None:
+        if abs(theta / part.theta - 1) < 1e-3:
+            return {}
+        problems.append(f"theta={part.theta:g} of rope_axial is not that of the file; allowed: {theta:.4g}")
+    return {target: freqs}

@@ -11,6 +11,16 @@ from visionpe.encodings.rotary.base import RotaryEncoding
 from visionpe.registry import register_encoding
 
 
+def axial_frequencies(theta: float, axes: int, pairs: int, device: torch.device | None = None) -> Tensor:
+    """Radians a token along each axis, ``(axes, 1, pairs)``: each axis has pairs of its own."""
+    bands = pairs // axes
+    magnitudes = theta ** (-torch.arange(bands, device=device, dtype=torch.float32) / bands)
+    freqs = torch.zeros(axes, 1, pairs, device=device)
+    for axis in range(axes):
+        freqs[axis, 0, axis * bands : (axis + 1) * bands] = magnitudes
+    return freqs
+
+
 @register_encoding("rope_axial")
 class AxialRoPE(RotaryEncoding):
     """The first half of the channel pairs turns with the column, the second with the row; no parameters.
@@ -35,13 +45,7 @@ class AxialRoPE(RotaryEncoding):
         self.theta = theta
 
     def frequencies(self, layer: int, device: torch.device) -> Tensor:
-        axes, pairs = len(self.grid_size), self.head_dim // 2
-        bands = pairs // axes
-        magnitudes = self.theta ** (-torch.arange(bands, device=device, dtype=torch.float32) / bands)
-        freqs = torch.zeros(axes, 1, pairs, device=device)
-        for axis in range(axes):
-            freqs[axis, 0, axis * bands : (axis + 1) * bands] = magnitudes
-        return freqs
+        return axial_frequencies(self.theta, len(self.grid_size), self.head_dim // 2, device)
 
     def extra_repr(self) -> str:
         return f"theta={self.theta}, {super().extra_repr()}"
