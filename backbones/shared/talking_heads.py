@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visionpe.attention import kernels
-from visionpe.attention.axial import axial_bias
 from visionpe.attention.dispatch import AttentionWeights
 from visionpe.backbones.shared.block import EncodedAttention
 from visionpe.tracing import is_exporting
@@ -59,8 +58,6 @@ class TalkingHeadsAttention(EncodedAttention):
         self.mix_weights = nn.Parameter(torch.eye(self.num_heads, **factory))
 
     def attended(self, v: Tensor, weights: AttentionWeights) -> tuple[Tensor, AttentionWeights]:
-        if axial_bias(weights.biases, weights.mask) is not None:
-            raise ValueError("talking_heads=True needs logits of all pairs; allowed: encodings that are not axial")
         mixed = MixedWeights(**vars(weights), before=self.mix_logits, after=self.mix_weights)
         whole = is_exporting()  # the graph serves every size, so it cannot be cut into a number of chunks
         chunks = [(0, weights.q.shape[-2])] if whole else mixed.chunks()

@@ -100,6 +100,12 @@ class VisionTransformer(LoadsPublished, TimmVisionTransformer):
             dtype=kwargs.get("dtype"),
         )
         self.pos_encoding = Composition(parts)
+        for part in parts if talking_heads else ():
+            if part.structure == "axial":
+                raise ValueError(
+                    f"pos_encoding={part.spelling!r} attends along rows, then columns, where talking_heads=True finds no "
+                    "logits of all pairs; allowed: False"
+                )
         if patch_drop_rate:
             for part in parts:
                 if not part.takes_coords:

@@ -77,6 +77,22 @@ def test_the_wrapper_tells_authors_from_timm(way: str, tmp_path: Path, caplog: p
         assert len(said) == (policy != "bicubic")
 
 
+@torch.no_grad()
+def test_deits_own_files(tmp_path: Path) -> None:
+    """Their keys are those of timm's ViT; wrapped, they are of the code that resizes without antialiasing."""
+    theirs = randomize(timm.create_model("vit_small_patch16_224", dynamic_img_size=True, **TINY))
+    for name, content, policy in (
+        ("deit.pth", {"model": theirs.state_dict()}, "bicubic"),
+        ("timm.pth", {"state_dict": theirs.state_dict()}, "bicubic_antialias"),
+        ("bare.pth", theirs.state_dict(), "bicubic_antialias"),
+    ):
+        torch.save(content, tmp_path / name)
+        ours = timm.create_model("ape_vit_s", checkpoint_path=tmp_path / name, **TINY).eval()
+        assert ours.pos_encoding["ape"].policy == policy
+    x = torch.randn(1, 3, 32, 40)
+    torch.testing.assert_close(ours(x), theirs(x), atol=1e-5, rtol=1e-6)
+
+
 def test_only_ambiguous_files_are_spoken_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     weights._tell_once.cache_clear()
     source = tiny_vit("rope_axial", init_values=0.1)

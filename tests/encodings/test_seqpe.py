@@ -133,8 +133,38 @@ def test_logits(prefix: int, slots: int) -> None:
     assert torch.equal(encoding.add(x, grid), x)
 
 
+@pytest.mark.parametrize("site", ["qk_mul", "qk_add", "logits"])
+@pytest.mark.parametrize("per_head", [False, True])
+@pytest.mark.parametrize("prefix", [0, 1, 3])
+def test_parts_of_queries_and_keys(site: str, per_head: bool, prefix: int) -> None:
+    """Token by token: the parts of its vector, of the class token's own, and none for further prefix tokens."""
+    encoding = make({**SMALL, "site": site, "per_head": per_head})
+    seqpe, grid = encoding["seqpe"], Grid((3, 4), prefix)
+    q, k = torch.randn(2, 2, 2, grid.num_tokens, 8)
+    turned = encoding.rotate(q, k, grid, layer=1)
+    vectors = seqpe.encode(grid.positions(dtype=torch.long), torch.float32)
+    for token in range(grid.num_tokens):
+        slot = seqpe.prefix_table[0] if token == 0 and prefix else vectors[token - prefix]
+        parts = seqpe.qk[1](slot).unflatten(0, (2, -1, 8))  # (2, 1 or heads, head_dim)
+        for head in range(2):
+            for x, got, part in zip((q, k), turned, parts[:, head if per_head else 0]):
+                before = x[:, head, token]
+                wanted = {"qk_mul": before * part, "qk_add": before + part, "logits": before}[site]
+                wanted = before if 0 < token < prefix else wanted
+                torch.testing.assert_close(got[:, head, token], wanted, atol=1e-5, rtol=1e-5)
+    if site == "logits":
+        (bias,) = encoding.bias(q, k, grid, layer=1)
+        query, key = seqpe.qk[1](vectors).unflatten(1, (2, -1, 8)).permute(1, 2, 0, 3)
+        wanted = query @ key.mT * 8**-0.5
+        own = bias.matrix(q.dtype)[0, :, prefix:, prefix:]
+        torch.testing.assert_close(own, wanted.expand_as(own), atol=1e-5, rtol=1e-5)
+    else:
+        assert encoding.bias(q, k, grid, layer=1) == []
+    assert encoding.at({"logits": "bias"}.get(site, "rotate")) == [seqpe]
+
+
 def test_coordinates_of_each_sample() -> None:
-    for site in ("add", "logits"):
+    for site in ("add", "logits", "qk_mul"):
         encoding = make({**SMALL, "site": site})
         coords = torch.randint(0, 9, (2, 5, 2)).float()
         q, x = torch.randn(2, 2, 6, 8), torch.randn(2, 6, 16)
@@ -170,7 +200,8 @@ def test_precision_under_autocast() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"site": "attn"}, "site='attn' is unknown; allowed: add, logits"),
+        ({"site": "attn"}, "site='attn' is unknown; allowed: add, logits, qk_mul, qk_add"),
+        ({"per_head": True}, "per_head=True with site='add'"),
         ({"encoder_heads": 3}, "encoder_dim=8 is no multiple of encoder_heads=3"),
         ({"max_digits": 0}, "max_digits=0 must be positive"),
         ({"pe_dim": 5}, "pe_dim=5 with site='add'; allowed: 16"),
@@ -190,15 +221,21 @@ def test_too_few_digits() -> None:
 
 @pytest.mark.parametrize(
     "spec",
-    [SMALL, {**SMALL, "site": "logits", "final_norm": False}, {**SMALL, "mask_padding": True, "causal": False}],
+    [
+        SMALL,
+        {**SMALL, "site": "logits", "final_norm": False},
+        {**SMALL, "site": "qk_mul", "per_head": True},
+        {**SMALL, "mask_padding": True, "causal": False},
+    ],
 )
 def test_gradients(spec: dict) -> None:
     check_gradients(spec)
 
 
-@pytest.mark.parametrize("site", ["add", "logits"])
-def test_in_a_model(site: str) -> None:
-    spec = {**SMALL, "site": site}
+@pytest.mark.parametrize(("site", "per_head"), [("add", False), ("logits", False), ("qk_mul", True)])
+def test_in_a_model(site: str, per_head: bool) -> None:
+    spec = {**SMALL, "site": site, "per_head": per_head}
     check_sizes(spec)
     check_export(spec)
-    check_compile(spec)
+    if not per_head:
+        check_compile(spec)
