@@ -103,8 +103,8 @@ class VisionTransformer(LoadsPublished, TimmVisionTransformer):
         for part in parts if talking_heads else ():
             if part.structure == "axial":
                 raise ValueError(
-                    f"pos_encoding={part.spelling!r} attends along rows, then columns, where talking_heads=True finds no "
-                    "logits of all pairs; allowed: False"
+                    f"pos_encoding={part.spelling!r} attends along rows, then columns, where talking_heads=True finds "
+                    "no logits of all pairs; allowed: False"
                 )
         if patch_drop_rate:
             for part in parts:
