@@ -59,12 +59,16 @@ class CSWinStage(Stage):
         self.grid_size, self.stripe_width = grid_size, stripe_width
         self.stripe_policy, self.padding = stripe_policy, padding
 
+    @property
+    def windows_grow(self) -> bool:
+        return self.stripe_policy == "grow"
+
     def _stripe(self, axis: int, length: int) -> int:
         """Width of the stripes that cut an axis of this length, tokens."""
         width, trained = self.stripe_width, self.grid_size[axis]
         if width is None:
             return length
-        if self.stripe_policy == "keep" or 2 * width < min(self.grid_size):
+        if not self.windows_grow or 2 * width < min(self.grid_size):
             return width
         return grown_window(width, length, trained)
 

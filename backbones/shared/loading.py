@@ -11,6 +11,7 @@ from timm.models import resolve_pretrained_cfg
 from torch import Tensor, nn
 
 from visionpe.backbones.shared.saving import encoding_arguments
+from visionpe.backbones.shared.window_tables import take_window_tables
 from visionpe.base import Composition, PositionEncoding
 from visionpe.policy.sizes import as_size
 from visionpe.utils.weight_files import StateDict, unwrapped
@@ -66,7 +67,9 @@ def fit_pyramid(state: StateDict, model: Any) -> StateDict:
 
     With norms for the features the last one is the final norm of the file, the others stay at identity. Stages, norms
     and classifier that the model has no longer are left out. ``model.depths`` tells how many stages it was built with.
+    Where windows grow, tables keep the size of the file's.
     """
+    take_window_tables(state, model)
     out = dict(state)
     last = len(model.depths) - 1
     if model.norms is not None and "norm.weight" in out and not any(key.startswith("norms.") for key in out):

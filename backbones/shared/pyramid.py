@@ -36,6 +36,11 @@ class Stage(nn.Module):
         self.grad_checkpointing = False
         self.cache = TableCache()
 
+    @property
+    @abstractmethod
+    def windows_grow(self) -> bool:
+        """Whether windows grow with the map."""
+
     @abstractmethod
     def partitions(self, size: tuple[int, int], device: torch.device) -> list[list[Partition]]:
         """For every block, how attention partitions a map of this size. Called once a pass."""

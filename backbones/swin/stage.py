@@ -85,9 +85,13 @@ class SwinStage(Stage):
         self.grid_size, self.window_size = grid_size, window_size
         self.window_policy, self.window_fit = window_policy, window_fit
 
+    @property
+    def windows_grow(self) -> bool:
+        return self.window_policy == "grow"
+
     def window(self, size: Pair) -> Pair:
         """Height and width of the windows on a map of this size, tokens, by the policy alone."""
-        if self.window_policy == "keep":
+        if not self.windows_grow:
             return self.window_size
         height, width = (grown_window(*each) for each in zip(self.window_size, size, self.grid_size))
         return height, width

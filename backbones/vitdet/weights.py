@@ -12,6 +12,7 @@ from torch import Tensor
 
 from visionpe.backbones.shared.loading import fit_patches
 from visionpe.backbones.shared.position_tables import file_slots, table_shape
+from visionpe.backbones.shared.window_tables import tables_of, window_of
 from visionpe.backbones.vit.tables import patch_grid, reg_tokens
 from visionpe.utils.weight_files import StateDict
 
@@ -182,18 +183,13 @@ def check_windows(state: StateDict, model: Any) -> None:
     Raises:
         RuntimeError: If there are any; names ``window_size``.
     """
-    own = model.state_dict()
+    own, prefix = model.state_dict(), "pos_encoding.inside.window."
     for part in model.pos_encoding.inside["window"].parts if "window" in model.pos_encoding.inside else ():
-        names = [f"pos_encoding.inside.window.{part.name}.{key}" for key in part.resized_on_load]
-        names = [name for name in names if name in own]
-        # One axis of places a table where there are two tables, height first; else both.
-        axes = slice(-2, -1) if len(names) == 2 else slice(-2, None)
-        given = {name: tuple(state[name].shape) for name in names if name in state}
-        if any(shape[axes] != tuple(own[name].shape)[axes] for name, shape in given.items()):
-            sides = [n for shape in given.values() for n in shape[axes]]
-            window = tuple(sides if part.name == "attention_bias" else ((n + 1) // 2 for n in sides))
+        mine, given = (tables_of(part, f"{prefix}{part.name}.", each) for each in (own, state))
+        window = window_of(part, given)
+        if window is not None and window != window_of(part, mine):
+            tables = ", ".join(f"{prefix}{part.name}.{key} {shape}" for key, shape in given.items())
             raise RuntimeError(
-                f"window_size={model.window_size} is not that of the file, where {', '.join(given)} "
-                f"has shape {' and '.join(map(str, given.values()))}; "
+                f"window_size={model.window_size} is not that of the file, which has {tables}; "
                 f"allowed: window_size={window}, with the file's global_blocks"
             )

@@ -136,6 +136,19 @@ def test_windows_that_grow(backbone: str, chosen: bool, window_in_step: bool, tm
 
 
 @saves_keywords
+@pytest.mark.parametrize("backbone", ["swin", "cswin"])
+@pytest.mark.parametrize("spec", ["rpb", "decomposed", "dropped(ape)+attention_bias"])
+def test_tables_of_windows_that_grew(backbone: str, spec: str, tmp_path: Path) -> None:
+    """Resized once, with the windows, and not once more on the way back."""
+    windows, policy = {"swin": ("window_size", "window_policy"), "cswin": ("stripe_widths", "stripe_policy")}[backbone]
+    model = built(backbone, spec, **{windows: (3, 5), policy: "grow"})
+    model.set_input_size((192, 256))
+    again = hub(model, tmp_path)
+    assert all(torch.equal(again.state_dict()[key], value) for key, value in model.state_dict().items())
+    same(model, again)
+
+
+@saves_keywords
 def test_a_policy_for_every_size(tmp_path: Path) -> None:
     model = visionpe.set_policy(built("vit", "rope_axial"), {"96x128": "default", "192x192": "interpolate", 64: "ntk"})
     same(model, hub(model, tmp_path))
