@@ -141,7 +141,7 @@ def test_windows_that_grow(backbone: str, chosen: bool, window_in_step: bool, tm
 def test_tables_of_windows_that_grew(backbone: str, spec: str, tmp_path: Path) -> None:
     """Resized once, with the windows, and not once more on the way back."""
     windows, policy = {"swin": ("window_size", "window_policy"), "cswin": ("stripe_widths", "stripe_policy")}[backbone]
-    model = built(backbone, spec, **{windows: (3, 5), policy: "grow"})
+    model = built(backbone, spec, **{windows: (12, 5), policy: "grow"})
     model.set_input_size((192, 256))
     again = hub(model, tmp_path)
     assert all(torch.equal(again.state_dict()[key], value) for key, value in model.state_dict().items())
