@@ -47,7 +47,9 @@ def split_table(table: Tensor, state: StateDict, model: Any, *, official: bool) 
         own += published
     groups = [*([trained] if model.trained_is_stated else []), own, published, [in_file(s) for s in _sizes(model)]]
     options: dict[str, Any] = {"known": groups, "own": embed.grid_size, "keyword": SETTLES}
-    prefix, size = table_shape(tokens, (0,) if official else slots, sure=(0,) if official else slots[:1], **options)
+    # ViTs with LayerScale (DeiT-III, DINOv2) have a square, with slots or without.
+    sure = slots if any(".ls1." in key for key in state) else slots[:1]
+    prefix, size = table_shape(tokens, (0,) if official else slots, sure=(0,) if official else sure, **options)
     return table[:, :prefix], table[0, prefix:].unflatten(0, size)
 
 

@@ -150,6 +150,16 @@ def test_official_tables_have_no_slots() -> None:
     torch.testing.assert_close(model.pos_encoding.ape.table, source.pos_encoding.ape.resized((14, 16)))
 
 
+@pytest.mark.parametrize("no_embed_class", [True, False])
+def test_squares_of_layer_scale(no_embed_class: bool) -> None:
+    """DeiT-III at timm, without slots, at a size that nobody published, in a model of another: a square, as DINOv2's."""
+    theirs = timm_vit((240, 240), no_embed_class=no_embed_class, init_values=1e-4)
+    model, source = (our_vit(size, init_values=1e-4) for size in (64, 240))
+    for each in (model, source):
+        each.load_state_dict(theirs.state_dict())
+    torch.testing.assert_close(model.pos_encoding.ape.table, source.pos_encoding.ape.resized((4, 4)))
+
+
 def test_another_patch() -> None:
     """The file's patch tells its tokens: 112 x 128 pixels are 14 x 16 patches of 8, here 7 x 8 of 16."""
     theirs = randomize(VisionTransformer(img_size=(112, 128), patch_size=8, **TINY))
