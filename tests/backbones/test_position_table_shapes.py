@@ -152,7 +152,7 @@ def test_official_tables_have_no_slots() -> None:
 
 @pytest.mark.parametrize("no_embed_class", [True, False])
 def test_squares_of_layer_scale(no_embed_class: bool) -> None:
-    """DeiT-III at timm, without slots, at a size that nobody published, in a model of another: a square, as DINOv2's."""
+    """DeiT-III at timm, without slots, at a size that nobody published, in a model of another; and DINOv2."""
     theirs = timm_vit((240, 240), no_embed_class=no_embed_class, init_values=1e-4)
     model, source = (our_vit(size, init_values=1e-4) for size in (64, 240))
     for each in (model, source):
