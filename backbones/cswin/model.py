@@ -197,7 +197,7 @@ class CSWinTransformer(Pyramid):
             reductions=[patch_size * 2**i for i in range(stages)],
             options=shared,
         )
-        self.padding_is_chosen = padding is not None
+        self.padding_is_chosen, self.built_stripes = padding is not None, tuple(stripe_widths)
         super().set_trained_size(image, (patch_size, patch_size))
         self.window_img_size = image
 
@@ -287,6 +287,8 @@ class CSWinTransformer(Pyramid):
         own = {"stripe_policy": (stage.stripe_policy, "keep"), "padding": (stage.padding, "mask")}
         changed = {key: value for key, (value, default) in own.items() if value != default}
         chosen = "stripe_widths" in self.__dict__.get("given_arguments", {})  # else they follow the size
+        if not chosen and self.norms is not None:  # or that of weights, which a saved model no longer has
+            changed["stripe_widths"] = self.built_stripes
         return super().saved_arguments() | changed | ({"window_img_size": self.window_img_size} if chosen else {})
 
     def convert_state(self, state: StateDict) -> StateDict:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -56,6 +56,18 @@ def check_fit(state: StateDict, model: Any) -> None:
         raise RuntimeError(f"the checkpoint does not fit a {model.description}; {'; '.join(problems)}")
 
 
+def refuse_missing(keys: Iterable[str], model: Any) -> None:
+    """Refuse a file that lacks these.
+
+    Raises:
+        RuntimeError: If there are any.
+    """
+    if missing := sorted(keys):
+        raise RuntimeError(
+            f"the checkpoint does not fit a {model.description}; missing from the file: {_listed(missing)}"
+        )
+
+
 def fit_patches(weight: Tensor, patch_size: Sequence[int]) -> Tensor:
     """The projection of the patches, ``(dim, channels, height, width)``, for patches of another size."""
     size = list(patch_size)
@@ -104,6 +116,8 @@ class LoadsPublished(nn.Module):
     # Whether the size of training was told by a keyword, and whether the user named the weights.
     trained_is_stated = False
     cfg_is_stated = False
+    # What the encodings were built from.
+    encoding_spec: Any = None
     # Whether policies measure from the size that timm's configuration tells of published weights.
     cfg_tells_trained_size: ClassVar[bool] = True
 
@@ -156,7 +170,7 @@ class LoadsPublished(nn.Module):
         known: dict[str, Any] = {}
         if self.trained_img_size is not None:
             known |= {"trained_size": self.trained_img_size, "trained_patch_size": self.trained_patch_size}
-        return known | encoding_arguments(self, self.__dict__.get("given_arguments", {}).get("pos_encoding"))
+        return known | encoding_arguments(self, self.encoding_spec)
 
     @property
     def _model_args(self) -> dict[str, Any]:
@@ -216,7 +230,11 @@ def size_of_weights(
 
 
 def checkpoint_filter_fn(
-    checkpoint: dict[str, Any], model: Any, strict: bool = True, trained: Sequence[int] | None = None
+    checkpoint: dict[str, Any],
+    model: Any,
+    strict: bool = True,
+    trained: Sequence[int] | None = None,
+    lacking: set[str] | None = None,
 ) -> StateDict:
     """Prepare a published checkpoint for ``model``; used by ``pretrained=True``.
 
@@ -227,6 +245,7 @@ def checkpoint_filter_fn(
         model: The model that will load it.
         strict: Refuse a file that does not fit.
         trained: Height and width that the weights were trained at, pixels; None for those of the model.
+        lacking: Takes the keys that the file lacks, which stay as initialised; None where it must not lack any.
 
     Returns:
         A state dict in our layout.
@@ -248,6 +267,10 @@ def checkpoint_filter_fn(
         state = model.convert_state(source)
     finally:
         model.trained_is_stated = before
+    if lacking is not None:
+        own = model.state_dict()
+        lacking |= own.keys() - state.keys()
+        state |= {key: own[key] for key in lacking}
     if strict:
         check_fit(state, model)
     return state

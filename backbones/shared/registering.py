@@ -12,7 +12,7 @@ import timm
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._features import FeatureGetterNet
 
-from visionpe.backbones.shared.loading import checkpoint_filter_fn, size_of_weights
+from visionpe.backbones.shared.loading import checkpoint_filter_fn, refuse_missing, size_of_weights
 from visionpe.base import PositionEncoding
 from visionpe.policy.apply import build_policy
 from visionpe.policy.sizes import as_size
@@ -45,7 +45,32 @@ def timm_cfg(timm_name: str, **changes: Any) -> dict[str, Any]:
 
 
 class FeatureGetter(FeatureGetterNet):
-    """timm's feature extractor, which loads files of the model inside as well (``checkpoint_path``)."""
+    """timm's feature extractor, which loads files of the model inside as well, and is saved with what that is."""
+
+    @property
+    def num_classes(self) -> int:
+        return self.model.num_classes
+
+    @property
+    def num_features(self) -> int:
+        return self.model.num_features
+
+    @property
+    def _model_args(self) -> dict[str, Any]:
+        """What timm writes beside the weights: its own keywords, and those of the model inside as it is now."""
+        return {**self.__dict__.get("given_arguments", {}), **getattr(self.model, "_model_args", {})}
+
+    @_model_args.setter
+    def _model_args(self, given: dict[str, Any]) -> None:
+        self.__dict__["given_arguments"] = dict(given)
+
+    @property
+    def _traits(self) -> dict[str, Any]:
+        return self.model._traits
+
+    @_traits.setter
+    def _traits(self, traits: dict[str, Any]) -> None:
+        self.model._traits = traits
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
         """A state dict of this extractor, or of the model in any layout that it knows."""
@@ -131,16 +156,24 @@ class Family:
         # timm before 1.0.31 mixes what was saved beside the weights with the user's keywords.
         saved = kwargs.get("pretrained_model_args", kwargs if hub else None)
         trained = size or size_of_weights(variant, cfg, overlay, saved)
+        # Of a file of features alone; what features do not need is known when the model has been cut down.
+        lacking: set[str] | None = set() if kwargs.get("features_only") else None
+        spec = kwargs.get("pos_encoding")
         model = build_model_with_cfg(
             self.model,
             variant,
             pretrained,
             pretrained_strict=pretrained_strict,
-            pretrained_filter_fn=partial(checkpoint_filter_fn, strict=pretrained_strict, trained=trained),
+            pretrained_filter_fn=partial(
+                checkpoint_filter_fn, strict=pretrained_strict, trained=trained, lacking=lacking
+            ),
             feature_cfg={"out_indices": kwargs.pop("out_indices", self.out_indices), "feature_cls": FeatureGetter},
             **kwargs,
         )
         network: Any = model.model if isinstance(model, FeatureGetter) else model
+        network.encoding_spec = spec
+        if pretrained_strict and lacking:
+            refuse_missing(lacking & network.state_dict().keys(), network)
         network.cfg_is_stated = cfg is not None or bool((overlay or {}).get("input_size"))
         if size is not None:
             if getattr(network, "trained_img_size", None) is None:

@@ -212,20 +212,32 @@ def test_policies_that_differ(backbone: str, spec: Any, tmp_path: Path) -> None:
     same(model, hub(again, tmp_path / "b"))
 
 
+def parted() -> torch.Tensor:
+    """Multipliers with which the linearly dependent form turns block j along axis ``j mod 2`` alone."""
+    return (torch.arange(4) % 2 == torch.arange(2)[:, None]).float()[None, :, :, None, None]
+
+
 @saves_keywords
-@pytest.mark.parametrize("spec", ["comrope+ape", "dropped(ape)+comrope"])
-def test_options_that_loading_sets(spec: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("spec", ["comrope+ape", "dropped(ape)+comrope", None])
+def test_options_that_loading_sets(spec: str | None, tmp_path: Path) -> None:
     """ComRoPE's code turns the class token and reads a table by rows: so does a saved model, and the next."""
-    weights, inputs, outputs, _ = read("comrope_ld")
+    name = "comrope_ld" if spec else "comrope_ap"  # without a table, and an encoding by the name of the model alone
+    weights, inputs, outputs, _ = read(name)
+    if spec is None:
+        ones = {f"vision_model.encoder.layers.{i}.self_attn.multiplier": parted() for i in range(2)}
+        weights |= ones
     body = dict(img_size=24, patch_size=4, embed_dim=32, depth=2, num_heads=2, num_classes=5, mlp_ratio=2)
     clip = dict(pre_norm=True, act_layer="quick_gelu", norm_eps=1e-5)
-    model = timm.create_model("comrope_vit_ti", pos_encoding=spec, **body, **clip).eval()
+    options = {} if spec is None else {"pos_encoding": spec}
+    model = timm.create_model("comrope_vit_ti", **options, **body, **clip).eval()
     model.load_state_dict(weights)
     again = hub(model, tmp_path / "a", img_size=32)
     for each in (again, hub(again, tmp_path / "b")):
         with torch.no_grad():
             close(each(inputs["native"]), outputs["native.logits"])
             close(each(inputs["larger"]), outputs["larger.logits"])
+    if spec is None:
+        return
     with pytest.raises(ValueError, match="reads between its entries at every size"):
         visionpe.set_policy(again, "bicubic")
 
@@ -238,6 +250,28 @@ def test_features_of_a_saved_model(tmp_path: Path) -> None:
     with torch.no_grad():
         for ours, theirs in zip(getter(x), model.forward_intermediates(x, [0, 1], intermediates_only=True)):
             torch.testing.assert_close(ours, theirs)
+
+
+@saves_keywords
+@pytest.mark.parametrize("backbone", MODELS)
+def test_a_saved_extractor_of_features(backbone: str, tmp_path: Path) -> None:
+    """With the size of training and the policy of the model inside, and without what it was cut down by."""
+    spec, indices = "sincos+rope_axial", (0,)
+    model = built(backbone, spec, features_only=True, out_indices=indices)
+    visionpe.set_policy(model, "interpolate")
+    again = hub(model, tmp_path / "a")
+    assert type(again) is type(model)
+    assert again.state_dict().keys() == model.state_dict().keys()
+    for size in (SIZE, (192, 160)):
+        x = torch.randn(1, 3, *size)
+        with torch.no_grad():
+            for ours, theirs in zip(again(x), model(x), strict=True):
+                torch.testing.assert_close(ours, theirs)
+    weights = model.state_dict()
+    gone = next(key for key in weights if key.endswith("attn.qkv.weight"))
+    save_file({k: v.clone() for k, v in weights.items() if k != gone}, tmp_path / "a" / "model.safetensors")
+    with pytest.raises(RuntimeError, match=rf"missing from the file: {gone.removeprefix('model.')}"):
+        timm.create_model(f"local-dir:{tmp_path / 'a'}", pretrained=True)
 
 
 def test_published_weights_are_measured_from_their_size() -> None:

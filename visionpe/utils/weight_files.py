@@ -23,6 +23,8 @@ AVERAGED = ("state_dict_ema", "model_ema")
 WRAPPERS = (*AVERAGED, "state_dict", "model", "model_state", "module")
 # Those of timm's ``load_state_dict``.
 TIMM_WRAPPERS = (*AVERAGED, "state_dict", "model")
+# Under which timm's feature extractors and OpenMMLab's classifiers hold a model.
+HOLDER = "model."
 # Weights of the same model that stand beside a wrapper: SeqPE's encoder.
 BESIDE = ("pe_model",)
 
@@ -64,6 +66,8 @@ def unwrapped(checkpoint: Mapping[str, Any]) -> Weights:
         if isinstance(checkpoint.get(key), Mapping):
             return _beside(unwrapped(checkpoint[key]), checkpoint, key)
     state = clean_state_dict(_flat(checkpoint))
+    if state and all(key.startswith(HOLDER) for key in state):
+        state = {key.removeprefix(HOLDER): value for key, value in state.items()}
     return checkpoint.derived(state) if isinstance(checkpoint, Weights) else Weights(state)
 
 
