@@ -102,6 +102,8 @@ RUNS = [
     *(("lape", run) for run in ("native", "lowcontrast")),
     *(("irpe_product_ctx_k_shared", run) for run in ("native", "lowcontrast", "larger")),
     *(("irpe_cross_bias_qk_perhead", run) for run in ("native", "lowcontrast")),
+    *((name, "native") for name in ("irpe_product_ctx_qkv", "minivit_deit")),
+    *(("ropevit_axial_ape", run) for run in ("native", "larger", "nonsquare")),
     *(
         (name, run)
         for name in ("seqpe_vit_attn", "croma_encoder", "comrope_ld", "comrope_ap")
