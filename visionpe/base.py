@@ -13,6 +13,7 @@ from visionpe.attention.bias import Bias
 from visionpe.attention.dispatch import AttentionWeights
 from visionpe.attention.logits import Decay, LogitRule
 from visionpe.cache import TableCache
+from visionpe.checks import MAX_DEPTH, MAX_DIM, MAX_SIDE, check_count, check_counts, check_factory
 from visionpe.grid import Grid
 from visionpe.policy.functions.logits import log_temperature
 from visionpe.policy.grammar import DEFAULT
@@ -71,10 +72,14 @@ class PositionEncoding(HasPolicy, nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        check_count("dim", dim, 1, MAX_DIM)
+        check_count("num_heads", num_heads, 1, MAX_DIM)
         if dim % num_heads:
             raise ValueError(f"dim={dim} is no multiple of num_heads={num_heads}")
-        self.dim, self.num_heads, self.head_dim, self.depth = dim, num_heads, dim // num_heads, depth
-        self.grid_size = tuple(int(n) for n in grid_size)
+        self.dim, self.num_heads, self.head_dim = dim, num_heads, dim // num_heads
+        self.depth = check_count("depth", depth, 1, MAX_DEPTH)
+        self.grid_size = check_counts("grid_size", grid_size, None, 1, MAX_SIDE)
+        check_factory(device, dtype)
         self.factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.cache = TableCache()
         self.policy_is_chosen = policy is not None
@@ -86,6 +91,26 @@ class PositionEncoding(HasPolicy, nn.Module):
     def set_policy(self, policy: str) -> None:
         super().set_policy(policy)
         self.policy_is_chosen = self.policy_is_chosen or policy != DEFAULT
+
+    def check_axes(self, grid: Grid) -> None:
+        """Refuse tokens that stand on another number of axes than the encoding was built for.
+
+        Raises:
+            ValueError: Names both.
+        """
+        if grid.axes != len(self.grid_size):
+            raise ValueError(
+                f"{type(self).name} was built for {len(self.grid_size)} axes, the tokens stand on {grid.axes}"
+            )
+
+    def check_two_axes(self) -> None:
+        """Refuse a trained grid of another number of axes.
+
+        Raises:
+            ValueError: Names the grid.
+        """
+        if len(self.grid_size) != 2:
+            raise ValueError(f"grid_size={self.grid_size}: {type(self).name} stands on two axes")
 
     def logit_factor(self, grid: Grid) -> float:
         """A factor on all logits that belongs to the policy in force. Default: 1."""

@@ -11,6 +11,38 @@ import torch
 from torch import Tensor
 
 
+def check_coords(coords: Any, axes: int) -> None:
+    """Refuse what cannot be coordinates; see :class:`Grid`."""
+    if not isinstance(coords, Tensor) or coords.dtype.is_complex or coords.dtype == torch.bool:
+        what = coords.dtype if isinstance(coords, Tensor) else type(coords).__name__
+        raise TypeError(f"coords={what}: no numbers; allowed: a tensor (N, {axes}) or (B, N, {axes})")
+    if coords.ndim not in (2, 3) or coords.shape[-1] != axes:
+        raise ValueError(f"coords={tuple(coords.shape)} is no shape of them; allowed: (N, {axes}) or (B, N, {axes})")
+
+
+def check_finite(coords: Tensor | None) -> None:
+    """Refuse NaN and infinity, but not while a graph is traced."""
+    if coords is None or torch.compiler.is_compiling() or torch.jit.is_tracing() or not coords.is_floating_point():
+        return
+    if not coords.isfinite().all():
+        raise ValueError("coords hold NaN or infinity; allowed: finite coordinates")
+
+
+def check_whole(coords: Tensor | None, limits: tuple[int, ...], reader: str, offsets: bool) -> None:
+    """Refuse coordinates that are not whole, or leave 0 to a limit on an axis; see :meth:`Grid.whole_positions`."""
+    if coords is None or torch.compiler.is_compiling() or torch.jit.is_tracing() or not coords.numel():
+        return
+    check_finite(coords)
+    if coords.is_floating_point() and not torch.equal(coords, coords.round()):
+        raise ValueError(f"coords: {reader} reads whole coordinates, and some are not; allowed: whole numbers")
+    low, high = (t.flatten(0, -2).tolist() for t in (coords.amin(-2, keepdim=True), coords.amax(-2, keepdim=True)))
+    for sample_low, sample_high in zip(low, high):
+        for first, last, limit in zip(sample_low, sample_high, limits):
+            if (last - first if offsets else last) >= limit or (first < 0 and not offsets):
+                span = f"spans of {limit} tokens" if offsets else f"0 to {limit - 1}"
+                raise ValueError(f"coords: {reader} finds {first:g} to {last:g} along an axis; allowed: {span}")
+
+
 @dataclass(frozen=True)
 class Grid:
     """Where the tokens of one sequence stand.
@@ -24,6 +56,13 @@ class Grid:
             where the tokens are not a full grid (dropped patches, sparse voxels). ``size`` is then their extent.
         signals: What else is known of the spatial tokens, colour and normal, ``(N, 3 k)`` or ``(B, N, 3 k)``.
         cloud: Which cloud each token belongs to, ``(N,)``, where several share a sequence; else None.
+        trusted: The coordinates were made by code that knows them to be finite and, where whole ones are read, whole
+            and on the grid; else they are looked at once.
+
+    Raises:
+        TypeError: If ``coords`` is no tensor of numbers.
+        ValueError: If it has another shape; in use, if a coordinate is NaN, infinite, or not one that the encoding
+            can read.
     """
 
     size: tuple[int, ...]
@@ -32,7 +71,12 @@ class Grid:
     coords: Tensor | None = None
     signals: Tensor | None = None
     cloud: Tensor | None = None
+    trusted: bool = field(default=False, compare=False, repr=False)
     _kept: dict[Hashable, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.coords is not None:
+            check_coords(self.coords, len(self.size))
 
     @property
     def axes(self) -> int:
@@ -61,9 +105,35 @@ class Grid:
     def positions(self, *, device: torch.device | str | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
         """Coordinates of every spatial token, ``(N, axes)`` or ``(B, N, axes)``."""
         if self.coords is not None:
+            if not self.trusted:
+                self.keep("finite", lambda: check_finite(self.coords))
             return self.coords.to(device=device, dtype=dtype)
         axes = torch.meshgrid(*self.axis_positions(device=device, dtype=dtype), indexing="ij")
         return torch.stack(axes, dim=-1).flatten(0, -2)  # (N, axes)
+
+    def whole_positions(
+        self,
+        reader: str,
+        *,
+        device: torch.device | str | None = None,
+        most: int | None = None,
+        offsets: bool = False,
+    ) -> Tensor:
+        """Coordinates as whole numbers (int64), for encodings that read no others.
+
+        Args:
+            reader: Name of the encoding, for the message.
+            device: Of the result.
+            most: Coordinates may be below this on every axis. Default: below the size of the axis.
+            offsets: Only their differences matter, so they may start anywhere.
+
+        Raises:
+            ValueError: If a coordinate is not whole or out of range. Nothing is looked at while a graph is traced.
+        """
+        if self.coords is not None and not self.trusted:
+            limits = self.size if most is None else (most,) * self.axes
+            self.keep(("whole", limits, offsets), lambda: check_whole(self.coords, limits, reader, offsets))
+        return self.positions(device=device, dtype=torch.long)
 
     def keep(self, key: Hashable, build: Callable[[], Any]) -> Any:
         """What follows from these positions and no parameter: built once, and gone with this object.

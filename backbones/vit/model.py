@@ -107,7 +107,7 @@ class VisionTransformer(LoadsPublished, TimmVisionTransformer):
         if isinstance(self.patch_drop, PatchDropoutWithIndices):
             x, kept = self.patch_drop(x)
             if kept is not None:
-                grid = Grid(grid.size, grid.prefix, coords=grid.positions(device=x.device)[kept])
+                grid = Grid(grid.size, grid.prefix, coords=grid.positions(device=x.device)[kept], trusted=True)
         return self.norm_pre(x), grid
 
     def _block(self, index: int, x: Tensor, grid: Grid, attn_mask: Tensor | None) -> Tensor:

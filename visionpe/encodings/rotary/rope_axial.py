@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from visionpe.checks import check_base
 from visionpe.encodings.rotary.base import RotaryEncoding
 from visionpe.registry import register_encoding
 
@@ -32,7 +33,7 @@ class AxialRoPE(RotaryEncoding):
 
     def __init__(self, *, theta: float = 100.0, **context: Any) -> None:
         super().__init__(**context)
-        self.theta = theta
+        self.theta = check_base("theta", theta)
 
     def frequencies(self, layer: int, device: torch.device) -> Tensor:
         axes, pairs = len(self.grid_size), self.head_dim // 2

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from visionpe.checks import check_base
 from visionpe.encodings.rotary.base import RotaryEncoding
 from visionpe.grid import Grid
 from visionpe.memo import LayerMemo
@@ -42,7 +43,7 @@ class MixedRoPE(RotaryEncoding):
 
     def __init__(self, *, theta: float = 10.0, **context: Any) -> None:
         super().__init__(**context)
-        self.theta, self.memo = theta, LayerMemo()
+        self.theta, self.memo = check_base("theta", theta), LayerMemo()
         shape = (len(self.grid_size), self.depth, self.num_heads, self.head_dim // 2)
         self.freqs = nn.Parameter(torch.empty(shape, **self.factory))
         self.reset_parameters()
