@@ -1,7 +1,7 @@
 """Refusing values: each range is stated once, by the option that has it, and checked where the value enters.
 
-What is no number (no whole number, no flag, ...) is a TypeError, a number out of range a ValueError; both messages name the
-argument, what was given and what is allowed. NaN and infinity are out of every range.
+What is no number (no whole number, no flag, ...) is a TypeError, a number out of range a ValueError; both messages name
+the argument, what was given and what is allowed. NaN and infinity are out of every range.
 """
 
 from __future__ import annotations
@@ -147,17 +147,18 @@ def check_counts(
         ValueError: If one is not whole or out of range, or there are more or fewer.
     """
     numbers = (number,) if isinstance(number, int) else number
-    wanted = f"{' or '.join(map(str, numbers))} whole numbers" if numbers else "one whole number or more"
+    many = f"{numbers[0]} to {numbers[-1]}" if isinstance(numbers, range) else " or ".join(map(str, numbers or ()))
+    ends = f"{low} or more" if high is None else f"{low} to {high}"
+    wanted = f"{many} numbers" if many else "one number or more"
     # Of torch's and numpy's containers too, but no text.
     if isinstance(values, (str, bytes, dict, set)) or not hasattr(values, "__iter__") or not hasattr(values, "__len__"):
-        raise TypeError(f"{name}={shown(values)} is no sequence; allowed: {wanted}")
+        raise TypeError(f"{name}={shown(values)} is no sequence; allowed: {wanted}, whole, {ends}")
     if (numbers and len(values) not in numbers) or not len(values):
-        raise ValueError(f"{name}={shown(values)} holds {len(values)}; allowed: {wanted}")
+        raise ValueError(f"{name}={shown(values)} must be {wanted}; allowed: whole ones, {ends}")
     try:
         return tuple(check_count(name, value, low, high) for value in values)
     except (TypeError, ValueError) as error:  # which one it is shows in the whole alone
-        allowed = f"{low} or more" if high is None else f"{low} to {high}"
-        raise type(error)(f"{name}={shown(values)}: not every one is a whole number; allowed: {allowed}") from None
+        raise type(error)(f"{name}={shown(values)} must be {wanted}; allowed: whole ones, {ends}") from None
 
 
 def check_pair(name: str, value: Any, low: int = 1, high: int | None = None) -> tuple[int, int]:
@@ -189,7 +190,9 @@ def check_numbers(name: str, values: Any, number: int, low: float | None = None,
             check_number(name, value, low, high)
     except (TypeError, ValueError) as error:
         allowed = _range(low, high, None, None)[1]
-        raise type(error)(f"{name}={shown(values)} holds something else; allowed: {number} numbers, {allowed}") from None
+        raise type(error)(
+            f"{name}={shown(values)} holds something else; allowed: {number} numbers, {allowed}"
+        ) from None
 
 
 def check_flag(name: str, value: Any) -> bool:

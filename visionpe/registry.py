@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from typing import Any, TypeAlias, TypeVar
 
 from visionpe.base import Composition, PositionEncoding
+from visionpe.checks import shown
 
 Spec: TypeAlias = "str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]]"
 E_ = TypeVar("E_", bound=type[PositionEncoding])
@@ -96,8 +97,11 @@ def get_encoding(name: str) -> type[PositionEncoding]:
     """The class registered under ``name``.
 
     Raises:
+        TypeError: If ``name`` is no text.
         ValueError: If there is none; the message lists near matches.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"name={shown(name)} is no encoding; allowed: a text, such as 'ape'")
     if name not in _ENCODINGS:
         near = get_close_matches(name, [*_ENCODINGS, *_WRAPPERS], n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(near)}? " if near else ""
@@ -169,7 +173,8 @@ def encoding_classes(spec: Spec) -> list[type[PositionEncoding]]:
     Raises:
         ValueError: If a name is unknown, with near matches.
     """
-    return [_WRAPPERS[name] if name in _WRAPPERS else get_encoding(name) for name, _ in parse_spec(spec)]
+    names = [name for name, _ in parse_spec(spec)]
+    return [_WRAPPERS[n] if isinstance(n, str) and n in _WRAPPERS else get_encoding(n) for n in names]
 
 
 def create_encodings(spec: Spec, **context: Any) -> list[PositionEncoding]:
@@ -184,7 +189,7 @@ def create_encodings(spec: Spec, **context: Any) -> list[PositionEncoding]:
                 )
                 raise ValueError(f"{name!r} goes over no other encoding; allowed: {takers or 'none does'}")
             if key not in allowed:
-                near = get_close_matches(key, allowed, n=1)
+                near = get_close_matches(str(key), allowed, n=1)
                 hint = f"; did you mean {near[0]}?" if near else ""
                 raise ValueError(f"{name!r} takes no option {key!r}{hint} allowed: {', '.join(sorted(allowed))}")
         known = {k: v for k, v in context.items() if k in allowed or k not in HINTS or cls.hands_on_hints}

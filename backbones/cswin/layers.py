@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from visionpe.backbones.shared.images import check_images
+
 
 class ConvEmbed(nn.Module):
     """The stem: overlapping patches, 7 x 7 pixels every 4 where a token stands for 4, and a norm.
@@ -33,6 +35,7 @@ class ConvEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` to ``(B, height, width, dim)``."""
+        check_images(x, self.proj.in_channels, self.proj)
         x = self.proj(x.contiguous(memory_format=torch.channels_last))  # or the norm would turn the larger map around
         return self.norm(x.permute(0, 2, 3, 1))
 

@@ -68,7 +68,7 @@ class FeatureGetter(FeatureGetterNet):
 
 
 def _pair(value: Any, what: str) -> tuple[int, int]:
-    return as_size(value if isinstance(value, int | str) else tuple(value), what)
+    return as_size(tuple(value) if isinstance(value, list) else value, what)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from visionpe.checks import check_number
 from visionpe.sparse.cells import INT32, grouped
 
 
@@ -14,10 +15,11 @@ def check_points(positions: Tensor, size: float, name: str = "positions") -> Non
     Raises:
         ValueError: See :func:`voxelize`.
     """
+    if not isinstance(positions, Tensor) or positions.dtype.is_complex:
+        raise TypeError(f"{name}={type(positions).__name__}; allowed: a tensor of numbers (P, axes)")
     if positions.ndim != 2 or not len(positions):
         raise ValueError(f"{name} must be (P, axes) with at least one point, got {tuple(positions.shape)}")
-    if not size > 0:
-        raise ValueError(f"size={size} must be positive")
+    check_number("size", size, above=0)
     if not positions.isfinite().all():
         raise ValueError(f"{name} hold {int((~positions.isfinite()).any(1).sum())} points with NaN or infinity")
 

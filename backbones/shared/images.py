@@ -1,0 +1,78 @@
+"""What a forward pass is given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from timm.models._features import feature_take_indices
+from torch import Tensor, nn
+
+from visionpe.checks import check_count, check_counts, shown
+from visionpe.tracing import has_autocast, is_exporting
+
+# Dtypes of weights that must be those of the images; others are of quantised models, which convert.
+PLAIN = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def check_images(x: Any, in_chans: int, projection: nn.Module, multiple: Sequence[int] | None = None) -> None:
+    """Refuse what is no batch of images for a model; a look at shape and dtype alone, so it costs nothing on a device.
+
+    Args:
+        x: What was given.
+        in_chans: Channels that the model takes.
+        projection: The convolution that meets the images first.
+        multiple: Height and width must be multiples of these, pixels; None for images that are padded.
+
+    Raises:
+        TypeError: If it is no tensor of floating-point numbers, or not in the dtype of the model outside of autocast.
+        ValueError: If it is not ``(B, in_chans, height, width)``, has no pixels, or the patch does not divide it.
+    """
+    if torch.jit.is_tracing():  # sizes are tensors there
+        return
+    allowed = f"floating point (B, {in_chans}, height, width)"
+    if not isinstance(x, Tensor) or not x.is_floating_point():
+        what = str(x.dtype) if isinstance(x, Tensor) else type(x).__name__
+        raise TypeError(f"images: {what} is no batch of normalised images; allowed: {allowed}")
+    if x.ndim != 4 or x.shape[1] != in_chans:
+        raise ValueError(f"images: shape {tuple(x.shape)}; allowed: {allowed}")
+    weight = getattr(projection, "weight", None)
+    if isinstance(weight, Tensor) and x.dtype != weight.dtype and weight.dtype in PLAIN and not _in_autocast(x):
+        raise TypeError(f"images: {x.dtype}; allowed: {weight.dtype}, as the weights are, or torch.autocast")
+    if is_exporting():  # a graph serves every size
+        return
+    height, width = x.shape[2:]
+    if height < 1 or width < 1:
+        raise ValueError(f"images: shape {tuple(x.shape)} has no pixels; allowed: 1 x 1 or more")
+    if multiple is not None and (height % multiple[0] or width % multiple[1]):
+        raise ValueError(
+            f"images: {height} x {width} pixels are no multiple of patch_size={tuple(multiple)}; allowed: multiples, "
+            "or a model with dynamic_img_pad=True"
+        )
+    if multiple is not None and (height < multiple[0] or width < multiple[1]):
+        raise ValueError(f"images: {height} x {width} pixels hold no patch; allowed: {tuple(multiple)} or more")
+
+
+def _in_autocast(x: Tensor) -> bool:
+    kind = x.device.type
+    return has_autocast(kind) and torch.is_autocast_enabled(kind)
+
+
+def take_indices(count: int, indices: Any) -> tuple[list[int], int]:
+    """Which of ``count`` features are wanted, and the last of them; timm's rules.
+
+    Raises:
+        TypeError: If ``indices`` is neither a whole number nor a sequence of them.
+        ValueError: If one is out of range.
+    """
+    if indices is not None:
+        if isinstance(indices, int) and not isinstance(indices, bool):
+            check_count("indices", indices, 1, count)
+        else:
+            try:
+                indices = list(check_counts("indices", indices, None, -count, count - 1))
+            except ValueError:
+                allowed = f"{-count} to {count - 1}, one or more"
+                raise ValueError(f"indices={shown(indices)}: not every one is a feature; allowed: {allowed}") from None
+    return feature_take_indices(count, indices)
