@@ -48,7 +48,16 @@ def timm_cfg(timm_name: str, **changes: Any) -> dict[str, Any]:
 
 
 class FeatureGetter(FeatureGetterNet):
-    """timm's feature extractor, which loads files of the model inside as well (``checkpoint_path``)."""
+    """timm's feature extractor, which loads files of the model inside as well (``checkpoint_path``).
+
+    Features come in the order of ``out_indices``, as ``feature_info`` tells of them.
+    """
+
+    def forward(self, x: Any) -> Any:
+        """What the model takes to the features asked for."""
+        features = super().forward(x)
+        in_order = sorted(set(self.out_indices))
+        return [features[in_order.index(i)] for i in self.out_indices]
 
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
         """A state dict of this extractor, or of the model in any layout that it knows."""

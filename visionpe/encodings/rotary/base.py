@@ -39,6 +39,8 @@ def rotate_pairs(x: Tensor, rotation: Tensor, layout: Layout = "adjacent") -> Te
         (a, b), (cos, sin) = pairs.unbind(-1), rotation.unbind(-1)
         turned = torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1)
     else:  # one pass over memory, several times faster
+        if pairs.stride(-1) != 1 or any(step % 2 for step in pairs.stride()[:-1]):  # as another encoding left it
+            pairs = pairs.contiguous()
         turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(rotation))
     return turned.flatten(-2).to(x.dtype)
 
