@@ -84,9 +84,10 @@ class PositionEncoding(HasPolicy, nn.Module):
         self.cache = TableCache()
         self.policy_is_chosen = policy is not None
         self.policy = self.policies[0] if self.policies else None
+        self.mark_as_built()  # what "default" means
         if policy is not None:
             self.set_policy(policy)
-        self.mark_as_built()
+            self.mark_as_built()
 
     def set_policy(self, policy: str) -> None:
         super().set_policy(policy)

@@ -18,6 +18,8 @@ from torch import nn
 LONGEST = 80
 # Beyond this many entries a table is a mistake in the sizes, and an allocator would say so less clearly.
 LARGEST_TABLE = 2**31
+# Of a side of an image.
+MAX_PIXELS = 2**16
 # What a model may have: channels, blocks, tokens along an axis, and tokens that stand nowhere.
 MAX_DIM, MAX_DEPTH, MAX_SIDE = 2**16, 1000, 2**20
 MAX_PREFIX = 10000
@@ -95,7 +97,10 @@ def check_number(
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name}={shown(value)} is no {kind or 'number'}; allowed: {allowed}")
     number: Any = value
-    finite = isinstance(value, Integral) or isfinite(value)
+    try:
+        finite = isfinite(value)
+    except OverflowError:  # a whole number that no float can hold
+        finite = False
     under = (low is not None and number < low) or (above is not None and number <= above)
     over = (high is not None and number > high) or (below is not None and number >= below)
     if not finite or under or over:
@@ -236,9 +241,10 @@ def check_factory(device: Any, dtype: Any) -> None:
         raise ValueError(f"dtype={dtype} has no fractions; allowed: torch.float32 and other floating ones")
     if device is not None:
         try:
-            torch.device(device)
-        except (RuntimeError, TypeError, ValueError):
-            raise ValueError(f"device={shown(device)} is unknown to torch; allowed: cpu, cuda, cuda:1, ...") from None
+            torch.empty(0, device=device)
+        except (RuntimeError, TypeError, ValueError, AssertionError) as error:
+            why = str(error).partition("\n")[0]
+            raise ValueError(f"device={shown(device)}: {why}; allowed: cpu, cuda, ... as far as there are") from None
 
 
 def check_table(name: str, value: Any, *shape: int) -> tuple[int, ...]:

@@ -35,7 +35,7 @@ class ConvEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` to ``(B, height, width, dim)``."""
-        check_images(x, self.proj.in_channels, self.proj)
+        check_images(x, self.proj.in_channels, self.proj, least=2 * self.patch_size - 1 - 2 * (self.patch_size // 2))
         x = self.proj(x.contiguous(memory_format=torch.channels_last))  # or the norm would turn the larger map around
         return self.norm(x.permute(0, 2, 3, 1))
 

@@ -204,6 +204,7 @@ class CSWinTransformer(Pyramid):
     def set_trained_size(self, img_size: tuple[int, int], patch_size: tuple[int, int]) -> None:
         """Let policies of encodings measure from another size, pixels; stripes stay as they were chosen."""
         stem: Any = self.patch_embed
+        check_image_size(img_size, stem.patch_size, "trained_size")
         super().set_trained_size(img_size, (stem.patch_size, stem.patch_size))  # kernels are larger than a token
         for stage, size in self._stages_at(img_size):
             measure_from(stage.pos_encoding.map, size)

@@ -12,6 +12,7 @@ from torch import nn
 
 from visionpe.checks import (
     MAX_DEPTH,
+    MAX_PIXELS,
     MAX_PREFIX,
     check_choice,
     check_count,
@@ -26,7 +27,7 @@ from visionpe.checks import (
 Check = Callable[[str, Any], Any]
 # Channels of tokens, stages, weights in all blocks together: no model comes near.
 MAX_DIM, MAX_STAGES, MAX_WEIGHTS = 2**14, 8, 2**33
-MAX_PIXELS, MAX_PATCH, MAX_WINDOW, MAX_TOKENS = 2**16, 1024, 1024, 2**22
+MAX_PATCH, MAX_WINDOW, MAX_TOKENS = 1024, 1024, 2**22
 
 
 def counts(low: int, high: int) -> Check:
@@ -110,26 +111,35 @@ def check_keywords(model: str, given: Iterable[str], known: Sequence[str]) -> No
             raise TypeError(f"{model} takes no keyword {key!r}{hint}")
 
 
-def keywords_of(model: type[nn.Module]) -> list[str]:
-    """Names of the keywords of a constructor."""
-    return [name for name in inspect.signature(model.__init__).parameters if name not in ("self", "kwargs")]
+def keywords_of(*models: type[nn.Module]) -> list[str]:
+    """Names of the keywords of constructors."""
+    return [
+        name
+        for model in models
+        for name, parameter in inspect.signature(model.__init__).parameters.items()
+        if parameter.kind is not parameter.VAR_KEYWORD and name != "self"
+    ]
 
 
-def check_image_size(img_size: Any, patch_size: Any) -> tuple[tuple[int, int], tuple[int, int]]:
+def check_image_size(img_size: Any, patch_size: Any, name: str = "img_size") -> tuple[tuple[int, int], tuple[int, int]]:
     """Height and width of the trained images and of patches, pixels.
+
+    Args:
+        img_size, patch_size: What was given.
+        name: Of the former, for the message.
 
     Raises:
         TypeError, ValueError: If one is no size, or an image is smaller than a patch or makes too many of them.
     """
-    image, patch = check_pair("img_size", img_size, 1, MAX_PIXELS), check_pair("patch_size", patch_size, 1, MAX_PATCH)
+    image, patch = check_pair(name, img_size, 1, MAX_PIXELS), check_pair("patch_size", patch_size, 1, MAX_PATCH)
     if image[0] < patch[0] or image[1] < patch[1]:
         raise ValueError(
-            f"img_size={shown(img_size)} is smaller than a patch; allowed: patch_size={shown(patch_size)} or more"
+            f"{name}={shown(img_size)} is smaller than a patch; allowed: patch_size={shown(patch_size)} or more"
         )
     tokens = -(-image[0] // patch[0]) * -(-image[1] // patch[1])
     if tokens > MAX_TOKENS:
         raise ValueError(
-            f"img_size={shown(img_size)} with patch_size={shown(patch_size)} makes {tokens} tokens; allowed: up to "
+            f"{name}={shown(img_size)} with patch_size={shown(patch_size)} makes {tokens} tokens; allowed: up to "
             f"{MAX_TOKENS}"
         )
     return image, patch

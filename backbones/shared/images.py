@@ -16,7 +16,9 @@ from visionpe.tracing import has_autocast, is_exporting
 PLAIN = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-def check_images(x: Any, in_chans: int, projection: nn.Module, multiple: Sequence[int] | None = None) -> None:
+def check_images(
+    x: Any, in_chans: int, projection: nn.Module, multiple: Sequence[int] | None = None, least: int = 1
+) -> None:
     """Refuse what is no batch of images for a model; a look at shape and dtype alone, so it costs nothing on a device.
 
     Args:
@@ -24,6 +26,7 @@ def check_images(x: Any, in_chans: int, projection: nn.Module, multiple: Sequenc
         in_chans: Channels that the model takes.
         projection: The convolution that meets the images first.
         multiple: Height and width must be multiples of these, pixels; None for images that are padded.
+        least: Pixels of the shortest side that the projection can take.
 
     Raises:
         TypeError: If it is no tensor of floating-point numbers, or not in the dtype of the model outside of autocast.
@@ -37,14 +40,12 @@ def check_images(x: Any, in_chans: int, projection: nn.Module, multiple: Sequenc
         raise TypeError(f"images: {what} is no batch of normalised images; allowed: {allowed}")
     if x.ndim != 4 or x.shape[1] != in_chans:
         raise ValueError(f"images: shape {tuple(x.shape)}; allowed: {allowed}")
-    weight = getattr(projection, "weight", None)
-    if isinstance(weight, Tensor) and x.dtype != weight.dtype and weight.dtype in PLAIN and not _in_autocast(x):
-        raise TypeError(f"images: {x.dtype}; allowed: {weight.dtype}, as the weights are, or torch.autocast")
+    check_dtype("images", x, getattr(projection, "weight", None))
     if is_exporting():  # a graph serves every size
         return
     height, width = x.shape[2:]
-    if height < 1 or width < 1:
-        raise ValueError(f"images: shape {tuple(x.shape)} has no pixels; allowed: 1 x 1 or more")
+    if height < least or width < least:
+        raise ValueError(f"images: {height} x {width} pixels are too few; allowed: {least} x {least} or more")
     if multiple is not None and (height % multiple[0] or width % multiple[1]):
         raise ValueError(
             f"images: {height} x {width} pixels are no multiple of patch_size={tuple(multiple)}; allowed: multiples, "
@@ -54,9 +55,17 @@ def check_images(x: Any, in_chans: int, projection: nn.Module, multiple: Sequenc
         raise ValueError(f"images: {height} x {width} pixels hold no patch; allowed: {tuple(multiple)} or more")
 
 
-def _in_autocast(x: Tensor) -> bool:
-    kind = x.device.type
-    return has_autocast(kind) and torch.is_autocast_enabled(kind)
+def check_dtype(name: str, x: Tensor, weight: Any) -> None:
+    """Refuse an input in another dtype than the weights that it meets, outside of autocast, which leaves float64 alone.
+
+    Raises:
+        TypeError: Names the input and both.
+    """
+    if not isinstance(weight, Tensor) or x.dtype == weight.dtype or weight.dtype not in PLAIN:
+        return
+    kind, double = x.device.type, torch.float64 in (x.dtype, weight.dtype)
+    if double or not (has_autocast(kind) and torch.is_autocast_enabled(kind)):
+        raise TypeError(f"{name}: {x.dtype}; allowed: {weight.dtype}, as the weights are, or torch.autocast below it")
 
 
 def take_indices(count: int, indices: Any) -> tuple[list[int], int]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from visionpe.base import PositionEncoding
 from visionpe.policy.apply import policy_in_force
 from visionpe.policy.sizes import as_size
+from visionpe.utils.errors import MisfitError
 
 StateDict = dict[str, Tensor]
 
@@ -61,7 +62,20 @@ def check_fit(state: StateDict, model: Any) -> None:
         if keys
     ]
     if problems:
-        raise RuntimeError(f"the checkpoint does not fit a {model.description}; {'; '.join(problems)}")
+        raise MisfitError(f"the checkpoint does not fit a {model.description}; {'; '.join(problems)}")
+
+
+def check_tensors(state: Any) -> None:
+    """Refuse what is no state dict.
+
+    Raises:
+        MisfitError: Names the first key that holds no tensor.
+    """
+    if not isinstance(state, Mapping):
+        raise MisfitError(f"the checkpoint is {type(state).__name__}; allowed: names and their tensors")
+    for key, value in state.items():
+        if not isinstance(value, Tensor):
+            raise MisfitError(f"the checkpoint holds {type(value).__name__} at {key!r}; allowed: tensors")
 
 
 def fit_patches(weight: Tensor, patch_size: Sequence[int]) -> Tensor:
@@ -171,9 +185,13 @@ class LoadsPublished(nn.Module):
         Raises:
             RuntimeError: If ``strict`` and the file does not fit; the message names the first offending keys.
         """
+        check_tensors(state_dict)
         if strict:
             check_fit(self.convert_state(dict(state_dict)), self)
-        return super().load_state_dict(state_dict, strict=strict, assign=assign)
+        try:
+            return super().load_state_dict(state_dict, strict=strict, assign=assign)
+        except RuntimeError as error:
+            raise error if isinstance(error, MisfitError) else MisfitError(str(error)) from None
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         own = {k: state_dict.pop(k) for k in list(state_dict) if k.startswith(prefix)}

@@ -12,8 +12,10 @@ import timm
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._features import FeatureGetterNet
 
+from visionpe.backbones.shared.arguments import check_image_size
 from visionpe.backbones.shared.loading import checkpoint_filter_fn, size_of_weights
 from visionpe.base import PositionEncoding
+from visionpe.checks import shown
 from visionpe.policy.apply import build_policy
 from visionpe.policy.sizes import as_size
 from visionpe.registry import get_encoding, on_register
@@ -157,9 +159,15 @@ class Family:
         if size is not None:
             if getattr(network, "trained_img_size", None) is None:
                 raise ValueError(f"trained_size={trained_size!r}: {variant} has no images; allowed: none")
+            check_image_size(size, patch or network.trained_patch_size, "trained_size")
             network.set_trained_size(size, patch or network.trained_patch_size)
             network.trained_is_stated = True
         if window_img_size is not None:
+            if not hasattr(network, "measure_windows_from"):
+                raise ValueError(
+                    f"window_img_size={shown(window_img_size)}: {variant} has no such windows; allowed: swin, cswin"
+                )
+            check_image_size(_pair(window_img_size, "window_img_size"), network.trained_patch_size, "window_img_size")
             network.measure_windows_from(_pair(window_img_size, "window_img_size"))
         return model if policy is None else build_policy(model, policy)
 

@@ -188,8 +188,10 @@ class SwinTransformer(Pyramid):
         stages: list[Any] = list(self.stages)
         windows = None if window_size is None else _per_stage(window_size, len(stages))
         stem: Any = self.patch_embed
-        check_image_size(img_size or stem.img_size, patch_size or stem.patch_size)
-        stem.set_input_size(img_size and to_2tuple(img_size), patch_size and to_2tuple(patch_size))
+        image, patch = check_image_size(
+            stem.img_size if img_size is None else img_size, stem.patch_size if patch_size is None else patch_size
+        )
+        stem.set_input_size(image, None if patch_size is None else patch)
         for i, info in enumerate(self.feature_info):
             info["reduction"] = max(stem.patch_size) * 2**i
         for i, size in enumerate(_map_sizes(stem, stem.img_size, len(stages))):

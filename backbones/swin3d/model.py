@@ -10,6 +10,7 @@ import torch
 from timm.layers import calculate_drop_path_rates
 from torch import Tensor, nn
 
+from visionpe.backbones.shared.arguments import check_keywords, keywords_of
 from visionpe.backbones.shared.images import take_indices
 from visionpe.backbones.shared.loading import LoadsPublished, StateDict
 from visionpe.backbones.shared.pyramid import init_linear
@@ -57,6 +58,7 @@ class Swin3DTransformer(LoadsPublished):
         global_pool: ``avg``; empty leaves the voxels of the last level as they are.
 
     Raises:
+        TypeError: If a keyword is unknown.
         ValueError: If the settings of the levels differ in number, a setting is out of range, or an encoding needs
             tokens on a full grid.
     """
@@ -87,8 +89,10 @@ class Swin3DTransformer(LoadsPublished):
         global_pool: str = "avg",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        **unknown: Any,
     ) -> None:
         super().__init__()
+        check_keywords(type(self).__name__, unknown, keywords_of(type(self), Swin3DTransformer))
         settings: dict[str, Any] = {
             "in_chans": in_chans,
             "num_classes": num_classes,

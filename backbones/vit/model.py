@@ -260,8 +260,10 @@ class VisionTransformer(LoadsPublished, TimmVisionTransformer):
     ) -> None:
         """Change the nominal size and the patch; tables per position are resized, policies keep the trained size."""
         own: Any = self.patch_embed
-        check_image_size(img_size or own.img_size, patch_size or own.patch_size)
-        super().set_input_size(img_size=img_size, patch_size=patch_size)
+        image, patch = check_image_size(
+            own.img_size if img_size is None else img_size, own.patch_size if patch_size is None else patch_size
+        )
+        super().set_input_size(img_size=image, patch_size=None if patch_size is None else patch)
         self._set_input_grid(self.patch_embed.grid_size)
 
     def _set_input_grid(self, grid_size: tuple[int, int]) -> None:

@@ -13,7 +13,7 @@ import torch
 from timm.models import checkpoint
 from torch import Tensor, nn
 
-from visionpe.backbones.shared.arguments import MAX_DIM, MAX_PIXELS, check_arguments
+from visionpe.backbones.shared.arguments import MAX_DIM, check_arguments
 from visionpe.backbones.shared.block import Padding, Partition, WindowBlock
 from visionpe.backbones.shared.loading import LoadsPublished, StateDict, measure_from
 from visionpe.backbones.shared.patches import AdaptivePatchEmbed
@@ -26,7 +26,7 @@ from visionpe.backbones.vitdet.blocks import ResidualWindowBlock, neck
 from visionpe.backbones.vitdet.places import block_indices, evenly_spaced_blocks, window_sides
 from visionpe.backbones.vitdet.weights import convert, read_pickle
 from visionpe.cache import TableCache
-from visionpe.checks import check_choice, check_count, check_pair
+from visionpe.checks import MAX_PIXELS, check_choice, check_count, check_pair
 from visionpe.grid import Grid
 from visionpe.registry import Spec
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from visionpe.checks import shown
+from visionpe.checks import MAX_PIXELS, shown
 
 Size = tuple[int, int]  # height, width in pixels
 
@@ -18,9 +18,8 @@ def as_size(value: Any, name: str = "size") -> Size:
     Raises:
         ValueError: If it is none of these, or not above zero.
     """
-    refusal = ValueError(
-        f"{name}={shown(value)} is no image size; allowed: 224, (384, 512) or '384x512', pixels above 0"
-    )
+    allowed = f"224, (384, 512) or '384x512', pixels above 0, up to {MAX_PIXELS}"
+    refusal = ValueError(f"{name}={shown(value)} is no image size; allowed: {allowed}")
     try:
         sides = [int(part) for part in value.split("x")] if isinstance(value, str) else value
         if isinstance(sides, Integral):
@@ -29,7 +28,13 @@ def as_size(value: Any, name: str = "size") -> Size:
         size = int(height), int(width)
     except (TypeError, ValueError, OverflowError, KeyError):
         raise refusal from None
-    if min(size) < 1 or size != (height, width) or isinstance(height, bool) or isinstance(width, bool):
+    if (
+        min(size) < 1
+        or max(size) > MAX_PIXELS
+        or size != (height, width)
+        or isinstance(height, bool)
+        or isinstance(width, bool)
+    ):
         raise refusal
     return size
 

@@ -58,6 +58,10 @@ def voxels_of_points(
     for name, look in (("colors", colors), ("normals", normals)):
         if look is None:
             continue
+        if not isinstance(look, Tensor) or look.dtype.is_complex:
+            raise TypeError(
+                f"{name}={type(look).__name__}; allowed: a tensor of {tuple(points.shape)}, one row a point"
+            )
         if look.shape != points.shape:
             raise ValueError(f"{name} must be {tuple(points.shape)}, one row a point; got {tuple(look.shape)}")
         looks.append(look.float() / 127.5 - 1 if look.dtype == torch.uint8 else look.float())

@@ -81,6 +81,7 @@ def decomposed_terms(
     for axis, (table, n, m) in enumerate(zip(tables, query_size, key_size), start=2):
         entries = table[offset_index(n, m, device=q.device)]  # (n, m, head_dim)
         lines = q.movedim(axis, 2)  # (B, heads, n, ..., head_dim)
+        lines = lines if lines.ndim > 4 else lines[:, :, :, None]  # of one axis there are no others
         term = torch.einsum("bhnxc,nmc->bhnxm", lines.flatten(3, -2), entries)
         term = term.unflatten(3, lines.shape[3:-1]).movedim(2, axis)  # (B, heads, *query_size, m)
         terms.append(term.flatten(2, -2))
