@@ -13,11 +13,12 @@ from visionpe.attention.bias import Bias
 from visionpe.attention.dispatch import AttentionWeights
 from visionpe.attention.logits import Decay, LogitRule
 from visionpe.cache import TableCache
-from visionpe.checks import MAX_DEPTH, MAX_DIM, MAX_SIDE, check_count, check_counts, check_factory
+from visionpe.checks import check_count, check_counts
 from visionpe.grid import Grid
 from visionpe.policy.functions.logits import log_temperature
 from visionpe.policy.grammar import DEFAULT
 from visionpe.policy.holder import HasPolicy
+from visionpe.ranges import MAX_DEPTH, MAX_DIM, MAX_SIDE, check_factory
 
 SITES = ("add", "refine", "rotate", "bias", "mix")
 

@@ -10,19 +10,8 @@ from typing import Any
 from timm.layers import get_act_layer, get_norm_layer
 from torch import nn
 
-from visionpe.checks import (
-    MAX_DEPTH,
-    MAX_PIXELS,
-    MAX_PREFIX,
-    check_choice,
-    check_count,
-    check_counts,
-    check_factory,
-    check_flag,
-    check_number,
-    check_pair,
-    shown,
-)
+from visionpe.checks import check_choice, check_count, check_counts, check_flag, check_number, check_pair, shown
+from visionpe.ranges import MAX_DEPTH, MAX_PIXELS, MAX_PREFIX, check_factory
 
 Check = Callable[[str, Any], Any]
 # Channels of tokens, stages, weights in all blocks together: no model comes near.

@@ -14,8 +14,9 @@ from visionpe.backbones.shared.arguments import (
     check_blocks,
     counts,
 )
-from visionpe.checks import MAX_DEPTH, MAX_SIDE, check_choice, check_counts, check_flag, shown
+from visionpe.checks import check_choice, check_counts, check_flag, shown
 from visionpe.encodings.bias.crse import COLUMNS
+from visionpe.ranges import MAX_DEPTH, MAX_SIDE
 from visionpe.registry import Spec, encoding_classes
 from visionpe.sparse import Voxels
 

@@ -26,8 +26,9 @@ from visionpe.backbones.vitdet.blocks import ResidualWindowBlock, neck
 from visionpe.backbones.vitdet.places import block_indices, evenly_spaced_blocks, window_sides
 from visionpe.backbones.vitdet.weights import convert, read_pickle
 from visionpe.cache import TableCache
-from visionpe.checks import MAX_PIXELS, check_choice, check_count, check_pair
+from visionpe.checks import check_choice, check_count, check_pair
 from visionpe.grid import Grid
+from visionpe.ranges import MAX_PIXELS
 from visionpe.registry import Spec
 
 

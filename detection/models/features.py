@@ -14,11 +14,12 @@ from mmengine.registry import MODELS
 from torch import Tensor
 
 from visionpe import set_policy
-from visionpe.checks import MAX_DEPTH, check_count, check_counts
+from visionpe.checks import check_count, check_counts
 from visionpe.detection.models.classifier import check_model_name
 from visionpe.detection.models.extractor import axis_strides, create_extractor, freeze, size_divisor
 from visionpe.detection.models.features_weights import load_backbone
 from visionpe.detection.models.init_cfg import KeepsLoadedWeights
+from visionpe.ranges import MAX_DEPTH
 
 
 @MODELS.register_module()

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from visionpe.checks import MAX_PIXELS, shown
+from visionpe.checks import shown
+from visionpe.ranges import MAX_PIXELS
 
 Size = tuple[int, int]  # height, width in pixels
 

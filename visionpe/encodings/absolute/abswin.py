@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from visionpe.base import PositionEncoding
-from visionpe.checks import check_choice, check_init_std, check_pair, draw_table
+from visionpe.checks import check_choice, check_pair
 from visionpe.grid import Grid
 from visionpe.policy.functions import resize_table
+from visionpe.ranges import check_init_std, draw_table
 from visionpe.registry import register_encoding
 
 # form: resize of the global table

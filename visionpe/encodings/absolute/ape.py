@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from visionpe.base import PositionEncoding
-from visionpe.checks import check_counts, check_init_std, check_table, draw_table
+from visionpe.checks import check_counts
 from visionpe.grid import Grid
 from visionpe.policy.functions import ABSOLUTE_POLICIES, TABLE_POLICIES, resize_table, sample_table
 from visionpe.policy.grammar import DEFAULT, PolicyTerm, parse_policy
 from visionpe.precision import wide_dtype
+from visionpe.ranges import check_init_std, check_table, draw_table
 from visionpe.registry import register_encoding
 
 

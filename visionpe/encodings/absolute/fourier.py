@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visionpe.base import PositionEncoding
-from visionpe.checks import check_count, check_number, check_width
+from visionpe.checks import check_count, check_number
 from visionpe.grid import Grid
 from visionpe.policy.functions import rescale_positions
 from visionpe.precision import wide_dtype, without_autocast
+from visionpe.ranges import check_width
 from visionpe.registry import register_encoding
 
 

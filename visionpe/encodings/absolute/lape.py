@@ -10,11 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visionpe.base import PositionEncoding
-from visionpe.checks import MAX_PREFIX, check_count, check_number
+from visionpe.checks import check_count, check_number
 from visionpe.encodings.wrappers.base import PositionWrapper
 from visionpe.grid import Grid
 from visionpe.memo import LayerMemo
 from visionpe.precision import wide_dtype, without_autocast
+from visionpe.ranges import MAX_PREFIX
 from visionpe.registry import HINTS, Spec, create_encodings, register_encoding
 
 

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from visionpe.attention.bias import Bias, LowRankBias
 from visionpe.base import PositionEncoding
-from visionpe.checks import MAX_PREFIX, check_choice, check_count, check_flag, check_number, check_width
+from visionpe.checks import check_choice, check_count, check_flag, check_number
 from visionpe.encodings.absolute.digit_transformer import DigitBlock, decimal_digits, linear, norm
 from visionpe.grid import Grid
 from visionpe.memo import LayerMemo
 from visionpe.precision import wide_dtype, without_autocast
+from visionpe.ranges import MAX_PREFIX, check_width
 from visionpe.registry import register_encoding
 from visionpe.tracing import is_exporting
 

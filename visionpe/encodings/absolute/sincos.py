@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from visionpe.base import PositionEncoding
-from visionpe.checks import check_base
 from visionpe.grid import Grid
 from visionpe.policy.functions import rescale_positions
+from visionpe.ranges import check_base
 from visionpe.registry import register_encoding
 
 

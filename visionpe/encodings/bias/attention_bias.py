@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from visionpe.checks import check_table
 from visionpe.encodings.bias.offset import OffsetEncoding
 from visionpe.encodings.bias.rpb import OFFSET_TABLE_POLICIES, look_up, resize_offsets
 from visionpe.grid import Grid
 from visionpe.policy.grammar import PolicyTerm
+from visionpe.ranges import check_table
 from visionpe.registry import register_encoding
 
 

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from visionpe.checks import check_width
 from visionpe.encodings.bias.offset import OffsetEncoding
 from visionpe.grid import Grid
 from visionpe.policy.functions.positions import effective_length, rescale_positions
 from visionpe.precision import apply_wide
+from visionpe.ranges import check_width
 from visionpe.registry import register_encoding
 from visionpe.tracing import larger
 

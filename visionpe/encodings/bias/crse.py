@@ -15,10 +15,11 @@ from visionpe.attention.signals.bias import SignalBias, SignalTables
 from visionpe.attention.signals.picks import LinePicks, PairPicks, Picks
 from visionpe.attention.signals.rows import SignalRows
 from visionpe.base import PositionEncoding
-from visionpe.checks import check_init_std, check_number, check_table, check_text, draw_table
+from visionpe.checks import check_number, check_text
 from visionpe.grid import Grid
 from visionpe.policy.functions import POSITION_POLICIES, rescale_positions
 from visionpe.precision import without_autocast
+from visionpe.ranges import check_init_std, check_table, draw_table
 from visionpe.registry import register_encoding
 from visionpe.tracing import is_exporting
 

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from visionpe.attention.bias import AxesBias, LowRankBias
 from visionpe.base import PositionEncoding
-from visionpe.checks import check_init_std, draw_table
 from visionpe.grid import Grid
 from visionpe.policy.functions import READ_POLICIES, is_trained_size, resize_offset_table
 from visionpe.policy.grammar import PolicyTerm
+from visionpe.ranges import check_init_std, draw_table
 from visionpe.registry import register_encoding
 
 AXES = ("time", "height", "width")

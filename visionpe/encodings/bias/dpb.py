@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from visionpe.checks import check_width
 from visionpe.encodings.bias.offset import OffsetEncoding
 from visionpe.grid import Grid
 from visionpe.precision import apply_wide
+from visionpe.ranges import check_width
 from visionpe.registry import register_encoding
 
 

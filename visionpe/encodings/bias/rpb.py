@@ -8,12 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from visionpe.checks import check_init_std, check_number, check_table, draw_table
+from visionpe.checks import check_number
 from visionpe.encodings.bias.offset import OffsetEncoding
 from visionpe.grid import Grid
 from visionpe.policy.functions import READ_POLICIES, TABLE_POLICIES, is_trained_size, resize_map, resize_offset_table
 from visionpe.policy.functions.terms import as_term
 from visionpe.policy.grammar import PolicyTerm
+from visionpe.ranges import check_init_std, check_table, draw_table
 from visionpe.registry import register_encoding
 
 # What becomes of tables of offsets.

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from visionpe.base import PositionEncoding
-from visionpe.checks import check_counts, check_kernel_size, shown
+from visionpe.checks import check_counts, shown
 from visionpe.grid import Grid
 from visionpe.policy.functions import CONVOLUTION_POLICIES, convolve
+from visionpe.ranges import check_kernel_size
 from visionpe.registry import register_encoding
 from visionpe.sparse import cells_around
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from visionpe.attention.dispatch import AttentionWeights
 from visionpe.base import PositionEncoding
-from visionpe.checks import check_kernel_size
 from visionpe.grid import Grid
 from visionpe.policy.functions import CONVOLUTION_POLICIES, convolve
+from visionpe.ranges import check_kernel_size
 from visionpe.registry import register_encoding
 from visionpe.tracing import is_exporting
 

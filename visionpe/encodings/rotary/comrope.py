@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from visionpe.base import PositionEncoding
-from visionpe.checks import check_choice, check_count, check_init_std, check_number
+from visionpe.checks import check_choice, check_count, check_number
 from visionpe.encodings.rotary.base import WideParameters
 from visionpe.grid import Grid
 from visionpe.policy.functions.positions import effective_length
 from visionpe.precision import without_autocast
+from visionpe.ranges import check_init_std
 from visionpe.registry import register_encoding
 
 Form = Literal["ld", "ap"]

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from visionpe.checks import check_base
 from visionpe.encodings.rotary.base import RotaryEncoding
+from visionpe.ranges import check_base
 from visionpe.registry import register_encoding
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from visionpe.checks import check_base
 from visionpe.encodings.rotary.base import RotaryEncoding
 from visionpe.grid import Grid
 from visionpe.memo import LayerMemo
+from visionpe.ranges import check_base
 from visionpe.registry import register_encoding
 
 # Of the tables of all layers, float32.

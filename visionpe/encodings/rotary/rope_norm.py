@@ -10,10 +10,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from visionpe.checks import check_base, check_choice, check_number
+from visionpe.checks import check_choice, check_number
 from visionpe.encodings.rotary.base import Layout, RotaryEncoding
 from visionpe.grid import Grid
 from visionpe.policy.functions.positions import effective_length
+from visionpe.ranges import check_base
 from visionpe.registry import register_encoding
 from visionpe.tracing import larger, smaller
 
