@@ -47,7 +47,10 @@ class RandomisedPositions(MovedPositions):
         each = (range,) * len(trained) if isinstance(range, Real) else range
         self.range = check_counts("range", each, None, 1, 2**20)
         if len(self.range) != len(trained):
-            raise ValueError(f"range={shown(range)} has not one number for each axis of grid_size={tuple(trained)}")
+            raise ValueError(
+                f"range={shown(range)} has not one number for each axis of grid_size={tuple(trained)}; allowed: "
+                f"{len(trained)} numbers"
+            )
         self._check_range(trained)
 
     def _check_range(self, size: Sequence[int]) -> None:
