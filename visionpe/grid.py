@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -56,8 +56,8 @@ class Grid:
             where the tokens are not a full grid (dropped patches, sparse voxels). ``size`` is then their extent.
         signals: What else is known of the spatial tokens, colour and normal, ``(N, 3 k)`` or ``(B, N, 3 k)``.
         cloud: Which cloud each token belongs to, ``(N,)``, where several share a sequence; else None.
-        trusted: The coordinates were made by code that knows them to be finite and, where whole ones are read, whole
-            and on the grid; else they are looked at once.
+        known: What the code that made the coordinates knows of them: that they are ``finite``, or ``whole`` and on the
+            grid besides. What is not known is looked at once.
 
     Raises:
         TypeError: If ``coords`` is no tensor of numbers.
@@ -71,7 +71,7 @@ class Grid:
     coords: Tensor | None = None
     signals: Tensor | None = None
     cloud: Tensor | None = None
-    trusted: bool = field(default=False, compare=False, repr=False)
+    known: Literal["", "finite", "whole"] = field(default="", compare=False, repr=False)
     _kept: dict[Hashable, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -105,7 +105,7 @@ class Grid:
     def positions(self, *, device: torch.device | str | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
         """Coordinates of every spatial token, ``(N, axes)`` or ``(B, N, axes)``."""
         if self.coords is not None:
-            if not self.trusted:
+            if not self.known:
                 self.keep("finite", lambda: check_finite(self.coords))
             return self.coords.to(device=device, dtype=dtype)
         axes = torch.meshgrid(*self.axis_positions(device=device, dtype=dtype), indexing="ij")
@@ -130,7 +130,7 @@ class Grid:
         Raises:
             ValueError: If a coordinate is not whole or out of range. Nothing is looked at while a graph is traced.
         """
-        if self.coords is not None and not self.trusted:
+        if self.coords is not None and self.known != "whole":
             limits = self.size if most is None else (most,) * self.axes
             self.keep(("whole", limits, offsets), lambda: check_whole(self.coords, limits, reader, offsets))
         return self.positions(device=device, dtype=torch.long)

@@ -143,7 +143,7 @@ class VisionTransformer(LoadsPublished, TimmVisionTransformer):
         if isinstance(self.patch_drop, PatchDropoutWithIndices):
             x, kept = self.patch_drop(x)
             if kept is not None:
-                grid = Grid(grid.size, grid.prefix, coords=grid.positions(device=x.device)[kept], trusted=True)
+                grid = Grid(grid.size, grid.prefix, coords=grid.positions(device=x.device)[kept], known="whole")
         return self.norm_pre(x), grid
 
     def _block(self, index: int, x: Tensor, grid: Grid, attn_mask: Tensor | None) -> Tensor:

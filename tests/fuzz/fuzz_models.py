@@ -54,7 +54,18 @@ SPECS = (
         "comrope+rope_axial",
         "abswin",
     ),
-    *("seqpe", "lape(ape)", "dropped(ape)", "manhattan", "cpb", "crse", "sincos", "fire"),
+    *(
+        "seqpe",
+        "lape(ape)",
+        "dropped(ape)",
+        "cropped(sincos)",
+        "randomised(rope_axial)",
+        "manhattan",
+        "cpb",
+        "crse",
+        "sincos",
+        "fire",
+    ),
 )
 
 

@@ -66,6 +66,6 @@ def voxels_of_points(
             raise ValueError(f"{name} must be {tuple(points.shape)}, one row a point; got {tuple(look.shape)}")
         looks.append(look.float() / 127.5 - 1 if look.dtype == torch.uint8 else look.float())
     # Rounded before cells are found, so that no position leaves its cell.
-    places = ((points.double() - points.double().amin(0)) / size).float()
+    places = ((points.double() - points.double().amin(0)) / float(size)).float()
     coords, chosen, voxel = voxelize(places, size=1.0, generator=generator)
     return pack_voxels(places[chosen], coords, *(look[chosen] for look in looks)), voxel

@@ -48,7 +48,7 @@ def voxelize(
         batch = torch.zeros(len(positions), dtype=torch.long, device=positions.device)
     if (batch.diff() < 0).any():
         raise ValueError("batch must be in ascending order, the points of a cloud together")
-    cells = (positions.double() / size).floor()  # float32 has too few digits for large clouds
+    cells = (positions.double() / float(size)).floor()  # float32 has too few digits for large clouds
     if cells.abs().max() >= INT32:
         raise ValueError(f"positions / size reach {float(cells.abs().max()):.3g} voxels; allowed: int32")
     cells = torch.cat((batch[:, None].long(), cells.long()), dim=1)

@@ -60,7 +60,7 @@ class DroppedPositions(PositionWrapper):
         """The same for the tokens at hand, prefix tokens among them: ``(B, N)``."""
         if self.unit == "token" and drawn.shape[1] != grid.num_spatial:  # drawn before patches were dropped
             place = torch.zeros((), dtype=torch.long, device=drawn.device)
-            for n, p in zip(grid.size, grid.positions(device=drawn.device, dtype=torch.long).unbind(-1)):
+            for n, p in zip(grid.size, grid.whole_positions(type(self).name, device=drawn.device).unbind(-1)):
                 place = place * n + p
             drawn = drawn.gather(1, place.expand(len(drawn), -1))
         return F.pad(drawn.expand(-1, grid.num_spatial), (grid.prefix, 0), value=True)

@@ -69,9 +69,9 @@ class RandomisedPositions(MovedPositions):
 
     def ready(self, drawn: Tensor, grid: Grid) -> Grid:
         places = drawn.split(list(grid.size), dim=1)  # (B, n) an axis
-        here = grid.positions(device=drawn.device, dtype=torch.long).expand(len(drawn), -1, -1)  # (B, N, axes)
+        here = grid.whole_positions(type(self).name, device=drawn.device).expand(len(drawn), -1, -1)  # (B, N, axes)
         coords = torch.stack([p.gather(1, i) for p, i in zip(places, here.unbind(-1))], dim=-1)
-        return Grid(self.range, grid.prefix, grid.window, coords.float(), trusted=True)
+        return Grid(self.range, grid.prefix, grid.window, coords.float(), known="whole")
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, range={self.range}"
