@@ -22,7 +22,7 @@ MAY_USE = {
     "ranges": "checks",
     "tracing": "",
     "precision": "tracing",
-    "grid": "",
+    "grid": "tracing",
     "memo": "grid",
     "_renamed": "",
     "utils": "",

@@ -10,6 +10,16 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from visionpe.tracing import is_exporting
+
+
+def check_size(size: Any, prefix: Any) -> None:
+    """Refuse what cannot be numbers of tokens; see :class:`Grid`."""
+    if isinstance(size, str) or not all(isinstance(n, (int, torch.SymInt)) and n > 0 for n in size) or not len(size):
+        raise ValueError(f"size={size!r} is no grid; allowed: positive whole numbers, one an axis")
+    if not isinstance(prefix, (int, torch.SymInt)) or prefix < 0:
+        raise ValueError(f"prefix={prefix!r} is no number of tokens; allowed: 0 or more")
+
 
 def check_coords(coords: Any, axes: int) -> None:
     """Refuse what cannot be coordinates; see :class:`Grid`."""
@@ -61,8 +71,8 @@ class Grid:
 
     Raises:
         TypeError: If ``coords`` is no tensor of numbers.
-        ValueError: If it has another shape; in use, if a coordinate is NaN, infinite, or not one that the encoding
-            can read.
+        ValueError: If ``size`` or ``prefix`` are no such numbers, or ``coords`` has another shape; in use, if a
+            coordinate is NaN, infinite, or not one that the encoding can read.
     """
 
     size: tuple[int, ...]
@@ -75,6 +85,8 @@ class Grid:
     _kept: dict[Hashable, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
+        if not is_exporting() and not torch.jit.is_tracing():  # sizes are symbols there, or tensors
+            check_size(self.size, self.prefix)
         if self.coords is not None:
             check_coords(self.coords, len(self.size))
 

@@ -68,6 +68,25 @@ def check_dtype(name: str, x: Tensor, weight: Any) -> None:
         raise TypeError(f"{name}: {x.dtype}; allowed: {weight.dtype}, as the weights are, or torch.autocast below it")
 
 
+def check_mask(mask: Any, x: Tensor) -> None:
+    """Refuse what is no attention mask for tokens ``(B, N, dim)``.
+
+    Raises:
+        TypeError: If it is no boolean or floating tensor.
+        ValueError: If its shape does not broadcast to ``(B, heads, N, N)``.
+    """
+    if mask is None or x.ndim != 3 or torch.jit.is_tracing() or is_exporting():
+        return
+    batch, tokens = x.shape[:2]
+    allowed = f"bool (True takes part) or floating, to broadcast to ({batch}, heads, {tokens}, {tokens})"
+    if not isinstance(mask, Tensor) or not (mask.dtype == torch.bool or mask.is_floating_point()):
+        what = str(mask.dtype) if isinstance(mask, Tensor) else type(mask).__name__
+        raise TypeError(f"attn_mask: {what}; allowed: {allowed}")
+    fits = all(n in (1, tokens) for n in mask.shape[-2:]) and (mask.ndim < 4 or mask.shape[0] in (1, batch))
+    if not 2 <= mask.ndim <= 4 or not fits:
+        raise ValueError(f"attn_mask: shape {tuple(mask.shape)}; allowed: {allowed}")
+
+
 def take_indices(count: int, indices: Any) -> tuple[list[int], int]:
     """Which of ``count`` features are wanted, and the last of them; timm's rules.
 

@@ -19,7 +19,7 @@ from visionpe.backbones.shared.arguments import (
     keywords_of,
 )
 from visionpe.backbones.shared.block import EncodedBlock
-from visionpe.backbones.shared.images import take_indices
+from visionpe.backbones.shared.images import check_mask, take_indices
 from visionpe.backbones.shared.loading import LoadsPublished, StateDict, measure_from
 from visionpe.backbones.shared.patches import AdaptivePatchEmbed
 from visionpe.backbones.vit.jax_weights import read_jax
@@ -157,6 +157,7 @@ class VisionTransformer(LoadsPublished, TimmVisionTransformer):
     def forward_features(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
         """Images ``(B, C, H, W)`` to normed tokens ``(B, N, dim)``, prefix tokens first."""
         x, grid = self._embed(x)
+        check_mask(attn_mask, x)
         for index in range(len(self.blocks)):
             x = self._block(index, x, grid, attn_mask)
         return self._final(x)
@@ -205,6 +206,7 @@ class VisionTransformer(LoadsPublished, TimmVisionTransformer):
             raise ValueError(f"output_fmt={output_fmt!r} is unknown; allowed: NCHW, NLC")
         wanted, last = take_indices(len(self.blocks), indices)
         x, grid = self._embed(x)
+        check_mask(attn_mask, x)
         features, prefixes = [], []
         for index in range(last + 1 if stop_early else len(self.blocks)):
             x = self._block(index, x, grid, attn_mask)

@@ -14,7 +14,7 @@ from mmengine.registry import MODELS
 from torch import Tensor
 
 from visionpe import set_policy
-from visionpe.checks import check_count, check_counts
+from visionpe.checks import check_count, check_counts, check_flag, shown
 from visionpe.detection.models.classifier import check_model_name
 from visionpe.detection.models.extractor import axis_strides, create_extractor, freeze, size_divisor
 from visionpe.detection.models.features_weights import load_backbone
@@ -91,6 +91,7 @@ class TimmFeatures(KeepsLoadedWeights):
         self.model_name, self.model_kwargs, self.autocast = model_name, kwargs, autocast
         check_counts("out_indices", out_indices, None, -MAX_DEPTH, MAX_DEPTH - 1)
         check_count("frozen_stages", frozen_stages, -1)
+        check_flag("with_cp", with_cp)
         getter = create_extractor(model_name, tuple(out_indices), bool(pretrained), kwargs)
         self.model: Any = getter.model
         self.out_indices = tuple(getter.feature_info.out_indices)
@@ -102,6 +103,8 @@ class TimmFeatures(KeepsLoadedWeights):
         ]
         expected = (("channels", channels, self.channels), ("strides", strides, self.strides))
         for name, wanted, found in expected:
+            if wanted is not None and (isinstance(wanted, str) or not isinstance(wanted, Sequence)):
+                raise TypeError(f"{name}={shown(wanted)} is no sequence; allowed: {found}, as {model_name!r} has")
             if wanted is not None and [tuple(w) if isinstance(w, list) else w for w in wanted] != found:
                 raise ValueError(
                     f"{name}={list(wanted)} is expected of {model_name!r}, which has {found} "
