@@ -13,10 +13,12 @@ from visionpe.attention.bias import Bias
 from visionpe.attention.dispatch import AttentionWeights
 from visionpe.attention.logits import Decay, LogitRule
 from visionpe.cache import TableCache
+from visionpe.checks import check_count, check_counts
 from visionpe.grid import Grid
 from visionpe.policy.functions.logits import log_temperature
 from visionpe.policy.grammar import DEFAULT
 from visionpe.policy.holder import HasPolicy
+from visionpe.ranges import MAX_DEPTH, MAX_DIM, MAX_SIDE, check_factory
 
 SITES = ("add", "refine", "rotate", "bias", "mix")
 
@@ -71,18 +73,23 @@ class PositionEncoding(HasPolicy, nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        check_count("dim", dim, 1, MAX_DIM)
+        check_count("num_heads", num_heads, 1, MAX_DIM)
         if dim % num_heads:
             raise ValueError(f"dim={dim} is no multiple of num_heads={num_heads}")
-        self.dim, self.num_heads, self.head_dim, self.depth = dim, num_heads, dim // num_heads, depth
-        self.grid_size = tuple(int(n) for n in grid_size)
+        self.dim, self.num_heads, self.head_dim = dim, num_heads, dim // num_heads
+        self.depth = check_count("depth", depth, 1, MAX_DEPTH)
+        self.grid_size = check_counts("grid_size", grid_size, None, 1, MAX_SIDE)
+        check_factory(device, dtype)
         self.factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.cache = TableCache()
         self.adopted: dict[str, Any] = {}  # options that loading set, since the file's code has them
         self.policy_is_chosen = policy is not None
         self.policy = self.policies[0] if self.policies else None
+        self.mark_as_built()  # what "default" means
         if policy is not None:
             self.set_policy(policy)
-        self.mark_as_built()
+            self.mark_as_built()
 
     @property
     def spelling(self) -> str:
@@ -102,6 +109,26 @@ class PositionEncoding(HasPolicy, nn.Module):
             return fn(t.flatten(0, 1)).unflatten(0, t.shape[:2]).contiguous()
 
         return super()._apply(move, recurse)
+
+    def check_axes(self, grid: Grid) -> None:
+        """Refuse tokens that stand on another number of axes than the encoding was built for.
+
+        Raises:
+            ValueError: Names both.
+        """
+        if grid.axes != len(self.grid_size):
+            raise ValueError(
+                f"{type(self).name} was built for {len(self.grid_size)} axes, the tokens stand on {grid.axes}"
+            )
+
+    def check_two_axes(self) -> None:
+        """Refuse a trained grid of another number of axes.
+
+        Raises:
+            ValueError: Names the grid.
+        """
+        if len(self.grid_size) != 2:
+            raise ValueError(f"grid_size={self.grid_size}: {type(self).name} stands on two axes")
 
     def logit_factor(self, grid: Grid) -> float:
         """A factor on all logits that belongs to the policy in force. Default: 1."""

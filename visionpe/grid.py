@@ -5,12 +5,52 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from visionpe.tracing import is_tracing
+from visionpe.tracing import is_exporting, is_tracing
+
+
+def check_size(size: Any, prefix: Any) -> None:
+    """Refuse what cannot be numbers of tokens; see :class:`Grid`."""
+    if isinstance(size, str) or not all(isinstance(n, (int, torch.SymInt)) and n > 0 for n in size) or not len(size):
+        raise ValueError(f"size={size!r} is no grid; allowed: positive whole numbers, one an axis")
+    if not isinstance(prefix, (int, torch.SymInt)) or prefix < 0:
+        raise ValueError(f"prefix={prefix!r} is no number of tokens; allowed: 0 or more")
+
+
+def check_coords(coords: Any, axes: int) -> None:
+    """Refuse what cannot be coordinates; see :class:`Grid`."""
+    if not isinstance(coords, Tensor) or coords.dtype.is_complex or coords.dtype == torch.bool:
+        what = coords.dtype if isinstance(coords, Tensor) else type(coords).__name__
+        raise TypeError(f"coords={what}: no numbers; allowed: a tensor (N, {axes}) or (B, N, {axes})")
+    if coords.ndim not in (2, 3) or coords.shape[-1] != axes:
+        raise ValueError(f"coords={tuple(coords.shape)} is no shape of them; allowed: (N, {axes}) or (B, N, {axes})")
+
+
+def check_finite(coords: Tensor | None) -> None:
+    """Refuse NaN and infinity, but not while a graph is traced."""
+    if coords is None or is_tracing() or not coords.is_floating_point():
+        return
+    if not coords.isfinite().all():
+        raise ValueError("coords hold NaN or infinity; allowed: finite coordinates")
+
+
+def check_whole(coords: Tensor | None, limits: tuple[int, ...], reader: str, offsets: bool) -> None:
+    """Refuse coordinates that are not whole, or leave 0 to a limit on an axis; see :meth:`Grid.whole_positions`."""
+    if coords is None or is_tracing() or not coords.numel():
+        return
+    check_finite(coords)
+    if coords.is_floating_point() and not torch.equal(coords, coords.round()):
+        raise ValueError(f"coords: {reader} reads whole coordinates, and some are not; allowed: whole numbers")
+    low, high = (t.flatten(0, -2).tolist() for t in (coords.amin(-2, keepdim=True), coords.amax(-2, keepdim=True)))
+    for sample_low, sample_high in zip(low, high):
+        for first, last, limit in zip(sample_low, sample_high, limits):
+            if (last - first if offsets else last) >= limit or (first < 0 and not offsets):
+                span = f"spans of {limit} tokens" if offsets else f"0 to {limit - 1}"
+                raise ValueError(f"coords: {reader} finds {first:g} to {last:g} along an axis; allowed: {span}")
 
 
 @dataclass(frozen=True)
@@ -26,6 +66,13 @@ class Grid:
             where the tokens are not a full grid (dropped patches, sparse voxels). ``size`` is then their extent.
         signals: What else is known of the spatial tokens, colour and normal, ``(N, 3 k)`` or ``(B, N, 3 k)``.
         cloud: Which cloud each token belongs to, ``(N,)``, where several share a sequence; else None.
+        known: What the code that made the coordinates knows of them: that they are ``finite``, or ``whole`` and on the
+            grid besides. What is not known is looked at once.
+
+    Raises:
+        TypeError: If ``coords`` is no tensor of numbers.
+        ValueError: If ``size`` or ``prefix`` are no such numbers, or ``coords`` has another shape; in use, if a
+            coordinate is NaN, infinite, or not one that the encoding can read.
     """
 
     size: tuple[int, ...]
@@ -34,7 +81,14 @@ class Grid:
     coords: Tensor | None = None
     signals: Tensor | None = None
     cloud: Tensor | None = None
+    known: Literal["", "finite", "whole"] = field(default="", compare=False, repr=False)
     _kept: dict[Hashable, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if not is_exporting() and not torch.jit.is_tracing():  # sizes are symbols there, or tensors
+            check_size(self.size, self.prefix)
+        if self.coords is not None:
+            check_coords(self.coords, len(self.size))
 
     @property
     def axes(self) -> int:
@@ -63,9 +117,35 @@ class Grid:
     def positions(self, *, device: torch.device | str | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
         """Coordinates of every spatial token, ``(N, axes)`` or ``(B, N, axes)``."""
         if self.coords is not None:
+            if not self.known:
+                self.keep("finite", lambda: check_finite(self.coords))
             return self.coords.to(device=device, dtype=dtype)
         axes = torch.meshgrid(*self.axis_positions(device=device, dtype=dtype), indexing="ij")
         return torch.stack(axes, dim=-1).flatten(0, -2)  # (N, axes)
+
+    def whole_positions(
+        self,
+        reader: str,
+        *,
+        device: torch.device | str | None = None,
+        most: int | None = None,
+        offsets: bool = False,
+    ) -> Tensor:
+        """Coordinates as whole numbers (int64), for encodings that read no others.
+
+        Args:
+            reader: Name of the encoding, for the message.
+            device: Of the result.
+            most: Coordinates may be below this on every axis. Default: below the size of the axis.
+            offsets: Only their differences matter, so they may start anywhere.
+
+        Raises:
+            ValueError: If a coordinate is not whole or out of range. Nothing is looked at while a graph is traced.
+        """
+        if self.coords is not None and self.known != "whole":
+            limits = self.size if most is None else (most,) * self.axes
+            self.keep(("whole", limits, offsets), lambda: check_whole(self.coords, limits, reader, offsets))
+        return self.positions(device=device, dtype=torch.long)
 
     def keep(self, key: Hashable, build: Callable[[], Any]) -> Any:
         """What follows from these positions and no parameter: built once, and gone with this object.

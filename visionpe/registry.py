@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from typing import Any, TypeVar
 
 from visionpe.base import Composition, PositionEncoding
+from visionpe.checks import shown
 from visionpe.specification import Spec, parse_spec
 
 E_ = TypeVar("E_", bound=type[PositionEncoding])
@@ -104,8 +105,11 @@ def get_encoding(name: str) -> type[PositionEncoding]:
     """The class registered under ``name``, or under that as its short name.
 
     Raises:
+        TypeError: If ``name`` is no text.
         ValueError: If there is none; the message lists near matches.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"name={shown(name)} is no encoding; allowed: a text, such as 'ape'")
     name = _SHORT.get(name, name)
     if name not in _ENCODINGS:
         near = get_close_matches(name, [*_ENCODINGS, *_WRAPPERS], n=3, cutoff=0.5)
@@ -138,7 +142,8 @@ def encoding_classes(spec: Spec) -> list[type[PositionEncoding]]:
     Raises:
         ValueError: If a name is unknown, with near matches.
     """
-    return [_WRAPPERS[name] if name in _WRAPPERS else get_encoding(name) for name, _ in parse_spec(spec)]
+    names = [name for name, _ in parse_spec(spec)]
+    return [_WRAPPERS[n] if isinstance(n, str) and n in _WRAPPERS else get_encoding(n) for n in names]
 
 
 def create_encodings(spec: Spec, **context: Any) -> list[PositionEncoding]:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from visionpe.backbones.shared.images import check_images
 from visionpe.tracing import is_transformed
 
 
@@ -35,6 +36,7 @@ class ConvEmbed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` to ``(B, height, width, dim)``."""
+        check_images(x, self.proj.in_channels, self.proj, least=2 * self.patch_size - 1 - 2 * (self.patch_size // 2))
         if not is_transformed():  # `vmap` knows no memory formats
             x = x.contiguous(memory_format=torch.channels_last)  # or the norm would turn the larger map around
         return self.norm(self.proj(x).permute(0, 2, 3, 1))

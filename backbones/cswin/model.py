@@ -4,92 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from timm.layers import to_2tuple
 from torch import nn
 
 from visionpe.backbones.cswin.layers import ConvEmbed, ConvMerge
+from visionpe.backbones.cswin.stage import CSWinStage, StripePadding, StripePolicy, published_stripes
 from visionpe.backbones.cswin.weights import convert
-from visionpe.backbones.shared.block import Partition, WindowBlock
+from visionpe.backbones.shared.arguments import (
+    MAX_DIM,
+    MAX_PATCH,
+    check_arguments,
+    check_blocks,
+    check_image_size,
+    check_stages,
+)
 from visionpe.backbones.shared.loading import measure_from
 from visionpe.backbones.shared.options import PyramidOptions
-from visionpe.backbones.shared.pyramid import Pyramid, Stage
+from visionpe.backbones.shared.pyramid import Pyramid
 from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind
-from visionpe.backbones.shared.windows import WholeMap, Windows, grown_window
-from visionpe.checks import check_choice
-from visionpe.grid import Grid
+from visionpe.checks import check_choice, check_count, check_counts, shown
 from visionpe.registry import Spec
 from visionpe.utils.weight_files import StateDict
-
-StripePolicy = Literal["keep", "grow"]
-StripePadding = Literal["mask", "values"]
-
-
-def published_stripes(img_size: Sequence[int], stages: int = 4) -> tuple[int, ...]:
-    """Stripe widths as published for a classifier of this size, tokens: 1-2-7-7 at 224 pixels, 1-2-12-12 at 384."""
-    last = max(1, min(img_size) // 2 ** (stages + 1))
-    return tuple(2**i if i < stages - 2 else last for i in range(stages))
-
-
-class CSWinStage(Stage):
-    """Blocks that attend in vertical and horizontal stripes, or in one window as large as the map.
-
-    Args:
-        downsample, blocks, encoding: See :class:`~visionpe.backbones.shared.pyramid.Stage`.
-        grid_size: Height and width of the map at the trained size, tokens.
-        stripe_width: At that size, tokens; None for one window.
-        stripe_policy: See :class:`CSWinTransformer`.
-        padding: Likewise.
-    """
-
-    def __init__(
-        self,
-        downsample: nn.Module,
-        blocks: Sequence[WindowBlock],
-        encoding: nn.Module,
-        *,
-        grid_size: tuple[int, int],
-        stripe_width: int | None,
-        stripe_policy: StripePolicy,
-        padding: StripePadding,
-    ) -> None:
-        super().__init__(downsample, blocks, encoding)
-        self.grid_size, self.stripe_width = grid_size, stripe_width
-        self.stripe_policy, self.padding = stripe_policy, padding
-
-    @property
-    def windows_grow(self) -> bool:
-        return self.stripe_policy == "grow"
-
-    def _stripe(self, axis: int, length: int) -> int:
-        """Width of the stripes that cut an axis of this length, tokens."""
-        width, trained = self.stripe_width, self.grid_size[axis]
-        if width is None:
-            return length
-        if not self.windows_grow or 2 * width < min(self.grid_size):
-            return width
-        return grown_window(width, length, trained)
-
-    def windows(self, size: tuple[int, int]) -> dict[str, Windows]:
-        """The ways to cut a map of this size, tokens, in the order of the heads."""
-        if self.stripe_width is None:
-            return {"full": WholeMap(size, size)}
-        height, width = size
-        shapes = {"vertical": (height, self._stripe(1, width)), "horizontal": (self._stripe(0, height), width)}
-        return {kind: Windows(size, shape, centred=self.padding == "values") for kind, shape in shapes.items()}
-
-    def partitions(self, size: tuple[int, int], device: torch.device) -> list[list[Partition]]:
-        masked = self.stripe_width is not None and self.padding == "mask"
-        ways = []
-        for kind, windows in self.windows(size).items():
-            mask = self.mask(windows, device) if masked else None
-            ways.append((windows, self.pos_encoding.inside[kind], Grid(size=windows.window), mask))
-        return [
-            [Partition(windows, encoding, grid, mask, layer) for windows, encoding, grid, mask in ways]
-            for layer in range(len(self.blocks))
-        ]
 
 
 class CSWinTransformer(Pyramid):
@@ -149,14 +86,18 @@ class CSWinTransformer(Pyramid):
         **options: Any,
     ) -> None:
         shared = PyramidOptions.read(type(self), options)
-        image, stages = _pixels(img_size), len(depths)
-        dims = [embed_dim * 2**i for i in range(stages)] if isinstance(embed_dim, int) else list(embed_dim)
+        check_arguments({"drop_path_rate": drop_path_rate})
+        image, (patch_size, _) = check_image_size(img_size, check_count("patch_size", patch_size, 1, MAX_PATCH))
+        (depths,) = check_stages(depths=depths)
+        stages = len(depths)
+        dims = embed_dim if isinstance(embed_dim, Sequence) else (check_count("embed_dim", embed_dim),) * stages
+        dims = dims if isinstance(embed_dim, Sequence) else [dim * 2**i for i, dim in enumerate(dims)]
         chosen = stripe_widths is not None
         if stripe_widths is None:
             stripe_widths = published_stripes((224, 224) if shared.feature_norms else image, stages)
-        for name, values in (("embed_dim", dims), ("num_heads", num_heads), ("stripe_widths", stripe_widths)):
-            if len(values) != stages or min(values) < 1:
-                raise ValueError(f"{name}={tuple(values)} must be {stages} positive numbers, as depths={tuple(depths)}")
+        lists = {"embed_dim": dims, "num_heads": num_heads, "stripe_widths": stripe_widths}
+        dims, num_heads, stripe_widths = (_each(name, values, depths) for name, values in lists.items())
+        check_blocks(dims, depths, shared.mlp_ratio)
         check_choice("stripe_policy", stripe_policy, StripePolicy)
         check_choice("padding", padding or "mask", StripePadding)
 
@@ -241,27 +182,30 @@ class CSWinTransformer(Pyramid):
             ValueError: If there is not one positive width for each stage.
         """
         stages: list[Any] = list(self.stages)
-        if stripe_widths is not None and (len(stripe_widths) != len(stages) or min(stripe_widths) < 1):
-            raise ValueError(f"stripe_widths={tuple(stripe_widths)} must be {len(stages)} positive numbers")
         stem: Any = self.patch_embed
-        size = None if img_size is None else stem.grid_size(_pixels(img_size))
+        if stripe_widths is not None:
+            stripe_widths = _each("stripe_widths", stripe_widths, self.depths)
+        if img_size is not None:
+            img_size, _ = check_image_size(img_size, stem.patch_size)
+        size = None if img_size is None else stem.grid_size(img_size)
         for i, stage in enumerate(stages):
             if size is not None and i:
                 size = (-(-size[0] // 2), -(-size[1] // 2))
             if stripe_widths is not None and stage.stripe_width is not None:
-                self.window_img_size = self.window_img_size if img_size is None else _pixels(img_size)
+                self.window_img_size = self.window_img_size if img_size is None else img_size
                 stage.grid_size, stage.stripe_width = size or stage.grid_size, stripe_widths[i]
             nominal = size or stage.grid_size
             windows = {kind: its.window for kind, its in stage.windows(nominal).items()}
             stage.pos_encoding.set_input_grid(nominal, windows)
         if img_size is not None:
-            self.record_size(_pixels(img_size))
+            self.record_size(img_size)
         if stripe_widths is not None or img_size is not None:  # their default follows the size
             self._model_args |= {"stripe_widths": [stage.stripe_width or min(stage.grid_size) for stage in stages]}
 
     def set_trained_size(self, img_size: tuple[int, int], patch_size: tuple[int, int]) -> None:
         """Let policies of encodings measure from another size, pixels; stripes stay as they were chosen."""
         stem: Any = self.patch_embed
+        check_image_size(img_size, stem.patch_size, "trained_size")
         super().set_trained_size(img_size, (stem.patch_size, stem.patch_size))  # kernels are larger than a token
         for stage, size in self._stages_at(img_size):
             measure_from(stage.pos_encoding.map, size)
@@ -295,6 +239,12 @@ class CSWinTransformer(Pyramid):
         return convert(state, self)
 
 
-def _pixels(img_size: int | Sequence[int]) -> tuple[int, int]:
-    height, width = to_2tuple(img_size)
-    return height, width
+def _each(name: str, values: Any, depths: Sequence[int]) -> tuple[int, ...]:
+    """Numbers of the stages."""
+    try:
+        return check_counts(name, values, len(depths), 1, MAX_DIM)
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            f"{name}={shown(values)} must be {len(depths)} positive numbers, as depths={tuple(depths)}; allowed: 1 to "
+            f"{MAX_DIM}"
+        ) from None

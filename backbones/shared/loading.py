@@ -14,6 +14,7 @@ from visionpe.backbones.shared.saving import encoding_arguments
 from visionpe.backbones.shared.window_tables import take_window_tables
 from visionpe.base import Composition, PositionEncoding
 from visionpe.policy.sizes import as_size
+from visionpe.utils.errors import MisfitError
 from visionpe.utils.weight_files import StateDict, unwrapped
 
 
@@ -53,7 +54,20 @@ def check_fit(state: StateDict, model: Any) -> None:
     ]
     problems += getattr(state, "problems", ())
     if problems:
-        raise RuntimeError(f"the checkpoint does not fit a {model.description}; {'; '.join(problems)}")
+        raise MisfitError(f"the checkpoint does not fit a {model.description}; {'; '.join(problems)}")
+
+
+def check_tensors(state: Any) -> None:
+    """Refuse what is no state dict.
+
+    Raises:
+        MisfitError: Names the first key that holds no tensor.
+    """
+    if not isinstance(state, Mapping):
+        raise MisfitError(f"the checkpoint is {type(state).__name__}; allowed: names and their tensors")
+    for key, value in state.items():
+        if not isinstance(value, Tensor):
+            raise MisfitError(f"the checkpoint holds {type(value).__name__} at {key!r}; allowed: tensors")
 
 
 def refuse_missing(keys: Iterable[str], model: Any) -> None:
@@ -187,10 +201,15 @@ class LoadsPublished(nn.Module):
         Raises:
             RuntimeError: If ``strict`` and the file does not fit; the message names the first offending keys.
         """
-        state = self.convert_state(unwrapped(state_dict))
+        given = unwrapped(state_dict) if isinstance(state_dict, Mapping) else state_dict
+        check_tensors(given)
+        state = self.convert_state(given)
         if strict:
             check_fit(state, self)
-        return super().load_state_dict(state, strict=strict, assign=assign)
+        try:
+            return super().load_state_dict(state, strict=strict, assign=assign)
+        except RuntimeError as error:
+            raise error if isinstance(error, MisfitError) else MisfitError(str(error)) from None
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         own = {k: state_dict.pop(k) for k in list(state_dict) if k.startswith(prefix)}

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from typing import Any
 
 import torch
 from torch import nn
 
+from visionpe.backbones.shared.arguments import check_arguments, check_keywords
 from visionpe.backbones.shared.block import Padding, WindowBlock
+from visionpe.checks import check_choice, shown
+
+POOLS = ("avg", "max", "avgmax", "catavgmax", "fast", "fastavg", "fastmax", "fastavgmax", "fastcatavgmax", "")
+
+
+def check_pooling(global_pool: str, num_classes: int) -> None:
+    """Refuse pooling that is unknown, or none ahead of a classifier.
+
+    Raises:
+        ValueError: Names ``global_pool``.
+    """
+    check_choice("global_pool", global_pool, POOLS)
+    if not global_pool and num_classes:
+        raise ValueError(f"global_pool='' with num_classes={num_classes}: a classifier needs one; allowed: avg, ...")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,11 +33,11 @@ class PyramidOptions:
     Args:
         in_chans: Channels of the images.
         num_classes: 0 for no classifier.
-        global_pool: ``avg`` or empty.
+        global_pool: ``avg``, ``max``, ``avgmax``, ``catavgmax``, or empty where there is no classifier.
         mlp_ratio: Width of the MLPs over that of the tokens.
         qkv_bias: In the projection to queries, keys and values.
         drop_rate, proj_drop_rate, attn_drop_rate: Dropout of the pooled features, the projections and MLPs, the
-            attention weights; 0 to 1.
+            attention weights; 0 to below 1.
         feature_norms: A norm for the features of each stage, as dense heads want them; it replaces the final norm.
         norm_layer: Of the blocks, the final norm and the features.
         act_layer: Of the MLPs.
@@ -51,13 +65,15 @@ class PyramidOptions:
         Raises:
             TypeError: If one of them is unknown, with near matches.
         """
-        known = [field.name for field in fields(cls)]
-        for key in given:
-            if key not in known:
-                near = get_close_matches(key, known, n=1)
-                hint = f"; did you mean {near[0]}?" if near else ""
-                raise TypeError(f"{model.__name__} takes no keyword {key!r}{hint}")
+        check_keywords(model.__name__, given, [field.name for field in fields(cls)])
         return cls(**given)
+
+    def __post_init__(self) -> None:
+        check_arguments(vars(self))
+        check_pooling(self.global_pool, self.num_classes)
+        for name in ("norm_layer", "act_layer"):
+            if not callable(value := getattr(self, name)):
+                raise TypeError(f"{name}={shown(value)} is no layer; allowed: a class of one")
 
     @property
     def factory(self) -> dict[str, Any]:

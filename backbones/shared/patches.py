@@ -11,6 +11,7 @@ from timm.layers import PatchEmbed
 from timm.layers.format import Format, nchw_to
 from torch import Tensor
 
+from visionpe.backbones.shared.images import check_images
 from visionpe.policy.functions.patches import resize_patch
 from visionpe.policy.functions.terms import refuse_export
 from visionpe.policy.holder import HasPolicy
@@ -56,6 +57,11 @@ class AdaptivePatchEmbed(HasPolicy, PatchEmbed):
         self.trained_img_size, self.trained_patch_size = tuple(img_size), tuple(patch_size)
 
     @property
+    def pads(self) -> bool:
+        """Whether images that the patch does not divide are padded, or meet patches of another size."""
+        return self.dynamic_img_pad or self.grows
+
+    @property
     def grows(self) -> bool:
         """Whether the policy is in force."""
         return bool(self.policy_terms)
@@ -86,6 +92,7 @@ class AdaptivePatchEmbed(HasPolicy, PatchEmbed):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` to tokens, in ``output_fmt``."""
+        check_images(x, self.proj.in_channels, self.proj, None if self.pads else self.patch_size)
         if not self.grows:
             return super().forward(x)
         refuse_export(self.policy_terms[0], ("none, with the size at hand as img_size and patch_size",))

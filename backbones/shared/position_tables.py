@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import isqrt, prod
 
+from visionpe.utils.errors import MisfitError
+
 Size = tuple[int, int]  # height, width
 # A rectangle that is longer than this many times its width is no likely shape of a table.
 LONGEST = 4
@@ -45,7 +47,7 @@ def table_shape(
             return fits[0][0], (fits[0][1][0], fits[0][1][1])
     squares = [(n, (isqrt(tokens - n),) * 2) for n in slots if tokens > n and isqrt(tokens - n) ** 2 == tokens - n]
     if not squares:
-        raise RuntimeError(
+        raise MisfitError(
             f"pos_embed of {tokens} tokens is neither a square nor {own[0]} x {own[1]} with "
             f"{' or '.join(map(str, sorted(slots)))} prefix slots; if it has another shape, tell it by {keyword}"
         )
@@ -63,6 +65,6 @@ def _near(count: int) -> list[Size]:
     return [(side, count // side)] if side and count <= LONGEST * side * side else []
 
 
-def _ambiguous(tokens: int, fits: Sequence[tuple[int, Sequence[int]]], keyword: str) -> RuntimeError:
+def _ambiguous(tokens: int, fits: Sequence[tuple[int, Sequence[int]]], keyword: str) -> MisfitError:
     readings = dict.fromkeys(f"{size[0]} x {size[1]} with {n} prefix slots" for n, size in fits)
-    return RuntimeError(f"pos_embed of {tokens} tokens may be {' or '.join(readings)}; tell which by {keyword}")
+    return MisfitError(f"pos_embed of {tokens} tokens may be {' or '.join(readings)}; tell which by {keyword}")

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from timm.layers import ClassifierHead, trunc_normal_
 from timm.models import checkpoint
-from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
+from visionpe.backbones.shared.arguments import check_arguments
 from visionpe.backbones.shared.block import Partition, WindowBlock
+from visionpe.backbones.shared.images import take_indices
 from visionpe.backbones.shared.loading import LoadsPublished
-from visionpe.backbones.shared.options import PyramidOptions
+from visionpe.backbones.shared.options import PyramidOptions, check_pooling
 from visionpe.backbones.shared.stage_encoding import StageEncoding
 from visionpe.cache import TableCache
 from visionpe.grid import Grid
@@ -184,7 +185,7 @@ class Pyramid(LoadsPublished):
         """
         if output_fmt not in ("NCHW", "NHWC"):
             raise ValueError(f"output_fmt={output_fmt!r} is unknown; allowed: NCHW, NHWC")
-        wanted, last = feature_take_indices(len(self.stages), indices)
+        wanted, last = take_indices(len(self.stages), indices)
         x, taken = self.embed(x), []
         for index, stage in enumerate(self.stages[: last + 1] if stop_early else self.stages):
             x = stage(x)
@@ -200,7 +201,7 @@ class Pyramid(LoadsPublished):
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         """Drop the stages after the last one asked for, the final norm and the classifier."""
-        wanted, last = feature_take_indices(len(self.stages), indices)
+        wanted, last = take_indices(len(self.stages), indices)
         self.stages = self.stages[: last + 1]
         if self.norms is not None:
             self.norms = self.norms[: last + 1]
@@ -215,6 +216,8 @@ class Pyramid(LoadsPublished):
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A new classifier, or none with 0."""
+        check_arguments({"num_classes": num_classes})
+        check_pooling(self.head.global_pool.pool_type if global_pool is None else global_pool, num_classes)
         self.num_classes = num_classes
         self.head.reset(num_classes, pool_type=global_pool)
 

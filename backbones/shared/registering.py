@@ -12,8 +12,10 @@ import timm
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._features import FeatureGetterNet
 
+from visionpe.backbones.shared.arguments import check_image_size
 from visionpe.backbones.shared.loading import checkpoint_filter_fn, refuse_missing, size_of_weights
 from visionpe.base import PositionEncoding
+from visionpe.checks import shown
 from visionpe.policy.apply import build_policy
 from visionpe.policy.sizes import as_size
 from visionpe.registry import get_encoding, names_of, on_register
@@ -45,7 +47,10 @@ def timm_cfg(timm_name: str, **changes: Any) -> dict[str, Any]:
 
 
 class FeatureGetter(FeatureGetterNet):
-    """timm's feature extractor, which loads files of the model inside as well, and is saved with what that is."""
+    """timm's feature extractor, which loads files of the model inside as well, and is saved with what that is.
+
+    Features come in the order of ``out_indices``, as ``feature_info`` tells of them.
+    """
 
     @property
     def num_classes(self) -> int:
@@ -72,6 +77,12 @@ class FeatureGetter(FeatureGetterNet):
     def _traits(self, traits: dict[str, Any]) -> None:
         self.model._traits = traits
 
+    def forward(self, x: Any) -> Any:
+        """What the model takes to the features asked for."""
+        features = super().forward(x)
+        in_order = sorted(set(self.out_indices))
+        return [features[in_order.index(i)] for i in self.out_indices]
+
     def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
         """A state dict of this extractor, or of the model in any layout that it knows."""
         if any(key.startswith("model.") for key in state_dict):
@@ -90,7 +101,7 @@ class FeatureGetter(FeatureGetterNet):
 
 
 def _pair(value: Any, what: str) -> tuple[int, int]:
-    return as_size(value if isinstance(value, int | str) else tuple(value), what)
+    return as_size(tuple(value) if isinstance(value, list) else value, what)
 
 
 @dataclass(frozen=True)
@@ -178,9 +189,15 @@ class Family:
         if size is not None:
             if getattr(network, "trained_img_size", None) is None:
                 raise ValueError(f"trained_size={trained_size!r}: {variant} has no images; allowed: none")
+            check_image_size(size, patch or network.trained_patch_size, "trained_size")
             network.set_trained_size(size, patch or network.trained_patch_size)
             network.trained_is_stated = True
         if window_img_size is not None:
+            if not hasattr(network, "measure_windows_from"):
+                raise ValueError(
+                    f"window_img_size={shown(window_img_size)}: {variant} has no such windows; allowed: swin, cswin"
+                )
+            check_image_size(_pair(window_img_size, "window_img_size"), network.trained_patch_size, "window_img_size")
             network.measure_windows_from(_pair(window_img_size, "window_img_size"))
         return model if policy is None else build_policy(model, policy)
 

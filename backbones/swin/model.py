@@ -9,6 +9,13 @@ from typing import Any
 from timm.layers import calculate_drop_path_rates, to_2tuple
 from torch import nn
 
+from visionpe.backbones.shared.arguments import (
+    MAX_WINDOW,
+    check_arguments,
+    check_blocks,
+    check_image_size,
+    check_stages,
+)
 from visionpe.backbones.shared.loading import LoadsPublished, measure_from
 from visionpe.backbones.shared.options import PyramidOptions
 from visionpe.backbones.shared.pyramid import Pyramid
@@ -16,7 +23,7 @@ from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind
 from visionpe.backbones.shared.windows import Pair
 from visionpe.backbones.swin.stage import Patches, PatchMerging, SwinStage, WindowFit, WindowPolicy
 from visionpe.backbones.swin.weights import convert
-from visionpe.checks import check_choice
+from visionpe.checks import check_choice, check_pair, shown
 from visionpe.registry import Spec
 from visionpe.utils.weight_files import StateDict
 
@@ -73,16 +80,18 @@ class SwinTransformer(Pyramid):
         **options: Any,
     ) -> None:
         shared = PyramidOptions.read(type(self), options)
+        check_arguments({"embed_dim": embed_dim, "drop_path_rate": drop_path_rate})
+        check_image_size(img_size, patch_size)
+        depths, num_heads = check_stages(depths=depths, num_heads=num_heads)
         stages = len(depths)
-        if len(num_heads) != stages:
-            raise ValueError(f"num_heads={tuple(num_heads)} must be {stages} numbers, as depths={tuple(depths)}")
+        dims = [embed_dim * 2**i for i in range(stages)]
+        check_blocks(dims, depths, shared.mlp_ratio)
         for i, heads in enumerate(num_heads):
             if heads < 1 or embed_dim * 2**i % heads:
                 raise ValueError(f"num_heads={heads} of stage {i} must divide its width, {embed_dim * 2**i}")
         check_choice("window_policy", window_policy, WindowPolicy)
         check_choice("window_fit", window_fit or "per_axis", WindowFit)
         windows = _per_stage(7 if window_size is None else window_size, stages)
-        dims = [embed_dim * 2**i for i in range(stages)]
         stem = Patches(
             img_size,
             patch_size,
@@ -180,7 +189,10 @@ class SwinTransformer(Pyramid):
         stages: list[Any] = list(self.stages)
         windows = None if window_size is None else _per_stage(window_size, len(stages))
         stem: Any = self.patch_embed
-        stem.set_input_size(img_size and to_2tuple(img_size), patch_size and to_2tuple(patch_size))
+        image, patch = check_image_size(
+            stem.img_size if img_size is None else img_size, stem.patch_size if patch_size is None else patch_size
+        )
+        stem.set_input_size(image, None if patch_size is None else patch)
         for i, info in enumerate(self.feature_info):
             info["reduction"] = max(stem.patch_size) * 2**i
         for i, size in enumerate(_map_sizes(stem, stem.img_size, len(stages))):
@@ -233,11 +245,15 @@ def _map_sizes(stem: Any, img_size: tuple[int, int], stages: int) -> list[Pair]:
 
 def _per_stage(window_size: WindowSize, stages: int) -> list[Pair]:
     """Height and width of the windows of every stage."""
-    one = isinstance(window_size, int) or (len(window_size) == 2 and all(isinstance(n, int) for n in window_size))
-    windows = [to_2tuple(window) for window in ([window_size] * stages if one else window_size)]  # type: ignore
-    if len(windows) != stages or any(len(window) != 2 or min(window) < 1 for window in windows):
+    given: Any = window_size
+    try:
+        one = isinstance(given, int) or (len(given) == 2 and all(isinstance(n, int) for n in given))
+        windows = [check_pair("window_size", window, 1, MAX_WINDOW) for window in ([given] * stages if one else given)]
+    except (TypeError, ValueError):
+        windows = []
+    if len(windows) != stages:
         raise ValueError(
-            f"window_size={window_size} must be a positive number or (height, width), or one of these for each of the "
-            f"{stages} stages"
+            f"window_size={shown(given)} must be a positive number or (height, width), or one of these for each of the "
+            f"{stages} stages; allowed: whole numbers from 1 to {MAX_WINDOW}"
         )
     return windows

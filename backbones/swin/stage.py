@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visionpe.backbones.shared.block import Partition, WindowBlock
+from visionpe.backbones.shared.images import check_images
 from visionpe.backbones.shared.patches import AdaptivePatchEmbed
 from visionpe.backbones.shared.pyramid import Stage
 from visionpe.backbones.shared.windows import Pair, Windows, grown_window
@@ -28,6 +29,7 @@ class Patches(AdaptivePatchEmbed):
         """``(B, C, H, W)`` to ``(B, height, width, dim)``, rounded up."""
         if self.grows:
             return super().forward(x)
+        check_images(x, self.proj.in_channels, self.proj)
         (height, width), (down, right) = map(number, x.shape[2:]), self.patch_size
         # An exported graph serves every size, so it cannot branch on one. The convolution leaves out what is too much.
         if is_exporting() or height % down or width % right:

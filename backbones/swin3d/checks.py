@@ -5,31 +5,74 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from visionpe.backbones.shared.arguments import (
+    MAX_DIM,
+    MAX_STAGES,
+    MAX_WINDOW,
+    Check,
+    check_arguments,
+    check_blocks,
+    counts,
+)
+from visionpe.checks import check_choice, check_counts, check_flag, shown
 from visionpe.encodings.bias.crse import COLUMNS
+from visionpe.ranges import MAX_DEPTH, MAX_SIDE
 from visionpe.registry import Spec, encoding_classes
 from visionpe.sparse import Voxels
 
+# Setting of a level -> its largest value.
+LARGEST = {"embed_dims": MAX_DIM, "depths": MAX_DEPTH, "num_heads": MAX_DIM, "window_size": MAX_WINDOW}
+CHECKS: dict[str, Check] = {
+    "first_down_stride": counts(1, 64),
+    "down_k": counts(1, 1024),
+    "up_k": counts(1, 1024),
+    "cloud_size": counts(1, MAX_SIDE),
+    "decoder_attn": check_flag,
+    "global_pool": lambda name, value: check_choice(name, value, ("avg", "")),
+}
 
-def check_levels(**settings: Sequence[Any]) -> None:
-    """Refuse settings of the levels that differ in number.
+
+def check_settings(**given: Any) -> None:
+    """Refuse keywords out of range.
 
     Raises:
-        ValueError: Gives all of them.
+        TypeError, ValueError: Names the keyword, what was given and what is allowed.
     """
-    if len({len(values) for values in settings.values()}) > 1 or not settings["depths"]:
-        given = ", ".join(f"{name}={tuple(values)}" for name, values in settings.items())
+    check_arguments(given)
+    for name, value in given.items():
+        if name in CHECKS:
+            CHECKS[name](name, value)
+
+
+def check_levels(first: int, mlp_ratio: float, **settings: Any) -> list[tuple[int, ...]]:
+    """Settings of the levels: as many of each.
+
+    Args:
+        first: The first level that has attention; what those before it say of blocks and windows is not read.
+        mlp_ratio: Width of the MLPs over that of the tokens.
+        settings: ``embed_dims depths num_heads window_size``.
+
+    Returns:
+        They as tuples, in the order given.
+
+    Raises:
+        TypeError: If one is no sequence of numbers.
+        ValueError: If they differ in number (gives all of them), or one is out of range.
+    """
+    levels = {name: check_counts(name, values, None, 0, LARGEST[name]) for name, values in settings.items()}
+    if len({len(values) for values in levels.values()}) > 1:
+        given = ", ".join(f"{name}={shown(values)}" for name, values in levels.items())
         raise ValueError(f"{given}: one entry a level is needed in each")
-
-
-def check_positive(**settings: int) -> None:
-    """Refuse what is not positive.
-
-    Raises:
-        ValueError: Names the setting.
-    """
-    for name, value in settings.items():
-        if value < 1:
-            raise ValueError(f"{name}={value} must be positive")
+    if len(levels["depths"]) <= first or len(levels["depths"]) > MAX_STAGES:
+        raise ValueError(f"depths={levels['depths']}: allowed are {first + 1} to {MAX_STAGES} levels")
+    for name, values in levels.items():
+        if min(values if name == "embed_dims" else values[first:]) < 1:
+            raise ValueError(f"{name}={shown(values)} must be positive; allowed: 1 to {LARGEST[name]}")
+    for i, (dim, heads) in enumerate(zip(levels["embed_dims"], levels["num_heads"])):
+        if i >= first and dim % heads:
+            raise ValueError(f"num_heads={heads} of level {i} must divide its width, {dim}")
+    check_blocks(levels["embed_dims"], levels["depths"], mlp_ratio, "embed_dims")
+    return list(levels.values())
 
 
 def check_irregular(spec: Spec, family: str) -> None:
@@ -59,6 +102,8 @@ def check_voxels(x: Any, in_chans: int, signals: Sequence[str]) -> Voxels:
             signal.
     """
     voxels = Voxels.of(x).checked()
+    if not voxels.features.is_floating_point():
+        raise TypeError(f"features are {voxels.features.dtype}; allowed: floating point")
     if voxels.axes != 3:
         raise ValueError(f"coords must be (N, 4): cloud, x, y, z; got {tuple(voxels.coords.shape)}")
     if voxels.features.shape[1] != in_chans:

@@ -12,6 +12,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from visionpe.backbones.shared.block import EncodedAttention
+from visionpe.backbones.shared.images import check_dtype
 from visionpe.backbones.shared.stage_encoding import StageEncoding
 from visionpe.backbones.swin3d.level import Level, SparsePartition
 from visionpe.base import Composition
@@ -58,6 +59,7 @@ class ConvStem(nn.Module):
     def forward(self, x: Tensor, around: Neighbourhood) -> Tensor:
         """``(N, dim)`` to ``(N, dim_out)``."""
         conv, norm, act = self.conv_layers
+        check_dtype("features", x, conv.kernel)
         return act(norm(conv(x, around)))
 
 

@@ -45,7 +45,7 @@ class SparsePartition:
             Packed(
                 bucket.rows.shape[0],
                 bucket.rows.shape[1],
-                Grid((window,) * voxels.axes, coords=bucket.places, signals=others[bucket.rows]),
+                Grid((window,) * voxels.axes, coords=bucket.places, signals=others[bucket.rows], known="finite"),
                 None if bucket.mask.all() else bucket.mask[:, None, None],
             )
             for bucket in plan.buckets
@@ -115,8 +115,9 @@ class Level:
         size, corner = (cloud_size,) * voxels.axes, low[cloud]
         inside = (voxels.coords[:, 1:] - corner).to(voxels.positions.dtype)
         within = voxels.positions - voxels.coords[:, 1:].to(voxels.positions.dtype)
-        self.places = Grid(size, coords=(inside + within) / stride, cloud=cloud)
-        self.cells = Grid(size, coords=voxels.coords[:, 1:].div(stride, rounding_mode="floor"), cloud=cloud)
+        self.places = Grid(size, coords=(inside + within) / stride, cloud=cloud, known="finite")
+        cells = voxels.coords[:, 1:].div(stride, rounding_mode="floor")
+        self.cells = Grid(size, coords=cells, cloud=cloud, known="finite")
 
     def cut(self, window: int, shifted: bool) -> SparsePartition:
         """The partition into windows of that many cells."""

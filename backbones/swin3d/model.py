@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 from timm.layers import calculate_drop_path_rates
-from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
+from visionpe.backbones.shared.arguments import check_keywords, keywords_of
+from visionpe.backbones.shared.images import take_indices
 from visionpe.backbones.shared.loading import LoadsPublished
 from visionpe.backbones.shared.pyramid import init_linear
 from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind
-from visionpe.backbones.swin3d.checks import check_irregular, check_levels, check_positive, check_voxels
+from visionpe.backbones.swin3d.checks import check_irregular, check_levels, check_settings, check_voxels
 from visionpe.backbones.swin3d.layers import (
     ConvStem,
     GridDown,
@@ -58,6 +59,7 @@ class Swin3DTransformer(LoadsPublished):
         global_pool: ``avg``; empty leaves the voxels of the last level as they are.
 
     Raises:
+        TypeError: If a keyword is unknown.
         ValueError: If the settings of the levels differ in number, a setting is out of range, or an encoding needs
             tokens on a full grid.
     """
@@ -88,13 +90,27 @@ class Swin3DTransformer(LoadsPublished):
         global_pool: str = "avg",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        **unknown: Any,
     ) -> None:
         super().__init__()
-        levels, self.first = len(depths), int(not stem_transformer)
-        windows = [window_size] * levels if isinstance(window_size, int) else list(window_size)
-        check_levels(embed_dims=embed_dims, depths=depths, num_heads=num_heads, window_size=windows)
-        check_positive(first_down_stride=first_down_stride, down_k=down_k, cloud_size=cloud_size)
-        check_positive(window_size=min(windows[self.first :]))
+        check_keywords(type(self).__name__, unknown, keywords_of(type(self), Swin3DTransformer))
+        settings: dict[str, Any] = {
+            "in_chans": in_chans,
+            "num_classes": num_classes,
+            "mlp_ratio": mlp_ratio,
+            "qkv_bias": qkv_bias,
+        }
+        settings |= {"first_down_stride": first_down_stride, "down_k": down_k, "cloud_size": cloud_size}
+        settings |= {"knn_down": knn_down, "stem_transformer": stem_transformer, "global_pool": global_pool}
+        settings |= {"drop_path_rate": drop_path_rate, "drop_rate": drop_rate, "device": device, "dtype": dtype}
+        check_settings(**settings)
+        self.first = int(not stem_transformer)
+        lists = {"embed_dims": embed_dims, "depths": depths, "num_heads": num_heads}
+        sides = (
+            [window_size] * len(depths) if isinstance(window_size, int) and hasattr(depths, "__len__") else window_size
+        )
+        embed_dims, depths, num_heads, windows = check_levels(self.first, mlp_ratio, **lists, window_size=sides)
+        levels = len(depths)
         check_irregular(pos_encoding, self.family)
         self.factory: dict[str, Any] = {"device": device, "dtype": dtype}
         self.in_chans, self.num_classes, self.global_pool = in_chans, num_classes, global_pool
@@ -213,7 +229,7 @@ class Swin3DTransformer(LoadsPublished):
         Returns:
             ``(final voxels, list of voxels)``, or the list alone. Features are those ahead of the next level.
         """
-        wanted, last = feature_take_indices(len(self.feature_info), indices)
+        wanted, last = take_indices(len(self.feature_info), indices)
         levels = [level.holding(y) for y, level in self.encode(x, last if stop_early else None)]
         taken = [each for i, each in enumerate(levels) if i in wanted]
         return taken if intermediates_only else (levels[-1], taken)
@@ -222,7 +238,7 @@ class Swin3DTransformer(LoadsPublished):
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         """Drop the levels after the last one asked for, and the head."""
-        wanted, last = feature_take_indices(len(self.feature_info), indices)
+        wanted, last = take_indices(len(self.feature_info), indices)
         self.layers = self.layers[: max(last + 1 - self.first, 1)]
         last_layer: Any = self.layers[-1]
         last_layer.downsample = None
@@ -235,6 +251,7 @@ class Swin3DTransformer(LoadsPublished):
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A new head, or none with 0."""
+        check_settings(num_classes=num_classes, **({} if global_pool is None else {"global_pool": global_pool}))
         self.num_classes = num_classes
         self.global_pool = self.global_pool if global_pool is None else global_pool
         self.head: nn.Module = nn.Identity()

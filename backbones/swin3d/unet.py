@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from visionpe.backbones.shared.pyramid import init_linear
+from visionpe.backbones.swin3d.checks import check_settings
 from visionpe.backbones.swin3d.layers import Upsample, VoxelBatchNorm
 from visionpe.backbones.swin3d.model import Swin3DTransformer
 from visionpe.sparse import Voxels
@@ -34,8 +35,7 @@ class Swin3DUNet(Swin3DTransformer):
     family = "Swin3D U-Net"
 
     def __init__(self, *, num_classes: int = 20, up_k: int = 3, decoder_attn: bool = True, **kwargs: Any) -> None:
-        if up_k < 1:
-            raise ValueError(f"up_k={up_k} must be positive")
+        check_settings(up_k=up_k, decoder_attn=decoder_attn, num_classes=num_classes)
         super().__init__(**{**kwargs, "num_classes": 0})
         dims = self.embed_dims
         self.num_features = self.head_hidden_size = self.embed_dim = dims[0]
@@ -75,7 +75,8 @@ class Swin3DUNet(Swin3DTransformer):
         return self.classifier
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new classifier, or none with 0."""
+        """A new classifier, or none with 0; nothing is pooled."""
+        check_settings(num_classes=num_classes, **({} if global_pool is None else {"global_pool": global_pool}))
         self.num_classes = num_classes
         dim = self.num_features
         self.classifier: nn.Module = nn.Identity()

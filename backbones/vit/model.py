@@ -9,21 +9,44 @@ from typing import Any
 import torch
 from timm.layers import LayerNorm, PatchDropoutWithIndices, get_norm_layer
 from timm.models import checkpoint
-from timm.models._features import feature_take_indices
 from timm.models.vision_transformer import VisionTransformer as TimmVisionTransformer
 from torch import Tensor
 
+from visionpe.backbones.shared.arguments import (
+    check_arguments,
+    check_blocks,
+    check_image_size,
+    check_keywords,
+    keywords_of,
+)
 from visionpe.backbones.shared.block import EncodedBlock
+from visionpe.backbones.shared.images import check_mask, take_indices
 from visionpe.backbones.shared.loading import LoadsPublished, measure_from
 from visionpe.backbones.shared.patches import AdaptivePatchEmbed
 from visionpe.backbones.shared.talking_heads import TalkingHeadsAttention
 from visionpe.backbones.vit.jax_weights import read_jax
 from visionpe.backbones.vit.weights import convert
 from visionpe.base import Composition
+from visionpe.checks import check_choice
 from visionpe.grid import Grid
 from visionpe.registry import Spec, create_encodings
 from visionpe.tracing import map_size
 from visionpe.utils.weight_files import StateDict
+
+# timm's own, where a constructor is given none.
+SIZE = {"embed_dim": 768, "num_heads": 12, "depth": 12}
+POOLS = ("avg", "avgmax", "max", "map", "prr", "token", "")
+
+
+def check_pool(global_pool: Any, class_token: bool) -> None:
+    """Refuse pooling that is unknown, or needs a class token where there is none.
+
+    Raises:
+        ValueError: Names ``global_pool``.
+    """
+    check_choice("global_pool", global_pool, POOLS)
+    if global_pool == "token" and not class_token:
+        raise ValueError("global_pool='token' needs a class token; allowed: avg, max, avgmax, map, prr or empty")
 
 
 class VisionTransformer(LoadsPublished, TimmVisionTransformer):
@@ -76,6 +99,7 @@ class VisionTransformer(LoadsPublished, TimmVisionTransformer):
             block_fn = partial(block_fn, attention=TalkingHeadsAttention)
         for moot in ("dynamic_img_size", "no_embed_class"):  # always so here
             kwargs.pop(moot, None)
+        self._check(img_size, patch_size, init_values=init_values, patch_drop_rate=patch_drop_rate, **kwargs)
         super().__init__(
             img_size=img_size,
             patch_size=patch_size,
@@ -115,6 +139,18 @@ class VisionTransformer(LoadsPublished, TimmVisionTransformer):
                     )
             self.patch_drop = PatchDropoutWithIndices(patch_drop_rate, num_prefix_tokens=self.num_prefix_tokens)
 
+    def _check(self, img_size: Any, patch_size: Any, **given: Any) -> None:
+        """Refuse what timm's constructor would take, or stumble over."""
+        known = keywords_of(TimmVisionTransformer)
+        check_keywords(type(self).__name__, given, known)
+        check_arguments(given)
+        check_image_size(img_size, patch_size)
+        dim, heads, depth = (given.get(name, default) for name, default in SIZE.items())
+        if dim % heads:
+            raise ValueError(f"num_heads={heads} must divide embed_dim={dim}")
+        check_blocks([dim], [depth], given.get("mlp_ratio", 4.0))
+        check_pool(given.get("global_pool", "token"), given.get("class_token", True))
+
     def _embed(self, x: Tensor) -> tuple[Tensor, Grid]:
         """Images ``(B, C, H, W)`` to tokens ``(B, N, dim)`` and where they stand."""
         x = self.patch_embed(x)  # (B, height, width, dim)
@@ -125,7 +161,7 @@ class VisionTransformer(LoadsPublished, TimmVisionTransformer):
         if isinstance(self.patch_drop, PatchDropoutWithIndices):
             x, kept = self.patch_drop(x)
             if kept is not None:
-                grid = Grid(grid.size, grid.prefix, coords=grid.positions(device=x.device)[kept])
+                grid = Grid(grid.size, grid.prefix, coords=grid.positions(device=x.device)[kept], known="whole")
         return self.norm_pre(x), grid
 
     def _block(self, index: int, x: Tensor, grid: Grid, attn_mask: Tensor | None) -> Tensor:
@@ -139,6 +175,7 @@ class VisionTransformer(LoadsPublished, TimmVisionTransformer):
     def forward_features(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
         """Images ``(B, C, H, W)`` to normed tokens ``(B, N, dim)``, prefix tokens first."""
         x, grid = self._embed(x)
+        check_mask(attn_mask, x)
         for index in range(len(self.blocks)):
             x = self._block(index, x, grid, attn_mask)
         return self._final(x)
@@ -185,8 +222,9 @@ class VisionTransformer(LoadsPublished, TimmVisionTransformer):
         """
         if output_fmt not in ("NCHW", "NLC"):
             raise ValueError(f"output_fmt={output_fmt!r} is unknown; allowed: NCHW, NLC")
-        wanted, last = feature_take_indices(len(self.blocks), indices)
+        wanted, last = take_indices(len(self.blocks), indices)
         x, grid = self._embed(x)
+        check_mask(attn_mask, x)
         features, prefixes = [], []
         for index in range(last + 1 if stop_early else len(self.blocks)):
             x = self._block(index, x, grid, attn_mask)
@@ -217,11 +255,35 @@ class VisionTransformer(LoadsPublished, TimmVisionTransformer):
             feature = feature.transpose(1, 2).unflatten(2, grid.size).contiguous()
         return feature, prefix
 
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Drop the blocks after the last one asked for, the final norm and the classifier."""
+        wanted, _ = take_indices(len(self.blocks), indices)
+        super().prune_intermediate_layers(wanted, prune_norm=prune_norm, prune_head=prune_head)
+        return wanted
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A new classifier, or none with 0.
+
+        Raises:
+            ValueError: If ``global_pool`` is unknown or needs what the model was not built with.
+        """
+        check_arguments({"num_classes": num_classes})
+        check_pool(self.global_pool if global_pool is None else global_pool, self.cls_token is not None)
+        if global_pool in ("map", "prr") and self.attn_pool is None:
+            raise ValueError(f"global_pool={global_pool!r} has layers of its own; allowed: at construction alone")
+        super().reset_classifier(num_classes, global_pool)
+
     def set_input_size(
         self, img_size: tuple[int, int] | None = None, patch_size: tuple[int, int] | None = None
     ) -> None:
         """Change the nominal size and the patch; tables per position are resized, policies keep the trained size."""
-        super().set_input_size(img_size=img_size, patch_size=patch_size)
+        own: Any = self.patch_embed
+        image, patch = check_image_size(
+            own.img_size if img_size is None else img_size, own.patch_size if patch_size is None else patch_size
+        )
+        super().set_input_size(img_size=image, patch_size=None if patch_size is None else patch)
         self._set_input_grid(self.patch_embed.grid_size)
 
     def _set_input_grid(self, grid_size: tuple[int, int]) -> None:

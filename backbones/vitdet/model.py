@@ -13,37 +13,25 @@ import torch
 from timm.models import checkpoint
 from torch import Tensor, nn
 
+from visionpe.backbones.shared.arguments import MAX_DIM, check_arguments
 from visionpe.backbones.shared.block import Padding, Partition, WindowBlock
 from visionpe.backbones.shared.loading import LoadsPublished, measure_from
 from visionpe.backbones.shared.patches import AdaptivePatchEmbed
 from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind
 from visionpe.backbones.shared.windows import WholeMap, Windows
 from visionpe.backbones.vit.jax_weights import read_jax
-from visionpe.backbones.vit.model import VisionTransformer
+from visionpe.backbones.vit.model import VisionTransformer, check_pool
 from visionpe.backbones.vit.tables import adopt_policy
 from visionpe.backbones.vitdet.blocks import ResidualWindowBlock, neck
+from visionpe.backbones.vitdet.places import block_indices, evenly_spaced_blocks, window_sides
 from visionpe.backbones.vitdet.weights import check_windows, convert
 from visionpe.cache import TableCache
-from visionpe.checks import check_choice
+from visionpe.checks import check_choice, check_count, check_pair
 from visionpe.grid import Grid
+from visionpe.ranges import MAX_PIXELS
 from visionpe.registry import Spec
 from visionpe.tracing import map_size
 from visionpe.utils.weight_files import StateDict, read_content
-
-NUM_GLOBAL = 4
-
-
-def evenly_spaced_blocks(depth: int) -> tuple[int, ...]:
-    """Indices of the global blocks: four evenly spaced, the last block being one, and fewer in a shallow model."""
-    count = max(1, min(NUM_GLOBAL, depth // 2))
-    return tuple(depth * (i + 1) // count - 1 for i in range(count))
-
-
-def _pair(value: int | Sequence[int], what: str) -> tuple[int, int]:
-    first, second = (value, value) if isinstance(value, int) else tuple(value)
-    if min(first, second) < 0 or (first == 0) != (second == 0):
-        raise ValueError(f"{what}={value!r} is no size; allowed: a positive integer, two, or 0")
-    return first, second
 
 
 class WindowedVisionTransformer(VisionTransformer):
@@ -105,6 +93,8 @@ class WindowedVisionTransformer(VisionTransformer):
         dynamic_img_pad: bool = True,
         **kwargs: Any,
     ) -> None:
+        check_arguments({"depth": depth, "reg_tokens": reg_tokens, "class_token": class_token, "norm_eps": norm_eps})
+        check_arguments({"patch_drop_rate": patch_drop_rate})
         for name, value in (("class_token", class_token), ("reg_tokens", reg_tokens)):
             if value:
                 raise ValueError(
@@ -117,7 +107,9 @@ class WindowedVisionTransformer(VisionTransformer):
             raise ValueError("talking_heads=True: heads in windows do not mix; allowed: False, or a vit_* model")
         if padding is not None:
             check_choice("padding", padding, Padding)
-        window = _pair(window_size, "window_size")
+        if neck_channels is not None:
+            check_count("neck_channels", neck_channels, 0, MAX_DIM)
+        window = window_sides(window_size)
         globals_ = (
             tuple(range(depth))
             if not any(window)
@@ -125,10 +117,9 @@ class WindowedVisionTransformer(VisionTransformer):
             if global_blocks is None
             else global_blocks
         )
-        for name, indices in (("global_blocks", globals_), ("residual_blocks", residual_blocks)):
-            if any(i not in range(depth) for i in indices):
-                raise ValueError(f"{name}={tuple(indices)}: allowed are blocks 0 to {depth - 1}")
-        _check_pool(global_pool)
+        globals_ = block_indices("global_blocks", globals_, depth)
+        residual_blocks = block_indices("residual_blocks", residual_blocks, depth)
+        check_pool(global_pool, class_token=False)
 
         def block(*args: Any, depth: int, norm_layer: Callable[..., nn.Module], **options: Any) -> WindowBlock:
             cls = ResidualWindowBlock if depth in residual_blocks else WindowBlock
@@ -158,7 +149,8 @@ class WindowedVisionTransformer(VisionTransformer):
             "window": WindowKind(self.embed_dim, self.num_heads, len(windowed), window),
         }
         self.pretrain_is_chosen = pretrain_img_size is not None
-        self.pretrain_img_size = _pair(224 if pretrain_img_size is None else pretrain_img_size, "pretrain_img_size")
+        nominal = 224 if pretrain_img_size is None else pretrain_img_size
+        self.pretrain_img_size = check_pair("pretrain_img_size", nominal, 1, MAX_PIXELS)
         pretrained = zip(self.pretrain_img_size, self.patch_embed.patch_size)
         self.pos_encoding: StageEncoding = StageEncoding(
             pos_encoding,
@@ -254,7 +246,6 @@ class WindowedVisionTransformer(VisionTransformer):
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A new classifier, or none with 0."""
-        _check_pool(global_pool)
         super().reset_classifier(num_classes, global_pool)
         if num_classes and self.num_features != self.embed_dim:
             weight = self.patch_embed.proj.weight
@@ -292,8 +283,3 @@ class WindowedVisionTransformer(VisionTransformer):
 
     def check_state(self, state: StateDict) -> None:
         check_windows(state, self)
-
-
-def _check_pool(global_pool: str | None) -> None:
-    if global_pool == "token":
-        raise ValueError("global_pool='token' needs a class token; allowed: avg, max, avgmax, map, prr or empty")

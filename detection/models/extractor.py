@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import lcm
 from typing import Any
 
 import timm
@@ -45,12 +46,28 @@ def create_extractor(model_name: str, out_indices: tuple[int, ...], pretrained: 
     return getter
 
 
-def size_divisor(network: Any, strides: Sequence[int]) -> int:
-    """Return the pixels that the sides of images must be a multiple of, for features at ``strides``."""
+def _patch(network: Any) -> tuple[int, int] | None:
+    """Height and width of the patches that a model cuts images into, if it does."""
     patch = getattr(getattr(network, "patch_embed", None), "patch_size", None)
-    sides = {patch} if isinstance(patch, int) else set(patch or ())
+    sides = (patch,) * 2 if isinstance(patch, int) else tuple(patch or ())
+    return (sides[0], sides[1]) if len(sides) == 2 else None
+
+
+def axis_strides(network: Any, reductions: Sequence[int]) -> list[tuple[int, int]]:
+    """Strides of the features along each axis; timm tells the larger ones alone, where patches are not square."""
+    patch = _patch(network)
+    if patch is None or patch[0] == patch[1]:
+        return [(stride, stride) for stride in reductions]
+    return [(stride * patch[0] // max(patch), stride * patch[1] // max(patch)) for stride in reductions]
+
+
+def size_divisor(network: Any, strides: Sequence[tuple[int, int]]) -> int:
+    """Return the pixels that the sides of images must be a multiple of, for features at ``strides``."""
+    patch, finest = _patch(network), min(strides)
     # Patches that overlap (PVT) are larger than the steps between them.
-    return max(sides) if sides and not any(min(strides) % side for side in sides) else max(strides)
+    if patch is not None and not any(step % side for step, side in zip(finest, patch)):
+        return lcm(*patch)
+    return lcm(*(max(steps) for steps in zip(*strides)))
 
 
 def freeze(network: Any, model_name: str, stages: int, out_indices: Sequence[int]) -> list[nn.Module]:

@@ -14,10 +14,12 @@ from mmengine.registry import MODELS
 from torch import Tensor
 
 from visionpe import set_policy
+from visionpe.checks import check_count, check_counts, check_flag, shown
 from visionpe.detection.models.classifier import check_model_name
-from visionpe.detection.models.extractor import create_extractor, freeze, size_divisor
+from visionpe.detection.models.extractor import axis_strides, create_extractor, freeze, size_divisor
 from visionpe.detection.models.features_weights import load_backbone
 from visionpe.detection.models.init_cfg import KeepsLoadedWeights
+from visionpe.ranges import MAX_DEPTH
 
 
 @MODELS.register_module()
@@ -30,7 +32,8 @@ class TimmFeatures(KeepsLoadedWeights):
 
     Args:
         model_name: Name for ``timm.create_model``; the model must have ``forward_intermediates``.
-        out_indices: Stages (blocks in a plain ViT) whose features are given, from 0; negative ones count from the end.
+        out_indices: Stages (blocks in a plain ViT) whose features are given, in this order, from 0; negative ones count
+            from the end.
         pretrained: Load the weights that timm knows for ``model_name``, downloading them if need be.
         checkpoint_path: Load these weights at construction: a published file, ``model.safetensors`` of the exporter,
             or a ``.pth`` of mmengine. They must fit; the classifier and what the features do not need are left out.
@@ -45,7 +48,7 @@ class TimmFeatures(KeepsLoadedWeights):
             the images: detectors cast their boxes to that of the features, and bfloat16 rounds 1001 to 1000.
         policy: What the position encodings do at sizes they were not trained at, see :func:`visionpe.set_policy`.
         channels: Expected channels of the features; a guard against a neck that was written for another backbone.
-        strides: Expected strides of the features, pixels.
+        strides: Expected strides of the features, pixels; (vertical, horizontal) where patches are not square.
         pad_to: Pad images to a multiple of this, pixels. Default: the side of a patch where the model cuts images into
             patches (it pads what follows by itself), the largest stride otherwise.
         **kwargs: Further keywords for ``timm.create_model``: ``pos_encoding``, ``img_size`` (pixels at which the
@@ -54,7 +57,7 @@ class TimmFeatures(KeepsLoadedWeights):
     Attributes:
         model: The timm model.
         channels: Channels of the features.
-        strides: Strides of the features, pixels.
+        strides: Strides of the features, pixels; (vertical, horizontal) where patches are not square.
 
     Raises:
         ValueError: If the model is unknown or gives no features, an index or ``frozen_stages`` is out of range,
@@ -75,7 +78,7 @@ class TimmFeatures(KeepsLoadedWeights):
         autocast: Literal["bfloat16"] | None = None,
         policy: str | None = None,
         channels: Sequence[int] | None = None,
-        strides: Sequence[int] | None = None,
+        strides: Sequence[Any] | None = None,
         pad_to: int | None = None,
         **kwargs: Any,
     ) -> None:
@@ -86,18 +89,28 @@ class TimmFeatures(KeepsLoadedWeights):
         if drop_path_rate is not None:
             kwargs["drop_path_rate"] = drop_path_rate
         self.model_name, self.model_kwargs, self.autocast = model_name, kwargs, autocast
+        check_counts("out_indices", out_indices, None, -MAX_DEPTH, MAX_DEPTH - 1)
+        check_count("frozen_stages", frozen_stages, -1)
+        check_flag("with_cp", with_cp)
         getter = create_extractor(model_name, tuple(out_indices), bool(pretrained), kwargs)
         self.model: Any = getter.model
         self.out_indices = tuple(getter.feature_info.out_indices)
+        self.in_order = sorted(set(self.out_indices))  # as models give features, whatever the order asked for
         self.channels: list[int] = list(getter.feature_info.channels())
-        self.strides: list[int] = list(getter.feature_info.reduction())
-        for name, wanted, found in (("channels", channels, self.channels), ("strides", strides, self.strides)):
-            if wanted is not None and list(wanted) != found:
+        self.steps = axis_strides(self.model, getter.feature_info.reduction())
+        self.strides: list[int | tuple[int, int]] = [
+            down if down == right else (down, right) for down, right in self.steps
+        ]
+        expected = (("channels", channels, self.channels), ("strides", strides, self.strides))
+        for name, wanted, found in expected:
+            if wanted is not None and (isinstance(wanted, str) or not isinstance(wanted, Sequence)):
+                raise TypeError(f"{name}={shown(wanted)} is no sequence; allowed: {found}, as {model_name!r} has")
+            if wanted is not None and [tuple(w) if isinstance(w, list) else w for w in wanted] != found:
                 raise ValueError(
                     f"{name}={list(wanted)} is expected of {model_name!r}, which has {found} "
                     f"at out_indices={tuple(out_indices)}"
                 )
-        self.pad_to = pad_to or size_divisor(self.model, self.strides)
+        self.pad_to = size_divisor(self.model, self.steps) if pad_to is None else check_count("pad_to", pad_to)
         if policy is not None:
             set_policy(self.model, policy)
         if checkpoint_path:
@@ -119,15 +132,17 @@ class TimmFeatures(KeepsLoadedWeights):
         context = torch.autocast(x.device.type, torch.bfloat16) if self.autocast else contextlib.nullcontext()
         with context:
             features = self.model.forward_intermediates(
-                padded, indices=self.out_indices, output_fmt="NCHW", intermediates_only=True
+                padded, indices=self.in_order, output_fmt="NCHW", intermediates_only=True
             )
         outputs = []
-        for feature, stride in zip(features, self.strides):
-            size = (-(-height // stride), -(-width // stride))
+        for index, (down, right) in zip(self.out_indices, self.steps):
+            feature = features[self.in_order.index(index)]
+            size = (-(-height // down), -(-width // right))
             if feature.shape[-2] < size[0] or feature.shape[-1] < size[1]:
                 raise ValueError(
                     f"{self.model_name!r} makes a map of {tuple(feature.shape[-2:])} of images of {height} x {width} "
-                    f"pixels, stride {stride} asks for {size}; give pad_to={max(self.strides)}, it is {self.pad_to}"
+                    f"pixels, stride {down, right} asks for {size}; give pad_to={max(map(max, self.steps))}, it is "
+                    f"{self.pad_to}"
                 )
             outputs.append(feature[..., : size[0], : size[1]].to(x.dtype))  # (B, channels, height, width)
         return tuple(outputs)

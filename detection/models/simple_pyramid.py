@@ -12,10 +12,12 @@ from mmengine.registry import MODELS
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
+from visionpe.checks import check_count, check_counts, check_number, shown
 from visionpe.detection.models.features_weights import below, read_weights
 from visionpe.detection.models.init_cfg import KeepsLoadedWeights
 from visionpe.detection.models.pyramid_weights import levels_of
 from visionpe.detection.running.checkpoint import load_weights
+from visionpe.ranges import MAX_DIM
 from visionpe.utils.weight_files import unwrapped
 
 # Norm over the channels of a map, for the norm_cfg of heads: dict(type="LayerNorm2d", eps=1e-6).
@@ -56,7 +58,15 @@ class SimpleFeaturePyramid(KeepsLoadedWeights):
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg)
-        width = in_channels if isinstance(in_channels, int) else in_channels[-1]
+        if isinstance(in_channels, int):
+            width = check_count("in_channels", in_channels, 1, MAX_DIM)
+        else:
+            width = check_counts("in_channels", in_channels, None, 1, MAX_DIM)[-1]
+        check_count("out_channels", out_channels, 1, MAX_DIM)
+        if isinstance(scales, str) or not isinstance(scales, Sequence):
+            raise TypeError(f"scales={shown(scales)} is no sequence; allowed: powers of two, such as (4, 2, 1, 0.5)")
+        if num_outs is not None:
+            check_count("num_outs", num_outs, 1, 16)
         self.in_channels, self.out_channels = in_channels, out_channels
         self.num_outs = len(scales) if num_outs is None else num_outs
         if not scales or self.num_outs < len(scales):
@@ -98,7 +108,7 @@ class SimpleFeaturePyramid(KeepsLoadedWeights):
 
 def _level(width: int, out_channels: int, scale: float) -> nn.Sequential:
     """From the map of ``width`` channels to one level."""
-    steps = math.log2(scale) if scale > 0 else 0.5
+    steps = math.log2(check_number("scales", scale, above=0, high=2**10))
     if steps != round(steps) or (steps > 0 and width % 2 ** round(steps)):
         raise ValueError(f"scales: {scale} must be a power of two by which in_channels={width} can be divided")
     layers: list[nn.Module] = []

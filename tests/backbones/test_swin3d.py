@@ -35,7 +35,9 @@ def test_translation_permutation_and_batches(spec: str) -> None:
         mixed = Voxels(odd.features[order], odd.coords[order], odd.signals[order])
         torch.testing.assert_close(model(mixed), whole[order], atol=1e-9, rtol=1e-9)
         if spec != "none":  # and positions do matter
-            stretched = Voxels(one.features, one.coords * torch.tensor([1, 3, 3, 3]), one.signals)
+            signals = one.signals.clone()
+            signals[:, :3] += 2 * one.coords[:, 1:]  # as far inside of their cells as before
+            stretched = Voxels(one.features, one.coords * torch.tensor([1, 3, 3, 3]), signals)
             assert (model(stretched) - wanted).abs().max() > 1e-3
 
 

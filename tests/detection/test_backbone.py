@@ -170,7 +170,44 @@ def test_drop_path_rate():
     assert largest(None) == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "patch", "strides"),
+    [("rope_ape_vit_s", (16, 8), [(16, 8)]), ("vitdet_b", (8, 16), [(8, 16)]), ("swin_t", (4, 2), [(8, 4), (16, 8)])],
+)
+def test_patches_that_are_not_square(name, patch, strides):
+    """The map is whole, whatever its longer step; images that the patch does not divide are padded."""
+    indices = {"vitdet_b": (3,), "swin_t": (1, 2)}.get(name, (1,))
+    backbone = build(name, patch_size=patch, img_size=64, out_indices=indices)
+    assert backbone.strides == strides
+    x = torch.randn(1, 3, 64, 96)
+    whole = backbone.model.forward_intermediates(x, indices=indices, intermediates_only=True)
+    for got, feature in zip(backbone(x), whole, strict=True):
+        torch.testing.assert_close(got, feature)
+    for got, (down, right) in zip(backbone(torch.randn(1, 3, 50, 70)), strides):
+        assert got.shape[-2:] == (-(-50 // down), -(-70 // right))
+    assert build(name, patch_size=patch, img_size=64, out_indices=indices, strides=[list(s) for s in strides])
+
+
+@pytest.mark.parametrize("name", ["swin_t", "resnet18", "convnext_atto", "cswin_t"])
+def test_features_in_the_order_asked_for(name):
+    """Each is cropped by its own stride and comes with its own channels."""
+    x = torch.randn(1, 3, 70, 90)
+    backbone = build(name, out_indices=(3, 1))
+    wanted = backbone.model.forward_intermediates(
+        torch.nn.functional.pad(x, (0, -90 % backbone.pad_to, 0, -70 % backbone.pad_to)), indices=(1, 3)
+    )[1][::-1]
+    for got, feature, stride, channels in zip(backbone(x), wanted, backbone.strides, backbone.channels, strict=True):
+        assert got.shape == (1, channels, -(-70 // stride), -(-90 // stride))
+        torch.testing.assert_close(got, feature[..., : got.shape[2], : got.shape[3]])
+
+
 def test_mistakes_are_named():
+    for option, value in (("pad_to", 0), ("pad_to", "32"), ("frozen_stages", -2), ("frozen_stages", 0.5)):
+        with pytest.raises((ValueError, TypeError), match=f"{option}="):
+            build("resnet18", **{option: value})
+    for indices in ("01", (0.5,), (), 2):
+        with pytest.raises((ValueError, TypeError), match=r"out_indices=.*; allowed"):
+            build("resnet18", out_indices=indices)
     with pytest.raises(ValueError, match=r"model_name='resnet19' is unknown to timm; did you mean"):
         TimmFeatures("resnet19")
     with pytest.raises(ValueError, match=r"'resnet18' with out_indices=\(0, 7\)"):

@@ -206,7 +206,7 @@ def test_precision_under_autocast() -> None:
         ({"max_digits": 0}, "max_digits=0 must be positive"),
         ({"pe_dim": 5}, "pe_dim=5 with site='add'; allowed: 16"),
         ({"temperature": 0.0}, "temperature=0.0 must be positive"),
-        ({"prefix_slots": -1}, "prefix_slots=-1 0 or more"),
+        ({"prefix_slots": -1}, "prefix_slots=-1 must be 0 or more"),
     ],
 )
 def test_bad_options(options: dict, message: str) -> None:

@@ -31,9 +31,28 @@ def test_grammar() -> None:
         ("rescale(3)", "exponent 3 is out of range; allowed: 0 to 2"),
         ("interpolate(1)", "'interpolate' is given 1 numbers; allowed: none"),
         ("decay+decay(0.5)", "names a policy twice"),
+        ("yarn(inf, inf)", "alpha inf is out of range; allowed: 0 or more"),
+        ("yarn(nan)", "alpha nan is out of range"),
+        ("rescale(nan)", "exponent nan is out of range"),
+        ("yarn(1, 0.25)", "alpha 1 is not below beta 0.25; allowed: alpha below beta"),
+        ("yarn(0.5, 0.5)", "alpha 0.5 is not below beta 0.5"),
+        ("yarn(2)", "alpha 2 is not below beta 1"),  # the default
+        ("window_aware(99999)", "window 99999 is out of range; allowed: 1 to 1024"),
+        ("window_aware(2.5)", "2.5 tokens are no window; allowed: whole ones"),
     ):
         with pytest.raises(ValueError, match=message.replace("(", r"\(").replace(")", r"\)")):
             parse_policy(text)
+
+
+@pytest.mark.parametrize("value", [["yarn"], ("yarn", "p"), None, 3, {"yarn": 1}])
+def test_what_is_no_text_is_no_policy(value: object) -> None:
+    with pytest.raises(TypeError, match=r"policy=.* is no name; allowed: 'name', 'name\(0\.5\)'"):
+        parse_policy(value)
+
+
+@pytest.mark.parametrize("text", ["rescale(0.12345678)", "yarn(0.99999999, 1)", "temperature(1e-09)", "p(0.5)"])
+def test_a_policy_keeps_its_digits(text: str) -> None:
+    assert str(parse_policy(text)[0]) == text
 
 
 def test_a_policy_of_several_parts_on_a_model() -> None:

@@ -160,4 +160,4 @@ class AttentionWeights:
     def chunks(self) -> list[tuple[int, int]]:
         """Ranges of queries whose weights fit into a small buffer."""
         row = self.q.shape[0] * self.q.shape[1] * self.k.shape[-2] * self.q.element_size()
-        return kernels.ranges(self.q.shape[-2], 4 * kernels.CHUNK_BYTES // row)
+        return kernels.ranges(self.q.shape[-2], 4 * kernels.CHUNK_BYTES // max(row, 1))

@@ -234,8 +234,10 @@ def small(
             logits.copy_(add_mask(bias, mask))
             flat.baddbmm_(rows, columns, alpha=scale)
         weights = torch.softmax(flat, dim=-1, out=flat)
-        return torch.bmm(F.dropout(weights, dropout_p) if dropout_p else weights, values).view(*q.shape[:-1], -1)
+        return torch.bmm(F.dropout(weights, dropout_p) if dropout_p else weights, values).view_as(q)
 
+    if not len(q):
+        return torch.zeros_like(v)
     step = SMALL_BYTES // (q.shape[1] * q.shape[2] * k.shape[2] * q.element_size())
     if step >= len(q) and (shared is not None or not biases):
         return part(q, k, v, shared, mask)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 from torch import nn
+
+from visionpe.checks import shown
+from visionpe.ranges import MAX_PIXELS
 
 Size = tuple[int, int]  # height, width in pixels
 
@@ -15,16 +19,23 @@ def as_size(value: Any, name: str = "size") -> Size:
     Raises:
         ValueError: If it is none of these, or not above zero.
     """
-    refusal = ValueError(f"{name}={value!r} is no image size; allowed: 224, (384, 512) or '384x512', pixels above 0")
+    allowed = f"224, (384, 512) or '384x512', pixels above 0, up to {MAX_PIXELS}"
+    refusal = ValueError(f"{name}={shown(value)} is no image size; allowed: {allowed}")
     try:
         sides = [int(part) for part in value.split("x")] if isinstance(value, str) else value
-        if isinstance(sides, int):
+        if isinstance(sides, Integral):
             sides = (sides,)
         height, width = (sides[0], sides[-1]) if len(sides) in (1, 2) else (0, 0)
         size = int(height), int(width)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, KeyError):
         raise refusal from None
-    if min(size) < 1 or size != (height, width):
+    if (
+        min(size) < 1
+        or max(size) > MAX_PIXELS
+        or size != (height, width)
+        or isinstance(height, bool)
+        or isinstance(width, bool)
+    ):
         raise refusal
     return size
 

@@ -19,15 +19,22 @@ def check_cells(cells: Tensor, name: str = "coords") -> Tensor:
         The cells as int64.
 
     Raises:
+        TypeError: If they are no tensor of numbers.
         ValueError: If the shape is wrong, there is no row, a number is not whole or leaves int32, batch indices are
             negative or not in ascending order, or a cell stands there twice.
     """
+    if not isinstance(cells, Tensor) or cells.dtype.is_complex or cells.dtype == torch.bool:
+        what = cells.dtype if isinstance(cells, Tensor) else type(cells).__name__
+        raise TypeError(f"{name} are {what}; allowed: a tensor of whole numbers (N, 1 + axes)")
     if cells.ndim != 2 or cells.shape[1] < 2:
         raise ValueError(f"{name} must be (N, 1 + axes), batch index first; got {tuple(cells.shape)}")
     if not len(cells):
         raise ValueError(f"{name} is empty; a cloud has at least one voxel")
     if cells.is_floating_point() and not torch.equal(cells, cells.round()):  # NaN too
         raise ValueError(f"{name} must be whole numbers; voxelize() makes them from positions")
+    low, high = float(cells.min()), float(cells.max())  # beyond int64 a cast gives anything
+    if abs(low) > 2 * INT32 or abs(high) > 2 * INT32:
+        raise ValueError(f"{name} must lie in int32; got {low:g} to {high:g}")
     whole = cells.long()
     low, high = int(whole.min()), int(whole.max())
     if low < -INT32 or high >= INT32:

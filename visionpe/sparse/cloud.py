@@ -9,10 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from visionpe.checks import check_count
 from visionpe.sparse.cells import check_cells
 
 # Colours and normals lie in -1..1; what is far outside was never scaled.
 FAR = 8.0
+# How far a position may stand outside of its cell, in cells: what rounding moves.
+SLACK = 0.01
+
+
+def shown_row(row: Tensor) -> str:
+    return f"({', '.join(f'{n:.6g}' for n in row.tolist())})"
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,7 @@ class Voxels:
         stride: Side of a cell, finest voxels.
 
     Raises:
+        TypeError: If one of them is no tensor.
         ValueError: If the numbers of rows differ or the columns of ``signals`` are not of this form.
     """
 
@@ -38,7 +46,11 @@ class Voxels:
 
     def __post_init__(self) -> None:
         rows = {"features": self.features, "coords": self.coords, "signals": self.signals}
+        check_count("stride", self.stride)
         for name, t in rows.items():
+            if not isinstance(t, Tensor) or t.dtype.is_complex:
+                what = t.dtype if isinstance(t, Tensor) else type(t).__name__
+                raise TypeError(f"{name} are {what}; allowed: a tensor (N, columns)")
             if t.ndim != 2:
                 raise ValueError(f"{name} must be (N, columns), got {tuple(t.shape)}")
         if len({len(t) for t in rows.values()}) > 1:
@@ -55,7 +67,11 @@ class Voxels:
     @classmethod
     def of(cls, x: Any) -> Voxels:
         """From voxels or a tuple ``(features, coords, signals)``."""
-        return x if isinstance(x, cls) else cls(*x)
+        if isinstance(x, cls):
+            return x
+        if not isinstance(x, (tuple, list)) or len(x) not in (3, 4):
+            raise TypeError(f"voxels={type(x).__name__}; allowed: Voxels, or (features, coords, signals)")
+        return cls(*x)
 
     @property
     def axes(self) -> int:
@@ -78,14 +94,20 @@ class Voxels:
         """The same with int64 coordinates, after every check that needs to look at the numbers.
 
         Raises:
+            TypeError: If ``signals`` have too few digits for positions.
             ValueError: If coordinates are not those of clouds (see :func:`visionpe.sparse.check_cells`), signals or
-                features hold NaN or infinity, or colours or normals were never
-                scaled to -1..1.
+                features hold NaN or infinity, colours or normals were never scaled to -1..1, or positions do not lie
+                in their cells (they are in another unit).
         """
         coords = check_cells(self.coords)
+        if self.signals.dtype not in (torch.float32, torch.float64):
+            raise TypeError(
+                f"signals are {self.signals.dtype}; allowed: torch.float32, torch.float64: positions need their digits"
+            )
         for name, t in (("features", self.features), ("signals", self.signals)):
             if not t.isfinite().all():
                 raise ValueError(f"{name} hold NaN or infinity in {int((~t.isfinite()).any(1).sum())} rows")
+        self._check_positions(coords)
         colours = self.signals[:, self.axes :]
         if colours.numel() and colours.abs().max() > FAR:
             raise ValueError(
@@ -93,6 +115,18 @@ class Voxels:
                 "(a byte / 127.5 - 1)"
             )
         return replace(self, coords=coords)
+
+    def _check_positions(self, coords: Tensor) -> None:
+        inside = self.positions.double() - coords[:, 1:].double()
+        spare = SLACK * self.stride + 4 * torch.finfo(self.signals.dtype).eps * self.positions.abs().double()
+        outside = ((inside < -spare) | (inside > self.stride + spare)).any(1)
+        if outside.any():
+            row = int(outside.nonzero()[0, 0])
+            raise ValueError(
+                f"signals: {int(outside.sum())} positions lie outside of their cells, the first at "
+                f"{shown_row(self.positions[row])} of the cell at {shown_row(coords[row, 1:])}; allowed: positions in "
+                "finest voxels, as coords are"
+            )
 
     def to(self, *args: Any, **kwargs: Any) -> Voxels:
         """On another device; a dtype applies to the features alone, positions need their digits."""

@@ -7,6 +7,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
+from visionpe.checks import check_count, check_number
 from visionpe.sparse.cells import CellIndex
 
 # Cells around a query that are searched; what is still open then is searched for in larger cells.
@@ -36,8 +37,8 @@ def nearest(
     Raises:
         ValueError: If ``k`` or ``cell`` is not positive, or a query's cloud has no point.
     """
-    if k < 1 or not cell > 0:
-        raise ValueError(f"k={k} and cell={cell} must be positive")
+    check_count("k", k)
+    check_number("cell", cell, above=0)
     absent = torch.isin(query_batch, batch, invert=True)
     if absent.any():
         raise ValueError(f"cloud {int(query_batch[absent][0])} has queries but no point")

@@ -58,10 +58,14 @@ def voxels_of_points(
     for name, look in (("colors", colors), ("normals", normals)):
         if look is None:
             continue
+        if not isinstance(look, Tensor) or look.dtype.is_complex:
+            raise TypeError(
+                f"{name}={type(look).__name__}; allowed: a tensor of {tuple(points.shape)}, one row a point"
+            )
         if look.shape != points.shape:
             raise ValueError(f"{name} must be {tuple(points.shape)}, one row a point; got {tuple(look.shape)}")
         looks.append(look.float() / 127.5 - 1 if look.dtype == torch.uint8 else look.float())
     # Rounded before cells are found, so that no position leaves its cell.
-    places = ((points.double() - points.double().amin(0)) / size).float()
+    places = ((points.double() - points.double().amin(0)) / float(size)).float()
     coords, chosen, voxel = voxelize(places, size=1.0, generator=generator)
     return pack_voxels(places[chosen], coords, *(look[chosen] for look in looks)), voxel

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from visionpe.checks import check_count
 from visionpe.sparse.cells import grouped
 
 
@@ -21,9 +22,13 @@ def coarsen(coords: Tensor, signals: Tensor, stride: int) -> tuple[Tensor, Tenso
         signals: ``(N, columns)``.
         stride: Of the coarse cells, in finest voxels.
 
+    Raises:
+        ValueError: If ``stride`` is not positive.
+
     Returns:
         Coarse ``coords`` and ``signals`` ``(M, ...)`` by first appearance, and the row of each one's voxel ``(M,)``.
     """
+    check_count("stride", stride)
     corner = coords.clone()
     corner[:, 1:] = coords[:, 1:].div(stride, rounding_mode="floor") * stride
     group, first = grouped(corner)

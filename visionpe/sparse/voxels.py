@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from visionpe.checks import check_number
 from visionpe.sparse.cells import INT32, grouped
 
 
@@ -14,10 +15,11 @@ def check_points(positions: Tensor, size: float, name: str = "positions") -> Non
     Raises:
         ValueError: See :func:`voxelize`.
     """
+    if not isinstance(positions, Tensor) or positions.dtype.is_complex:
+        raise TypeError(f"{name}={type(positions).__name__}; allowed: a tensor of numbers (P, axes)")
     if positions.ndim != 2 or not len(positions):
         raise ValueError(f"{name} must be (P, axes) with at least one point, got {tuple(positions.shape)}")
-    if not size > 0:
-        raise ValueError(f"size={size} must be positive")
+    check_number("size", size, above=0)
     if not positions.isfinite().all():
         raise ValueError(f"{name} hold {int((~positions.isfinite()).any(1).sum())} points with NaN or infinity")
 
@@ -46,7 +48,7 @@ def voxelize(
         batch = torch.zeros(len(positions), dtype=torch.long, device=positions.device)
     if (batch.diff() < 0).any():
         raise ValueError("batch must be in ascending order, the points of a cloud together")
-    cells = (positions.double() / size).floor()  # float32 has too few digits for large clouds
+    cells = (positions.double() / float(size)).floor()  # float32 has too few digits for large clouds
     if cells.abs().max() >= INT32:
         raise ValueError(f"positions / size reach {float(cells.abs().max()):.3g} voxels; allowed: int32")
     cells = torch.cat((batch[:, None].long(), cells.long()), dim=1)

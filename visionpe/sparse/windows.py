@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from visionpe.checks import check_count
 from visionpe.sparse.cells import grouped
 
 # Windows up to each size are padded to one length: narrow steps where windows are small and many.
@@ -48,6 +49,8 @@ class SparseWindows:
     def __init__(
         self, coords: Tensor, positions: Tensor, *, window: int, stride: int = 1, shifted: bool = False
     ) -> None:
+        check_count("window", window)
+        check_count("stride", stride)
         side, shift = window * stride, (window // 2) * stride if shifted else 0
         cells = coords.clone()
         cells[:, 1:] = (coords[:, 1:] + shift).div(side, rounding_mode="floor")

@@ -6,6 +6,7 @@ import argparse
 import os
 import pickle
 import re
+import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,13 +15,18 @@ from typing import IO, Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
-from visionpe.utils.errors import InputError, first_line
+from visionpe.utils.errors import InputError, MisfitError, first_line
 
 # Set to 1, pickles are read as Python reads them: whatever they call is called.
 TRUST = "VISIONPE_TRUST_CHECKPOINTS"
 ADVICE = f"if you trust it all the same, give --trust-checkpoints, or set {TRUST}=1"
 # How torch says that a file is cut off or none of its own.
+READING = (
+    *(pickle.UnpicklingError, EOFError, KeyError, IndexError, UnicodeDecodeError, RuntimeError, SafetensorError),
+    *(AttributeError, zipfile.BadZipFile),
+)
 BROKEN = ("PytorchStreamReader", "Invalid magic number", "unexpected EOF", "Unexpected EOF", "corrupt")
 
 
@@ -88,7 +94,9 @@ def clear_errors(name: str | Path) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (pickle.UnpicklingError, EOFError, KeyError, IndexError, UnicodeDecodeError, RuntimeError) as error:
+    except READING as error:
+        if isinstance(error, MisfitError):
+            raise
         if isinstance(error, pickle.UnpicklingError) or "weights_only=True blocked" in str(error):
             raise InputError(f"checkpoint {str(name)!r} was not loaded: {_culprit(str(error))}; {ADVICE}") from None
         if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in BROKEN):

@@ -9,6 +9,10 @@ class InputError(ValueError):
     """What the user gave cannot be used; the message says which argument, what was given and what is allowed."""
 
 
+class MisfitError(ValueError, RuntimeError):
+    """Weights that do not fit a model; a RuntimeError too, as torch's own is."""
+
+
 class IncompleteError(Exception):
     """The work is done but for some parts that failed; what is there was written. Exit code 1."""
 

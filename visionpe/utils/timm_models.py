@@ -9,6 +9,10 @@ import timm
 from torch import nn
 
 from visionpe.utils.checkpoints import clear_errors, is_trusted, plain_types_only
+from visionpe.utils.errors import InputError, MisfitError, first_line
+
+# Files of arrays, which some models read themselves.
+ARRAYS = (".npz", ".npy")
 
 
 def load_checkpoint(model: nn.Module, checkpoint: str | Path) -> None:
@@ -16,10 +20,15 @@ def load_checkpoint(model: nn.Module, checkpoint: str | Path) -> None:
 
     Raises:
         visionpe.utils.errors.InputError: If the file would run code, is empty, cut off, or no file of weights.
-        RuntimeError: If the weights do not fit.
+        RuntimeError: If the weights do not fit (of our models a ValueError too).
     """
-    with clear_errors(checkpoint), plain_types_only():
-        timm.models.load_checkpoint(model, str(checkpoint), weights_only=not is_trusted())
+    try:
+        with clear_errors(checkpoint), plain_types_only():
+            timm.models.load_checkpoint(model, str(checkpoint), weights_only=not is_trusted())
+    except (ValueError, NotImplementedError) as error:
+        if isinstance(error, InputError | MisfitError) or not str(checkpoint).endswith(ARRAYS):
+            raise
+        raise InputError(f"checkpoint {str(checkpoint)!r} cannot be read: {first_line(error)}") from None
 
 
 def create_model(name: str, checkpoint: str | Path | None = None, **kwargs: Any) -> nn.Module:

@@ -9,19 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from visionpe.base import PositionEncoding
+from visionpe.checks import check_choice, check_pair
 from visionpe.grid import Grid
 from visionpe.policy.functions import resize_table
+from visionpe.ranges import check_init_std, draw_table
 from visionpe.registry import register_encoding
 
 # form: resize of the global table
 FORMS = {"sam2": "bicubic", "timm": "bicubic_antialias"}
-
-
-def _pair(value: int | Sequence[int], what: str) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int) else tuple(value)
-    if len(pair) != 2 or min(pair) < 1:
-        raise ValueError(f"{what}={value!r} is no size; allowed: a positive integer or two")
-    return pair[0], pair[1]
 
 
 @register_encoding("abswin")
@@ -60,18 +55,18 @@ class AbsoluteWindowEmbedding(PositionEncoding):
         **context: Any,
     ) -> None:
         super().__init__(**context)
-        if form not in FORMS:
-            raise ValueError(f"form={form!r} is unknown; allowed: {', '.join(FORMS)}")
+        check_choice("form", form, list(FORMS))
         if len(self.grid_size) != 2:
             raise ValueError(f"grid_size={self.grid_size}: abswin stands on two axes")
-        self.form, self.init_std = form, init_std
-        self.table = nn.Parameter(torch.empty(*_pair(background, "background"), self.dim, **self.factory))
-        self.window_table = nn.Parameter(torch.empty(*_pair(window, "window"), self.dim, **self.factory))
+        self.form, self.init_std = form, check_init_std(init_std)
+        sides, window = check_pair("background", background, 1, 1024), check_pair("window", window, 1, 1024)
+        self.table = nn.Parameter(torch.empty(*sides, self.dim, **self.factory))
+        self.window_table = nn.Parameter(torch.empty(*window, self.dim, **self.factory))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        nn.init.trunc_normal_(self.table, std=self.init_std)
-        nn.init.trunc_normal_(self.window_table, std=self.init_std)
+        draw_table(self.table, self.init_std)
+        draw_table(self.window_table, self.init_std)
 
     def resized(self, size: Sequence[int]) -> Tensor:
         """Both tables together at one size, ``(height, width, dim)``."""
@@ -82,9 +77,10 @@ class AbsoluteWindowEmbedding(PositionEncoding):
         return resize_table(self.table, size, FORMS[self.form]) + tiled
 
     def add(self, x: Tensor, grid: Grid) -> Tensor:
+        self.check_axes(grid)
         table = self.resized(grid.size).flatten(0, 1)  # (height * width, dim)
         if not grid.dense:
-            rows, columns = grid.positions(device=x.device, dtype=torch.long).unbind(-1)
+            rows, columns = grid.whole_positions(self.name, device=x.device).unbind(-1)
             table = table[rows * grid.size[1] + columns]
         return x + table.to(x.dtype)
 

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from visionpe.base import PositionEncoding
-from visionpe.checks import check_choice
+from visionpe.checks import check_choice, check_counts
 from visionpe.grid import Grid
 from visionpe.policy.functions import ABSOLUTE_POLICIES, TABLE_POLICIES, resize_table, sample_table
 from visionpe.policy.grammar import DEFAULT, PolicyTerm, parse_policy
 from visionpe.precision import wide_dtype
+from visionpe.ranges import check_init_std, check_table, draw_table
 from visionpe.registry import register_encoding
 
 Sampling: TypeAlias = Literal["grid", "rows"]
@@ -52,17 +53,21 @@ class AbsolutePositionEmbedding(PositionEncoding):
         attention_window: int | Sequence[int] | None = None,
         **context: Any,
     ) -> None:
-        sides = (attention_window,) * 3 if isinstance(attention_window, int) else attention_window
-        self.attention_window = None if sides is None else tuple(sides)
+        if isinstance(attention_window, int):
+            attention_window = (attention_window,) * 3
+        self.attention_window = (
+            None if attention_window is None else check_counts("attention_window", attention_window, (2, 3), 1, 1024)
+        )
         check_choice("sampling", sampling, Sampling)
         self._sample(sampling)  # first: the base asks which policies there are
         super().__init__(**context)
-        self.init_std = init_std
-        self.table = nn.Parameter(torch.empty(*self.grid_size, self.dim, **self.factory))
+        self.init_std = check_init_std(init_std)
+        shape = check_table("grid_size", self.grid_size, *self.grid_size, self.dim)
+        self.table = nn.Parameter(torch.empty(shape, **self.factory))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        nn.init.trunc_normal_(self.table, std=self.init_std)
+        draw_table(self.table, self.init_std)
 
     def _sample(self, sampling: Sampling) -> None:
         self.sampling = sampling
@@ -83,13 +88,8 @@ class AbsolutePositionEmbedding(PositionEncoding):
 
     def set_policy(self, policy: str) -> None:
         for choice in () if policy == DEFAULT else parse_policy(policy):
-            if choice.name == "window_aware":
-                if not choice.values and self.attention_window is None:
-                    choice.number()  # says what is missing
-                if choice.values and choice.number() % 1:
-                    raise ValueError(
-                        f"policy={policy!r}: {choice.number():g} tokens are no window; allowed: whole ones"
-                    )
+            if choice.name == "window_aware" and not choice.values and self.attention_window is None:
+                choice.number()  # says what is missing
         super().set_policy(policy)
 
     def _resize(self, table: Tensor, size: Sequence[int]) -> Tensor:
@@ -109,6 +109,7 @@ class AbsolutePositionEmbedding(PositionEncoding):
         return sample_table(self.table, torch.stack(at, dim=-1))
 
     def add(self, x: Tensor, grid: Grid) -> Tensor:
+        self.check_axes(grid)
         if grid.dense:
             return x + self.resized(grid.size).flatten(0, -2).to(x.dtype)
         places = grid.positions(device=x.device, dtype=wide_dtype(x))

@@ -9,9 +9,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visionpe.base import PositionEncoding
+from visionpe.checks import check_count, check_number
 from visionpe.grid import Grid
 from visionpe.policy.functions import rescale_positions
 from visionpe.precision import apply_wide, wide_dtype, without_autocast
+from visionpe.ranges import check_width
 from visionpe.registry import register_encoding
 
 
@@ -47,13 +49,13 @@ class LearnableFourierFeatures(PositionEncoding):
     ) -> None:
         super().__init__(**context)
         axes = len(self.grid_size)
-        if features < 2 or features % 2:
+        check_width("features", features)
+        if features % 2:
             raise ValueError(f"features={features} must be even and positive: a cosine and a sine each")
-        if hidden < 1:
-            raise ValueError(f"hidden={hidden} must be positive")
-        if gamma <= 0:
-            raise ValueError(f"gamma={gamma} must be positive")
-        if groups < 1 or axes % groups or self.dim % groups:
+        check_width("hidden", hidden)
+        check_number("gamma", gamma, 1e-6, 1e6)
+        check_count("groups", groups)
+        if axes % groups or self.dim % groups:
             raise ValueError(f"groups={groups} must divide the {axes} axes and dim={self.dim}")
         self.features, self.gamma, self.groups = features, gamma, groups
         self.frequencies = nn.Parameter(torch.empty(features // 2, axes // groups, **self.factory))
@@ -73,8 +75,7 @@ class LearnableFourierFeatures(PositionEncoding):
         return {"frequencies"}  # the MLP is an ordinary one
 
     def _table(self, grid: Grid, device: torch.device, dtype: torch.dtype) -> Tensor:
-        if grid.axes != len(self.grid_size):
-            raise ValueError(f"fourier was built for {len(self.grid_size)} axes, the tokens stand on {grid.axes}")
+        self.check_axes(grid)
         positions = grid.positions(device=device, dtype=dtype).unbind(-1)
         scaled = [
             rescale_positions(p, size, trained, self.main_policy) / trained

@@ -10,10 +10,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visionpe.base import PositionEncoding
+from visionpe.checks import check_count, check_number
 from visionpe.encodings.wrappers.base import PositionWrapper
 from visionpe.grid import Grid
 from visionpe.memo import LayerMemo
 from visionpe.precision import wide_dtype, without_autocast
+from visionpe.ranges import MAX_PREFIX
 from visionpe.registry import HINTS, Spec, create_encodings, register_encoding
 
 
@@ -32,7 +34,7 @@ class LayerAdaptivePositionEmbedding(PositionEncoding):
     Args:
         over: The absolute encoding underneath: one whose only site is ``add``.
         prefix_slots: Prefix tokens that have a learned entry. Default: 1 if the encoding underneath learns, else 0.
-        eps: Of the norms.
+        eps: Of the norms; 1e-30 to 1.
         context: See :class:`~visionpe.base.PositionEncoding`.
 
     Raises:
@@ -53,8 +55,9 @@ class LayerAdaptivePositionEmbedding(PositionEncoding):
             raise ValueError(
                 f"over={over!r} is not one absolute encoding; allowed: ape, sincos and others that only add"
             )
-        if prefix_slots is not None and prefix_slots < 0:
-            raise ValueError(f"prefix_slots={prefix_slots} must be 0 or more")
+        if prefix_slots is not None:
+            check_count("prefix_slots", prefix_slots, 0, MAX_PREFIX)
+        check_number("eps", eps, 1e-30, 1)
         self.over, self.eps, self.memo = inner[0], eps, LayerMemo()
         self.resized_on_load = tuple(f"over.{key}" for key in self.over.resized_on_load)  # type: ignore[misc]
         if prefix_slots is None:

@@ -11,10 +11,12 @@ from torch import Tensor, nn
 
 from visionpe.attention.bias import Bias, LowRankBias
 from visionpe.base import PositionEncoding
+from visionpe.checks import check_choice, check_count, check_flag, check_number
 from visionpe.encodings.absolute.digit_transformer import DigitBlock, decimal_digits
 from visionpe.grid import Grid
 from visionpe.memo import LayerMemo
 from visionpe.precision import apply_wide, wide_dtype, without_autocast
+from visionpe.ranges import MAX_PREFIX, check_width
 from visionpe.registry import register_encoding
 from visionpe.tracing import is_exporting
 
@@ -41,7 +43,7 @@ class SequentialPositionEncoding(PositionEncoding):
         encoder_dim: Width of the encoder.
         encoder_heads: Its attention heads.
         encoder_layers: Its blocks.
-        max_digits: Digits of a coordinate; a side may have ``10 ** max_digits`` tokens.
+        max_digits: Digits of a coordinate, 1 to 18; a side may have ``10 ** max_digits`` tokens.
         causal: Digits see only what stands before them.
         final_norm: Normalise the result before the last projection.
         mask_padding: Hide the zeros ahead of a number.
@@ -78,20 +80,27 @@ class SequentialPositionEncoding(PositionEncoding):
         **context: Any,
     ) -> None:
         super().__init__(**context)
-        if site not in SITES:
-            raise ValueError(f"site={site!r} is unknown; allowed: {', '.join(SITES)}")
-        if encoder_dim < 1 or encoder_heads < 1 or encoder_dim % encoder_heads:
+        check_choice("site", site, tuple(SITES))
+        # A whole number of int64 has 18 digits.
+        ranges = {"encoder_dim": 4096, "encoder_heads": 4096, "encoder_layers": 100, "max_digits": 18}
+        given = (encoder_dim, encoder_heads, encoder_layers, max_digits)
+        for (name, most), count in zip(ranges.items(), given):
+            check_count(name, count, 1, most)
+        if encoder_dim % encoder_heads:
             raise ValueError(f"encoder_dim={encoder_dim} is no multiple of encoder_heads={encoder_heads}")
-        if encoder_layers < 1 or max_digits < 1:
-            raise ValueError(f"encoder_layers={encoder_layers} and max_digits={max_digits} must be positive")
+        if pe_dim is not None:
+            check_width("pe_dim", pe_dim)
         if site == "add" and pe_dim not in (None, self.dim):
             raise ValueError(f"pe_dim={pe_dim} with site='add'; allowed: {self.dim}, the width of the tokens")
+        check_number("temperature", temperature, 1e-6, 1e6)
+        check_count("prefix_slots", prefix_slots, 0, MAX_PREFIX)
+        flags = {"causal": causal, "final_norm": final_norm, "mask_padding": mask_padding, "per_head": per_head}
+        for name, flag in flags.items():
+            check_flag(name, flag)
         if site == "add" and per_head:
             raise ValueError(
                 "per_head=True with site='add', where vectors join the tokens of all heads; allowed: False"
             )
-        if temperature <= 0 or prefix_slots < 0:
-            raise ValueError(f"temperature={temperature} must be positive and prefix_slots={prefix_slots} 0 or more")
         self.sites = partial(tuple, (SITES[site],))  # type: ignore[method-assign]
         if site != "logits":
             self.structure = "none"
@@ -156,12 +165,11 @@ class SequentialPositionEncoding(PositionEncoding):
 
     def _vectors(self, grid: Grid, x: Tensor) -> Tensor:
         """Vectors of the spatial tokens, ``([B,] N_spatial, dim or pe_dim)``, in at least float32."""
-        if grid.axes != self.axes:
-            raise ValueError(f"seqpe was built for {self.axes} axes, the tokens stand on {grid.axes}")
+        self.check_axes(grid)
         # The graph of an export serves every size, so it must not branch on one.
         if not is_exporting() and max(grid.size) > 10**self.max_digits:
             raise ValueError(f"max_digits={self.max_digits} is too few for {max(grid.size)} tokens a side")
-        positions = grid.positions(device=x.device, dtype=torch.long)
+        positions = grid.whole_positions(self.name, device=x.device, most=10**self.max_digits)
         with without_autocast(x):
             vectors = self.encode(positions.flatten(0, -2), wide_dtype(x))
         return vectors.view(*positions.shape[:-1], -1)

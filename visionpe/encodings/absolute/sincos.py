@@ -10,6 +10,7 @@ from torch import Tensor
 from visionpe.base import PositionEncoding
 from visionpe.grid import Grid
 from visionpe.policy.functions import rescale_positions
+from visionpe.ranges import check_base
 from visionpe.registry import register_encoding
 
 
@@ -21,7 +22,7 @@ class SinCosEncoding(PositionEncoding):
     axis, frequency i is ``temperature ** (-2 i / d)``; channels are sin x, cos x, sin y, cos y.
 
     Args:
-        temperature: Longest wavelength over 2 pi, in tokens.
+        temperature: Longest wavelength over 2 pi, in tokens; 1e-6 to 1e12.
         context: See :class:`~visionpe.base.PositionEncoding`. The default policy ``interpolate`` scales coordinates
             to the trained range: unseen coordinates confuse the model badly.
 
@@ -35,7 +36,7 @@ class SinCosEncoding(PositionEncoding):
 
     def __init__(self, *, temperature: float = 10000.0, **context: Any) -> None:
         super().__init__(**context)
-        self.temperature = temperature
+        self.temperature = check_base("temperature", temperature)
         if self.dim % (2 * len(self.grid_size)):
             raise ValueError(f"dim={self.dim} is no multiple of {2 * len(self.grid_size)}: a sine and a cosine an axis")
 
@@ -50,6 +51,7 @@ class SinCosEncoding(PositionEncoding):
         return torch.cat(parts, dim=-1)  # (N, dim)
 
     def add(self, x: Tensor, grid: Grid) -> Tensor:
+        self.check_axes(grid)
         dtype = torch.promote_types(x.dtype, torch.float32)
         if grid.dense:
             key = (grid.size, self.policy, self.grid_size, x.device, dtype)

@@ -12,6 +12,7 @@ from visionpe.encodings.bias.offset import OffsetEncoding
 from visionpe.encodings.bias.rpb import OFFSET_TABLE_POLICIES, look_up, resize_offsets
 from visionpe.grid import Grid
 from visionpe.policy.grammar import PolicyTerm
+from visionpe.ranges import check_table
 from visionpe.registry import register_encoding
 
 
@@ -33,7 +34,9 @@ class AttentionBias(OffsetEncoding):
 
     def __init__(self, **context: Any) -> None:
         super().__init__(**context)
-        self.table = nn.Parameter(torch.zeros(self.depth, self.num_heads, *self.grid_size, **self.factory))
+        self.check_two_axes()
+        shape = check_table("grid_size", self.grid_size, self.depth, self.num_heads, *self.grid_size)
+        self.table = nn.Parameter(torch.zeros(shape, **self.factory))
 
     def reset_parameters(self) -> None:
         nn.init.zeros_(self.table)

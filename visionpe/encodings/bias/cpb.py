@@ -13,6 +13,7 @@ from visionpe.encodings.bias.offset import OffsetEncoding
 from visionpe.grid import Grid
 from visionpe.policy.functions.positions import effective_length, rescale_positions
 from visionpe.precision import apply_wide
+from visionpe.ranges import check_width
 from visionpe.registry import register_encoding
 from visionpe.tracing import larger
 
@@ -35,6 +36,7 @@ class ContinuousPositionBias(OffsetEncoding):
 
     def __init__(self, *, hidden: int = 512, **context: Any) -> None:
         super().__init__(**context)
+        check_width("hidden", hidden)
         self.mlp = nn.ModuleList(
             nn.Sequential(
                 nn.Linear(len(self.grid_size), hidden, **self.factory),

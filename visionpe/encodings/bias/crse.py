@@ -15,9 +15,11 @@ from visionpe.attention.signals.bias import SignalBias, SignalTables
 from visionpe.attention.signals.picks import LinePicks, PairPicks, Picks
 from visionpe.attention.signals.rows import SignalRows
 from visionpe.base import PositionEncoding
+from visionpe.checks import check_number, check_text
 from visionpe.grid import Grid
 from visionpe.policy.functions import POSITION_POLICIES, rescale_positions
 from visionpe.precision import without_autocast
+from visionpe.ranges import check_init_std, check_table, draw_table
 from visionpe.registry import register_encoding
 from visionpe.tracing import is_exporting
 
@@ -66,22 +68,24 @@ class ContextualRelativeSignalEncoding(PositionEncoding):
     def __init__(self, *, signals: str = "XYZ", quant_size: int = 4, init_std: float = 0.02, **context: Any) -> None:
         super().__init__(**context)
         self.signals = parse_signals(signals)
-        if quant_size != int(quant_size) or quant_size < 1:
+        if check_number("quant_size", quant_size, None, 1000) < 1 or quant_size % 1:
             raise ValueError(f"quant_size={quant_size} must be a positive whole number: rows for a step of one token")
-        self.quant_size, self.init_std = int(quant_size), init_std
+        self.quant_size, self.init_std = int(quant_size), check_init_std(init_std)
         for signal in self.signals:
             axes, length = len(self.grid_size), 2 * max(self.grid_size) * self.quant_size
             if signal != "XYZ":
                 axes, length = 3, 2 * SPAN * FINER * self.quant_size
             for of in ("query", "key", "value"):
-                table = torch.empty(self.depth, axes, length, self.num_heads, self.head_dim, **self.factory)
+                shape = (self.depth, axes, length, self.num_heads, self.head_dim)
+                check_table("grid_size" if signal == "XYZ" else "quant_size", self.grid_size, *shape)
+                table = torch.empty(shape, **self.factory)
                 self.register_parameter(f"{of}_{signal.lower()}_table", nn.Parameter(table))
         self.resized_on_load = tuple(name for name, _ in self.named_parameters() if "_xyz_" in name)  # type: ignore[misc]
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         for table in self.parameters():
-            nn.init.trunc_normal_(table, std=self.init_std)
+            draw_table(table, self.init_std)
 
     def set_input_grid(self, grid_size: Sequence[int]) -> None:
         for name in self.resized_on_load:
@@ -136,6 +140,7 @@ class ContextualRelativeSignalEncoding(PositionEncoding):
         return places if places.ndim == 3 else places[None]
 
     def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> SignalBias:
+        self.check_axes(grid)
         with without_autocast(q):
             others = list(self._others(grid))
             picks: list[list[Picks]] = []
@@ -194,6 +199,7 @@ def parse_signals(signals: str) -> tuple[str, ...]:
         ValueError: If a name is unknown, given twice, or there is none.
     """
     known = ("XYZ", *COLUMNS)
+    check_text("signals", signals, f"any of {', '.join(known)}, joined by '_'")
     given = signals.upper().split("_")
     if len(set(given)) < len(given) or not set(given) <= set(known):
         raise ValueError(f"signals={signals!r}; allowed: any of {', '.join(known)}, each once, joined by '_'")

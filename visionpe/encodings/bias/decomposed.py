@@ -15,6 +15,7 @@ from visionpe.base import PositionEncoding
 from visionpe.grid import Grid
 from visionpe.policy.functions import READ_POLICIES, is_trained_size, resize_offset_table
 from visionpe.policy.grammar import PolicyTerm
+from visionpe.ranges import check_init_std, draw_table
 from visionpe.registry import register_encoding
 
 AXES = ("time", "height", "width")
@@ -80,6 +81,7 @@ def decomposed_terms(
     for axis, (table, n, m) in enumerate(zip(tables, query_size, key_size), start=2):
         entries = table[offset_index(n, m, device=q.device)]  # (n, m, head_dim)
         lines = q.movedim(axis, 2)  # (B, heads, n, ..., head_dim)
+        lines = lines if lines.ndim > 4 else lines[:, :, :, None]  # of one axis there are no others
         term = torch.einsum("bhnxc,nmc->bhnxm", lines.flatten(3, -2), entries)
         term = term.unflatten(3, lines.shape[3:-1]).movedim(2, axis)  # (B, heads, *query_size, m)
         terms.append(term.flatten(2, -2))
@@ -118,7 +120,7 @@ class DecomposedRelativePosition(PositionEncoding):
         super().__init__(**context)
         if len(self.grid_size) > len(AXES):
             raise ValueError(f"grid_size={self.grid_size} has {len(self.grid_size)} axes; allowed: 1, 2, 3")
-        self.init_std = init_std
+        self.init_std = check_init_std(init_std)
         self.names = [f"{axis}_table" for axis in AXES[-len(self.grid_size) :]]
         for name, n in zip(self.names, self.grid_size):
             table = torch.empty(self.depth, 2 * n - 1, self.head_dim, **self.factory)
@@ -127,7 +129,7 @@ class DecomposedRelativePosition(PositionEncoding):
 
     def reset_parameters(self) -> None:
         for table in self.tables:
-            nn.init.trunc_normal_(table, std=self.init_std) if self.init_std else nn.init.zeros_(table)
+            draw_table(table, self.init_std)
 
     @property
     def tables(self) -> list[Tensor]:
@@ -139,8 +141,7 @@ class DecomposedRelativePosition(PositionEncoding):
         return resize_offsets(table, size, self.main_policy or INTERPOLATE)
 
     def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> LowRankBias:
-        if len(self.names) != grid.axes:
-            raise ValueError(f"{self.name} was built for {len(self.names)} axes, the tokens stand on {grid.axes}")
+        self.check_axes(grid)
         tables = [self._resized(table[layer], n).to(q.dtype) for table, n in zip(self.tables, grid.size)]
         tokens = q[..., grid.prefix :, :]  # (B, heads, N_spatial, head_dim)
         products = self._dense(tokens, tables, grid) if grid.dense else self._listed(tokens, tables, grid)
@@ -158,7 +159,7 @@ class DecomposedRelativePosition(PositionEncoding):
 
     def _positions(self, grid: Grid, device: torch.device) -> list[Tensor]:
         """Whole coordinates along each axis, the smallest 0: only offsets matter."""
-        places = grid.positions(device=device, dtype=torch.long)
+        places = grid.whole_positions(self.name, device=device, offsets=True)
         return list((places - places.amin(-2, keepdim=True)).unbind(-1))
 
     def _listed(self, tokens: Tensor, tables: list[Tensor], grid: Grid) -> list[Tensor]:

@@ -9,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from visionpe.checks import check_number
 from visionpe.encodings.bias.offset import OffsetEncoding
 from visionpe.grid import Grid
 from visionpe.precision import apply_wide
+from visionpe.ranges import check_width
 from visionpe.registry import register_encoding
 
 
@@ -26,7 +28,7 @@ class Fire(OffsetEncoding):
 
     Args:
         hidden: Width of the network.
-        c: Initial c.
+        c: Initial c, above 0.
         context: See :class:`~visionpe.base.PositionEncoding`. L starts at the diagonal of the trained grid.
     """
 
@@ -35,6 +37,8 @@ class Fire(OffsetEncoding):
 
     def __init__(self, *, hidden: int = 32, c: float = 0.1, **context: Any) -> None:
         super().__init__(**context)
+        check_width("hidden", hidden)
+        check_number("c", c, above=0, high=1e6)
         self.initial_c = c
         self.c = nn.Parameter(torch.empty(self.depth, **self.factory))
         self.threshold = nn.Parameter(torch.empty(self.depth, **self.factory))

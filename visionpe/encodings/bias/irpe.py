@@ -14,6 +14,7 @@ from visionpe.attention.bias import Bias, offset_rows
 from visionpe.attention.buckets import BucketBias, SumBias, piecewise_index
 from visionpe.attention.dispatch import AttentionWeights
 from visionpe.base import PositionEncoding
+from visionpe.checks import check_choice, check_flag, check_number, check_text
 from visionpe.grid import Grid
 from visionpe.policy.functions import POSITION_POLICIES, rescale_positions
 from visionpe.policy.functions.terms import refuse_export
@@ -45,7 +46,7 @@ class ImageRelativePositionEncoding(PositionEncoding):
         mode: ``contextual`` or ``bias``, a plain number for each bucket, which values cannot have.
         on: Any of the letters q, k, v.
         shared: One table for all heads.
-        ratio: Offsets up to this have a bucket of their own.
+        ratio: Offsets up to this have a bucket of their own; 0.5 to 100.
         context: See :class:`~visionpe.base.PositionEncoding`. Policy ``extrapolate`` takes offsets in tokens, as in the
             paper; ``interpolate`` in tokens of the trained grid, ``rescale(a)`` between the two. ``reach`` stretches
             the logarithmic part of the buckets alone, so that near offsets keep theirs: the paper's gamma is multiplied
@@ -72,17 +73,17 @@ class ImageRelativePositionEncoding(PositionEncoding):
         **context: Any,
     ) -> None:
         super().__init__(**context)
-        for what, value, allowed in (("method", method, METHODS), ("mode", mode, MODES)):
-            if value not in allowed:
-                raise ValueError(f"{what}={value!r} is unknown; allowed: {', '.join(allowed)}")
+        check_choice("method", method, METHODS)
+        check_choice("mode", mode, MODES)
+        check_flag("shared", shared)
+        check_text("on", on, "any of the letters q, k, v")
         if not on or len(set(on)) < len(on) or not set(on) <= set("qkv"):
             raise ValueError(f"on={on!r} is unknown; allowed: any of the letters q, k, v, each once")
         if mode == "bias" and "v" in on:
             raise ValueError(
                 f"on={on!r} with mode='bias': values take vectors; allowed: q, k, qk, or mode='contextual'"
             )
-        if ratio <= 0:
-            raise ValueError(f"ratio={ratio} must be positive")
+        check_number("ratio", ratio, 0.5, 100)  # below it all offsets would share one bucket
         if len(self.grid_size) != 2:
             raise ValueError(f"grid_size={self.grid_size}: irpe stands on two axes")
         self.method, self.mode, self.on, self.ratio = method, mode, "".join(sorted(on)), ratio
@@ -165,6 +166,7 @@ class ImageRelativePositionEncoding(PositionEncoding):
         return kept
 
     def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> Bias | None:
+        self.check_axes(grid)
         terms = [
             (getattr(self, f"{letter}_table")[layer], x, letter == "q")
             for letter, x in (("k", q), ("q", k))

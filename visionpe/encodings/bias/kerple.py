@@ -35,7 +35,7 @@ class Kerple(OffsetEncoding):
 
     def __init__(self, *, kernel: KernelName = "log", **context: Any) -> None:
         super().__init__(**context)
-        if kernel not in get_args(KernelName):
+        if not isinstance(kernel, str) or kernel not in get_args(KernelName):
             raise ValueError(f"kernel={kernel!r} is unknown to kerple; allowed: {', '.join(get_args(KernelName))}")
         self.kernel = kernel
         self.r1 = nn.Parameter(torch.empty(self.depth, self.num_heads, **self.factory))

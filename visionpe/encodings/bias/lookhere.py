@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from visionpe.attention.bias import Bias, OffsetBias
+from visionpe.checks import check_choice, check_flag, check_number, check_numbers
 from visionpe.encodings.bias.offset import OffsetEncoding
 from visionpe.grid import Grid
 from visionpe.registry import register_encoding
@@ -92,12 +93,12 @@ class LookHere(OffsetEncoding):
         **context: Any,
     ) -> None:
         super().__init__(**context)
-        if view not in get_args(View):
-            raise ValueError(f"view={view!r} is unknown; allowed: {', '.join(map(str, get_args(View)))}")
+        check_choice("view", view, View)
+        check_flag("rounded", rounded)
         if len(self.grid_size) != 2:
             raise ValueError(f"grid_size={self.grid_size}: lookhere has directions on two axes alone")
-        if len(layer_slopes) != 2 or min(global_slope, *layer_slopes) < 0:
-            raise ValueError(f"global_slope={global_slope}, layer_slopes={layer_slopes}; allowed: 0 or more, and two")
+        check_number("global_slope", global_slope, 0, 1e6)
+        check_numbers("layer_slopes", layer_slopes, 2, 0, 1e6)
         self.view, self.global_slope, self.layer_slopes = view, global_slope, tuple(layer_slopes)
         self.rounded = rounded
 
@@ -134,6 +135,7 @@ class LookHere(OffsetEncoding):
         return torch.stack(biases)  # (heads, ...)
 
     def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> Bias:
+        self.check_axes(grid)
         if not grid.dense:
             return super().bias(q, k, grid, layer=layer)
         dtype = torch.promote_types(q.dtype, torch.float32)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from visionpe.attention.bias import AxialBias, Bias
+from visionpe.checks import check_number
 from visionpe.encodings.bias.offset import OffsetEncoding
 from visionpe.grid import Grid
 from visionpe.precision import wide_dtype
@@ -33,8 +34,8 @@ class ManhattanDecay(OffsetEncoding):
 
     Args:
         form: ``full`` or ``axial``.
-        init_value: Sets the decay of the first head.
-        decay_range: How far the exponents of the heads spread.
+        init_value: Sets the decay of the first head; 0.001 to 50.
+        decay_range: How far the exponents of the heads spread; 0 to 50.
         context: See :class:`~visionpe.base.PositionEncoding`. Policy ``extrapolate`` measures distances in tokens, as
             published; ``interpolate`` in tokens of the trained grid.
 
@@ -50,12 +51,11 @@ class ManhattanDecay(OffsetEncoding):
         self, *, form: Form = "full", init_value: float = 2.0, decay_range: float = 4.0, **context: Any
     ) -> None:
         super().__init__(**context)
-        if form not in get_args(Form):
+        if not isinstance(form, str) or form not in get_args(Form):
             raise ValueError(f"form={form!r} is unknown to manhattan; allowed: {', '.join(get_args(Form))}")
-        if init_value <= 0:
-            raise ValueError(f"init_value={init_value} must be positive: a factor of at most 0 is no decay")
-        if decay_range < 0:
-            raise ValueError(f"decay_range={decay_range} must be 0 or more")
+        # A factor of at most 0 is no decay, and beyond 50 all of them are 1.
+        check_number("init_value", init_value, 1e-3, 50)
+        check_number("decay_range", decay_range, 0, 50)
         self.form, self.init_value, self.decay_range = form, init_value, decay_range
         if form == "axial":
             self.structure, self.takes_coords = "axial", False

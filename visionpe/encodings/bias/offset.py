@@ -62,12 +62,15 @@ class OffsetEncoding(PositionEncoding):
         return self.function(offsets, grid, layer)  # (heads, 2 n_0 - 1, 2 n_1 - 1, ...)
 
     def _pairs(self, grid: Grid, layer: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+        if self.whole_coords:
+            grid.whole_positions(type(self).name, offsets=True)
         axes = grid.positions(device=device, dtype=dtype).unbind(-1)
         values = self.function([p[..., :, None] - p[..., None, :] for p in axes], grid, layer)  # (heads, [B,] N, N)
         values = F.pad(values, (grid.prefix, 0, grid.prefix, 0))
         return values[None] if values.ndim == 3 else values.transpose(0, 1)
 
     def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> Bias:
+        self.check_axes(grid)
         with without_autocast(q):  # distances and small networks keep float32
             return self._bias(q, grid, layer)
 

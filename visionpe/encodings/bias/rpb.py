@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from visionpe.checks import check_number
 from visionpe.encodings.bias.offset import OffsetEncoding
 from visionpe.grid import Grid
 from visionpe.policy.functions import READ_POLICIES, TABLE_POLICIES, is_trained_size, resize_map, resize_offset_table
 from visionpe.policy.functions.terms import as_term
 from visionpe.policy.grammar import PolicyTerm
+from visionpe.ranges import check_init_std, check_table, draw_table
 from visionpe.registry import register_encoding
 
 # What becomes of tables of offsets.
@@ -48,13 +50,15 @@ class RelativePositionBias(OffsetEncoding):
 
     def __init__(self, *, init_std: float = 0.02, gain: float = 1.0, **context: Any) -> None:
         super().__init__(**context)
-        self.init_std, self.gain = init_std, gain
-        shape = [2 * n - 1 for n in self.grid_size]
-        self.table = nn.Parameter(torch.empty(self.depth, self.num_heads, *shape, **self.factory))
+        self.init_std, self.gain = check_init_std(init_std), check_number("gain", gain, above=0, high=1e4)
+        self.check_two_axes()
+        offsets = [2 * n - 1 for n in self.grid_size]
+        shape = check_table("grid_size", self.grid_size, self.depth, self.num_heads, *offsets)
+        self.table = nn.Parameter(torch.empty(shape, **self.factory))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        nn.init.trunc_normal_(self.table, std=self.init_std)
+        draw_table(self.table, self.init_std)
 
     def resized(self, size: Sequence[int], layer: int) -> Tensor:
         """The table of a layer for a grid of ``size``: ``(heads, 2 height - 1, 2 width - 1)``."""

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from visionpe.base import PositionEncoding
+from visionpe.checks import check_counts, shown
 from visionpe.grid import Grid
 from visionpe.policy.functions import CONVOLUTION_POLICIES, convolve
+from visionpe.ranges import check_kernel_size
 from visionpe.registry import register_encoding
 from visionpe.sparse import cells_around
 
@@ -44,11 +46,13 @@ class ConditionalPositionEncoding(PositionEncoding):
 
     def __init__(self, *, kernel_size: int = 3, layers: Sequence[int] = (0,), **context: Any) -> None:
         super().__init__(**context)
-        if kernel_size % 2 == 0 or kernel_size < 1:
-            raise ValueError(f"kernel_size={kernel_size} must be odd and positive")
-        if not layers or not all(0 <= layer < self.depth for layer in layers):
-            raise ValueError(f"layers={tuple(layers)} must lie in 0..{self.depth - 1}")
-        self.kernel_size, self.layers = kernel_size, tuple(layers)
+        self.kernel_size = check_kernel_size(kernel_size)
+        try:
+            self.layers = check_counts("layers", layers, None, 0, self.depth - 1)
+        except ValueError:
+            raise ValueError(f"layers={shown(layers)} must lie in 0..{self.depth - 1}, whole numbers") from None
+        if len(set(self.layers)) < len(self.layers):
+            raise ValueError(f"layers={shown(layers)} names a block twice; allowed: each of 0..{self.depth - 1} once")
         if len(self.grid_size) not in CONVS:
             raise ValueError(f"grid_size={self.grid_size}: cpe stands on two or three axes")
         conv: Any = CONVS[len(self.grid_size)]
@@ -63,6 +67,7 @@ class ConditionalPositionEncoding(PositionEncoding):
     def refine(self, x: Tensor, grid: Grid, *, layer: int = 0) -> Tensor:
         if layer not in self.layers:
             return x
+        self.check_axes(grid)
         conv: Any = self.proj[self.layers.index(layer)]
         if grid.cloud is not None:
             return x + self._sparse(x, conv, grid)

@@ -12,6 +12,7 @@ from visionpe.attention.dispatch import AttentionWeights
 from visionpe.base import PositionEncoding
 from visionpe.grid import Grid
 from visionpe.policy.functions import CONVOLUTION_POLICIES, convolve
+from visionpe.ranges import check_kernel_size
 from visionpe.registry import register_encoding
 from visionpe.tracing import is_exporting
 
@@ -42,8 +43,7 @@ class LocallyEnhancedPositionEncoding(PositionEncoding):
 
     def __init__(self, *, kernel_size: int = 3, **context: Any) -> None:
         super().__init__(**context)
-        if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size={kernel_size} must be odd and positive")
+        check_kernel_size(kernel_size)
         if len(self.grid_size) != 2:
             raise ValueError(f"grid_size={self.grid_size}: lepe stands on two axes")
         self.proj = nn.ModuleList(
@@ -61,6 +61,7 @@ class LocallyEnhancedPositionEncoding(PositionEncoding):
     def mix(
         self, attended: Tensor, v: Tensor, grid: Grid, *, layer: int = 0, weights: AttentionWeights | None = None
     ) -> Tensor:
+        self.check_axes(grid)
         if not grid.dense:
             raise ValueError(
                 "lepe needs the full map of tokens: its convolution is undefined where patches are dropped"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from visionpe.base import PositionEncoding
-from visionpe.checks import check_choice
+from visionpe.checks import check_choice, check_flag, check_number
 from visionpe.grid import Grid
 from visionpe.policy.functions.frequencies import adapt_frequencies, yarn_temperature
 from visionpe.policy.functions.positions import POSITION_POLICIES, is_trained_size, rescale_positions
@@ -40,6 +40,8 @@ def rotate_pairs(x: Tensor, rotation: Tensor, layout: Layout = "adjacent") -> Te
         (a, b), (cos, sin) = pairs.unbind(-1), rotation.unbind(-1)
         turned = torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1)
     else:  # one pass over memory, several times faster
+        if pairs.stride(-1) != 1 or any(step % 2 for step in pairs.stride()[:-1]):  # as another encoding left it
+            pairs = pairs.contiguous()
         turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(rotation))
     return turned.flatten(-2).to(x.dtype)
 
@@ -117,13 +119,13 @@ class RotaryEncoding(WideParameters, PositionEncoding):
         self, *, p: float = 0.0, layout: Layout = "adjacent", fractional: bool = False, **context: Any
     ) -> None:
         super().__init__(**context)
+        check_flag("fractional", fractional)
         if fractional and not self.in_tokens:
             raise ValueError(
                 f"fractional=True: the coordinates of {self.name!r} are not in tokens but fractions of the image "
                 "already, under the policy 'interpolate'; allowed: False"
             )
-        if not 0 <= p <= 1:
-            raise ValueError(f"p={p} is no fraction; allowed: 0 to 1")
+        check_number("p", p, 0, 1, kind="fraction")
         check_choice("layout", layout, Layout)
         self.p, self.layout, self.fractional = p, layout, fractional
         if fractional:
@@ -222,8 +224,7 @@ class RotaryEncoding(WideParameters, PositionEncoding):
     def _rotation_at(self, freqs: Tensor, grid: Grid) -> Tensor:
         """From frequencies ``(axes, heads, pairs)`` in the dtype to compute in."""
         device, dtype = freqs.device, freqs.dtype
-        if len(freqs) != grid.axes:
-            raise ValueError(f"{self.name} was built for {len(freqs)} axes, the tokens stand on {grid.axes}")
+        self.check_axes(grid)
         freqs, scaled = self._turning(self._adapted(freqs, grid), grid), self.coordinates(grid, device, dtype)
         if grid.dense and self.layout == "adjacent" and not (torch.is_grad_enabled() or is_tracing()):
             return _dense_rotation(scaled, freqs, grid)

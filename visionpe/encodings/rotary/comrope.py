@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from visionpe.base import PositionEncoding
+from visionpe.checks import check_choice, check_count, check_number
 from visionpe.encodings.rotary.base import WideParameters
 from visionpe.grid import Grid
 from visionpe.policy.functions.positions import effective_length
 from visionpe.precision import without_autocast
+from visionpe.ranges import check_init_std
 from visionpe.registry import register_encoding
 
 Form = Literal["ld", "ap"]
@@ -58,9 +60,11 @@ class CommutingRoPE(WideParameters, PositionEncoding):
         **context: Any,
     ) -> None:
         super().__init__(**context)
-        if form not in get_args(Form):
-            raise ValueError(f"form={form!r} is unknown; allowed: {', '.join(get_args(Form))}")
-        if block_size < 2 or self.head_dim % block_size:
+        check_choice("form", form, Form)
+        check_init_std(init_std)
+        if prefix_position is not None:
+            check_number("prefix_position", prefix_position, -1000, 1000)
+        if check_count("block_size", block_size, -(2**31)) < 2 or self.head_dim % block_size:
             raise ValueError(f"block_size={block_size} must be 2 or more and divide head dimension {self.head_dim}")
         blocks, axes = self.head_dim // block_size, len(self.grid_size)
         if form == "ap" and blocks < axes:
@@ -105,8 +109,7 @@ class CommutingRoPE(WideParameters, PositionEncoding):
     def rotation(self, grid: Grid, *, layer: int, device: torch.device, dtype: torch.dtype) -> Tensor:
         """The matrix of every token, ``([B,] heads, N, blocks, block, block)``, in at least float32."""
         angles = self.angles(layer, torch.promote_types(dtype, torch.float32))  # (axes, heads, blocks, block, block)
-        if len(angles) != grid.axes:
-            raise ValueError(f"{self.name} was built for {len(angles)} axes, the tokens stand on {grid.axes}")
+        self.check_axes(grid)
 
         def turned(p: Tensor, a: Tensor) -> Tensor:
             return torch.linalg.matrix_exp(p[..., None, :, None, None, None] * a[:, None])

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from visionpe.encodings.rotary.base import RotaryEncoding
+from visionpe.ranges import check_base
 from visionpe.registry import register_encoding
 
 
@@ -42,7 +43,7 @@ class AxialRoPE(RotaryEncoding):
 
     def __init__(self, *, theta: float = 100.0, **context: Any) -> None:
         super().__init__(**context)
-        self.theta = theta
+        self.theta = check_base("theta", theta)
 
     def frequencies(self, layer: int, device: torch.device) -> Tensor:
         return axial_frequencies(self.theta, len(self.grid_size), self.head_dim // 2, device)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from visionpe.encodings.rotary.base import RotaryEncoding
 from visionpe.grid import Grid
 from visionpe.memo import LayerMemo
+from visionpe.ranges import check_base
 from visionpe.registry import register_encoding
 from visionpe.tracing import is_tracing
 
@@ -43,7 +44,7 @@ class MixedRoPE(RotaryEncoding):
 
     def __init__(self, *, theta: float = 10.0, **context: Any) -> None:
         super().__init__(**context)
-        self.theta, self.memo = theta, LayerMemo()
+        self.theta, self.memo = check_base("theta", theta), LayerMemo()
         shape = (len(self.grid_size), self.depth, self.num_heads, self.head_dim // 2)
         self.freqs = nn.Parameter(torch.empty(shape, **self.factory))
         self.reset_parameters()

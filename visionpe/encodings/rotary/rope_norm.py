@@ -5,14 +5,16 @@ from __future__ import annotations
 import weakref
 from functools import reduce
 from math import log, pi
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from visionpe.checks import check_choice, check_number
 from visionpe.encodings.rotary.base import Layout, RotaryEncoding
 from visionpe.grid import Grid
 from visionpe.policy.functions.positions import effective_length
+from visionpe.ranges import check_base
 from visionpe.registry import register_encoding
 from visionpe.tracing import is_tracing, larger, smaller
 
@@ -71,15 +73,20 @@ class NormalizedRoPE(RotaryEncoding):
                 f"base={base}, min_period={min_period}, max_period={max_period}; "
                 "allowed: base alone, or min_period and max_period"
             )
-        if normalize_coords not in get_args(Normalize):
-            allowed = ", ".join(get_args(Normalize))
-            raise ValueError(f"normalize_coords={normalize_coords!r} is unknown; allowed: {allowed}")
+        check_choice("normalize_coords", normalize_coords, Normalize)
+        for name, period in (("base", base), ("min_period", min_period), ("max_period", max_period)):
+            if period is not None:
+                check_base(name, period)
+        if min_period is not None and max_period is not None and min_period > max_period:
+            raise ValueError(
+                f"min_period={min_period} is above max_period={max_period}; allowed: the shorter one as min_period"
+            )
         for name, value, least in (
             ("shift_coords", shift_coords, 0),
             ("jitter_coords", jitter_coords, 1),
             ("rescale_coords", rescale_coords, 1),
         ):
-            if value is not None and value < least:
+            if value is not None and check_number(name, value, None, 1e6) < least:
                 raise ValueError(f"{name}={value} is too small; allowed: {least} or more, or None")
         self.base = 100.0 if base is None and min_period is None else base
         self.min_period, self.max_period, self.normalize_coords = min_period, max_period, normalize_coords

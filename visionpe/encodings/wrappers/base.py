@@ -146,6 +146,7 @@ class PositionWrapper(PositionEncoding):
 
     def add(self, x: Tensor, grid: Grid) -> Tensor:
         if self.training and not is_exporting():
+            self.check_axes(grid)
             self.memo.latest = self.draw(grid, len(x), x.device)
             self._keep(self.memo.latest, grid)
         return self.over.add(x, self.stand(x, grid))

@@ -9,16 +9,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from visionpe.checks import check_number, check_numbers, shown
 from visionpe.encodings.wrappers.moved import MovedPositions
 from visionpe.grid import Grid
 from visionpe.registry import register_wrapper
 
 
 def _interval(value: Sequence[float], what: str) -> tuple[float, float]:
-    pair = tuple(float(v) for v in value)
-    if len(pair) != 2 or not 0 < pair[0] <= pair[1]:
-        raise ValueError(f"{what}={value!r} is no range; allowed: two positive numbers, the smaller one first")
-    return pair[0], pair[1]
+    try:
+        check_numbers(what, value, 2, 1e-6, 1e6)
+        low, high = (float(v) for v in value)
+        if low > high:
+            raise ValueError
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            f"{what}={shown(value)} is no range; allowed: two positive numbers, the smaller one first, 1e-6 to 1e6"
+        ) from None
+    return low, high
 
 
 @register_wrapper("cropped")
@@ -35,7 +42,7 @@ class CroppedPositions(MovedPositions):
 
     Args:
         over: The encoding underneath, ``"cropped(ape)"``; one that reads fractional coordinates.
-        enlarge: Side of the larger grid, in sides of the grid at hand; 1 or more.
+        enlarge: Side of the larger grid, in sides of the grid at hand; 1 to 1000.
         scale: Smallest and largest area of the box, as a fraction of the larger grid.
         aspect: Smallest and largest width over height of the box, both measured in sides of the grid; 1 among them.
         context: See :class:`~visionpe.base.PositionEncoding`. Policies see the larger grid.
@@ -59,8 +66,7 @@ class CroppedPositions(MovedPositions):
         super().__init__(**context)
         if len(self.grid_size) != 2:
             raise ValueError(f"grid_size={self.grid_size}: cropped stands on two axes")
-        if enlarge < 1:
-            raise ValueError(f"enlarge={enlarge} must be 1 or more")
+        check_number("enlarge", enlarge, 1, 1000)
         self.enlarge, self.scale, self.aspect = enlarge, _interval(scale, "scale"), _interval(aspect, "aspect")
         if self.scale[1] > 1:
             raise ValueError(f"scale={scale!r} reaches beyond the grid; allowed: up to 1")
@@ -85,7 +91,7 @@ class CroppedPositions(MovedPositions):
             (start[..., a] + (here[..., a] + 0.5) / n * length[..., a]) * size - 0.5
             for a, (n, size) in enumerate(zip(grid.size, larger))
         ]
-        return Grid(tuple(larger), grid.prefix, grid.window, torch.stack(coords, dim=-1))
+        return Grid(tuple(larger), grid.prefix, grid.window, torch.stack(coords, dim=-1), known="finite")
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, enlarge={self.enlarge:.4g}, scale={self.scale}, aspect={self.aspect}"

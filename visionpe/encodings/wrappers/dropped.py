@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from visionpe.attention.dispatch import AttentionWeights
+from visionpe.checks import check_choice, check_number
 from visionpe.encodings.wrappers.base import PositionWrapper
 from visionpe.grid import Grid
 from visionpe.registry import register_wrapper
@@ -39,10 +40,8 @@ class DroppedPositions(PositionWrapper):
 
     def __init__(self, *, rate: float = 0.5, unit: Unit = "image", **context: Any) -> None:
         super().__init__(**context)
-        if not 0 <= rate <= 1:
-            raise ValueError(f"rate={rate} is no probability; allowed: 0 to 1")
-        if unit not in get_args(Unit):
-            raise ValueError(f"unit={unit!r} is unknown; allowed: {', '.join(get_args(Unit))}")
+        check_number("rate", rate, 0, 1, kind="probability")
+        check_choice("unit", unit, Unit)
         if "bias" in self.acts_at:
             raise ValueError(
                 f"over={self.name!r} cannot be dropped: its bias belongs to pairs of tokens, and to drop "
@@ -61,7 +60,7 @@ class DroppedPositions(PositionWrapper):
         """The same for the tokens at hand, prefix tokens among them: ``(B, N)``."""
         if self.unit == "token" and drawn.shape[1] != grid.num_spatial:  # drawn before patches were dropped
             place = torch.zeros((), dtype=torch.long, device=drawn.device)
-            for n, p in zip(grid.size, grid.positions(device=drawn.device, dtype=torch.long).unbind(-1)):
+            for n, p in zip(grid.size, grid.whole_positions(type(self).name, device=drawn.device).unbind(-1)):
                 place = place * n + p
             drawn = drawn.gather(1, place.expand(len(drawn), -1))
         return F.pad(drawn.expand(-1, grid.num_spatial), (grid.prefix, 0), value=True)

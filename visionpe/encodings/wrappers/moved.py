@@ -20,4 +20,7 @@ class MovedPositions(PositionWrapper):
         """The grid on which the tokens stand in this pass."""
 
     def stand(self, x: Tensor, grid: Grid) -> Grid:
-        return self.drawn(x, grid) if self.training else grid
+        if not self.training:
+            return grid
+        self.check_axes(grid)
+        return self.drawn(x, grid)

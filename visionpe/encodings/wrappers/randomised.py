@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from visionpe.checks import check_counts, shown
 from visionpe.encodings.wrappers.moved import MovedPositions
 from visionpe.grid import Grid
 from visionpe.registry import register_wrapper
@@ -42,9 +44,13 @@ class RandomisedPositions(MovedPositions):
         trained = self.grid_size
         if range is None:
             range = [2 * n for n in trained]
-        self.range = (range,) * len(trained) if isinstance(range, int) else tuple(int(n) for n in range)
+        each = (range,) * len(trained) if isinstance(range, Real) else range
+        self.range = check_counts("range", each, None, 1, 2**20)
         if len(self.range) != len(trained):
-            raise ValueError(f"range={range!r} has not one number for each axis of grid_size={tuple(trained)}")
+            raise ValueError(
+                f"range={shown(range)} has not one number for each axis of grid_size={tuple(trained)}; allowed: "
+                f"{len(trained)} numbers"
+            )
         self._check_range(trained)
 
     def _check_range(self, size: Sequence[int]) -> None:
@@ -63,9 +69,9 @@ class RandomisedPositions(MovedPositions):
 
     def ready(self, drawn: Tensor, grid: Grid) -> Grid:
         places = drawn.split(list(grid.size), dim=1)  # (B, n) an axis
-        here = grid.positions(device=drawn.device, dtype=torch.long).expand(len(drawn), -1, -1)  # (B, N, axes)
+        here = grid.whole_positions(type(self).name, device=drawn.device).expand(len(drawn), -1, -1)  # (B, N, axes)
         coords = torch.stack([p.gather(1, i) for p, i in zip(places, here.unbind(-1))], dim=-1)
-        return Grid(self.range, grid.prefix, grid.window, coords.float())
+        return Grid(self.range, grid.prefix, grid.window, coords.float(), known="whole")
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, range={self.range}"
