@@ -11,7 +11,7 @@ from torch import Tensor
 
 from visionpe.detection.running.checkpoint import load_weights
 from visionpe.utils.checkpoints import clear_errors
-from visionpe.utils.weight_files import StateDict, Weights, read_content, unwrapped
+from visionpe.utils.weight_files import Weights, read_content, unwrapped
 
 # How the same network is called in a TimmImageClassifier or TimmFeatures, and in a detector or segmentor.
 HOLDERS = ("model.", "backbone.model.")
@@ -53,11 +53,13 @@ def load_backbone(network: Any, checkpoint: str, *, prefix: str = "", names: Cal
         if checkpoint.endswith(".npz") and hasattr(network, "load_pretrained"):
             network.load_pretrained(checkpoint)
             return len(network.state_dict())
-        state: StateDict = below(read_weights(checkpoint), prefix, source)
-        state = network.convert_state(state) if ours else state
+        given = below(read_weights(checkpoint), prefix, source)
+        converted = network.convert_state(given) if ours else given
+        state = converted if isinstance(converted, Weights) else given.derived(converted)
         extra = state.keys() - network.state_dict().keys()
         spare = extra & names() if extra else set()
-        state = {name: value for name, value in state.items() if name not in spare}
+        for name in spare:
+            del state[name]
         if ours:
             network.load_state_dict(state)
         else:
@@ -70,10 +72,9 @@ def load_backbone(network: Any, checkpoint: str, *, prefix: str = "", names: Cal
 def below(weights: Weights, prefix: str, source: str) -> Weights:
     """The part of a file that holds the network, under the network's own names."""
     holder = prefix or next((h for h in HOLDERS[::-1] if any(name.startswith(h) for name in weights)), "")
-    state = Weights({name.removeprefix(holder): v for name, v in weights.items() if name.startswith(holder)})
+    state = weights.derived({name.removeprefix(holder): v for name, v in weights.items() if name.startswith(holder)})
     if not state:
         raise ValueError(f"{source} has nothing below prefix={prefix!r}")
     if prefix and all(name.startswith("model.") for name in state):
-        state = Weights({name.removeprefix("model."): value for name, value in state.items()})
-    state.wrapper = weights.wrapper
+        state = state.derived({name.removeprefix("model."): value for name, value in state.items()})
     return state

@@ -224,6 +224,16 @@ def test_options_of_seqpes_training_are_compared(tmp_path: Path) -> None:
             timm.create_model("seqpe_vit_ti", checkpoint_path=tmp_path / "best_model.pth", **changed)
 
 
+def test_tables_of_several_frames_are_refused(tmp_path: Path) -> None:
+    weights, _, _, metadata = read("comrope_ld")
+    key = "vision_model.embeddings.position_embedding"
+    torch.save(weights | {key: weights[key].expand(2, -1, -1, -1).clone()}, tmp_path / "video.pth")
+    with pytest.raises(RuntimeError, match="position_embedding is of 2 frames; allowed: files of images, 1"):
+        timm.create_model(
+            "comrope_vit_ti", checkpoint_path=tmp_path / "video.pth", **clip(metadata["kwargs"], form="ld")
+        )
+
+
 @torch.no_grad()
 def test_cromas_encoders(tmp_path: Path) -> None:
     """By their channels; alone, or with a projection that has a bias."""

@@ -5,10 +5,11 @@ import pickle
 import pytest
 import timm
 import torch
+from reference_files import read
 from safetensors.torch import save_file
 from tiny_features import TINY, build, drawn
 
-from visionpe.detection import TimmImageClassifier
+from visionpe.detection import TimmFeatures, TimmImageClassifier
 
 
 @pytest.mark.parametrize("name", ["resnet18", "swin_tiny_patch4_window7_224", "rope_ape_vit_s", "vitdet_b", "cswin_t"])
@@ -99,6 +100,32 @@ def test_a_file_of_detectron2(tmp_path):
     file.write_bytes(pickle.dumps({"model": arrays}))
     with pytest.raises(ValueError, match=r"model\.pkl.*missing from the file: blocks\.1\.norm1\.weight"):
         build("vitdet_b", checkpoint_path=str(file))
+
+
+def test_what_a_files_wrapper_tells_reaches_the_backbone(tmp_path):
+    """RoPE-ViT's file and timm's copy have the same keys; the authors' is resized as their code does."""
+    weights, inputs, _, metadata = read("ropevit_axial_ape")
+    torch.save({"model": weights}, tmp_path / "official.pth")
+    torch.save({"state_dict": weights}, tmp_path / "timm.pth")
+    options = {**metadata["kwargs"], "out_indices": (1,)}
+    for name, policy in (("official", "bicubic"), ("timm", "bicubic_antialias")):
+        backbone = TimmFeatures("rope_axial_ape_vit_s", checkpoint_path=str(tmp_path / f"{name}.pth"), **options)
+        assert backbone.model.pos_encoding["ape"].policy == policy
+        assert backbone(inputs["larger"])[0].shape == (1, 32, 8, 8)
+
+
+def test_a_backbone_that_computes_something_else_is_refused(tmp_path):
+    weights, _, _, _ = read("comrope_ap")
+    torch.save(weights, tmp_path / "official.pth")
+    options = dict(img_size=24, patch_size=4, embed_dim=32, depth=2, num_heads=2, mlp_ratio=2, out_indices=(1,))
+    options |= dict(
+        pos_encoding={"name": "comrope", "form": "ap"}, pre_norm=True, checkpoint_path=str(tmp_path / "official.pth")
+    )
+    assert TimmFeatures("comrope_vit_ti", act_layer="quick_gelu", norm_eps=1e-5, **options).channels == [32]
+    with pytest.raises(
+        ValueError, match="norm_eps=1e-06 is not that of the file's code; allowed: 1e-05; act_layer=GELU"
+    ):
+        TimmFeatures("comrope_vit_ti", **options)
 
 
 def test_published_wrappers(tmp_path):

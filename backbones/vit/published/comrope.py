@@ -64,9 +64,12 @@ def convert(state: Weights, model: Any) -> Weights:
         out[f"{OWN}.multiplier"] = torch.stack([state[f"{attn}.multiplier"][0, ..., 0, 0] for attn in attns])
     if model.patch_embed.proj.bias is not None:
         out["patch_embed.proj.bias"] = torch.zeros_like(model.patch_embed.proj.bias)
-    if "embeddings.position_embedding" in state:
-        out |= sample_rows(state["embeddings.position_embedding"][0], out["cls_token"], model)
-    return state.derived(out, problems=_problems(model), by_authors=True)
+    table, problems = state.get("embeddings.position_embedding"), _problems(model)
+    if table is not None:
+        out |= sample_rows(table[0], out["cls_token"], model)
+        if len(table) > 1:
+            problems.append(f"embeddings.position_embedding is of {len(table)} frames; allowed: files of images, 1")
+    return state.derived(out, problems=problems, by_authors=True)
 
 
 def _problems(model: Any) -> list[str]:
