@@ -182,3 +182,21 @@ def test_export_and_compile(form: str) -> None:
 def test_refusals(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(**options)
+
+
+@pytest.mark.parametrize("size", [(6, 6), (4, 9), (11, 2)])
+def test_a_table_that_is_read_by_rows(size: tuple[int, int]) -> None:
+    """As published: sampled at (centre, row), whichever the column, from corner to corner; and at listed places."""
+    ape = create_encoding({"name": "ape", "sampling": "rows"}, dim=8, num_heads=2, grid_size=(5, 6))
+    grid = Grid(size)
+    rows = (grid.positions()[:, 0] + 0.5) / size[0] * 2 - 1
+    places = torch.stack((torch.zeros_like(rows), rows), dim=-1)[None, None]  # x, y
+    wanted = F.grid_sample(ape.table.permute(2, 0, 1)[None], places, align_corners=True, padding_mode="border")[
+        0, :, 0
+    ].T
+    for where in (grid, Grid(size, coords=grid.positions())):
+        torch.testing.assert_close(ape.add(torch.zeros(1, len(rows), 8), where)[0], wanted, atol=1e-6, rtol=1e-5)
+    with pytest.raises(ValueError, match="policy='bicubic' is unknown to 'ape'; allowed: none"):
+        create_encoding({"name": "ape", "sampling": "rows", "policy": "bicubic"}, dim=8, num_heads=2)
+    with pytest.raises(ValueError, match="sampling='columns' is unknown; allowed: grid, rows"):
+        create_encoding({"name": "ape", "sampling": "columns"}, dim=8, num_heads=2)
