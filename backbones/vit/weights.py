@@ -17,6 +17,8 @@ from visionpe.utils.weight_files import StateDict, Weights
 FREQS = "pos_encoding.rope_mixed.freqs"
 # Coordinates and fixed frequencies that are computed anew at every size.
 REBUILT = ("freqs_t_x", "freqs_t_y", "rope.")
+# In keys of timm alone.
+TIMM_MARKS = (".ls1.gamma", "rope.freqs")
 _logger = logging.getLogger(__name__)
 
 
@@ -80,8 +82,11 @@ def cut_down(state: StateDict, model: Any) -> StateDict:
 def _origin(state: Weights, model: Any) -> tuple[bool, bool]:
     """Whether a table has no slots of prefix tokens, as in DeiT-III and RoPE-ViT, and whether authors' code resizes it.
 
-    Keys tell, but for fixed rotary frequencies with a table: of these timm's keys are the same, and the wrapper tells.
+    Keys tell, but for DeiT and for fixed rotary frequencies with a table: of these timm's are the same, and the wrapper
+    tells.
     """
+    if any(mark in key for key in state for mark in TIMM_MARKS):
+        return False, False
     if "freqs" in state or ("blocks.0.gamma_1" in state and not model.pos_encoding.at("rotate")):
         return True, True
     if "blocks.0.gamma_1" not in state:

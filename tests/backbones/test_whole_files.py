@@ -19,6 +19,7 @@ from conftest import randomize, tiny_vit
 from safetensors.torch import save_file
 
 import visionpe
+from visionpe.backbones.shared.loading import checkpoint_filter_fn
 from visionpe.backbones.vit import weights
 from visionpe.utils.checkpoints import TRUST, InputError, clear_errors
 
@@ -91,6 +92,23 @@ def test_deits_own_files(tmp_path: Path) -> None:
         assert ours.pos_encoding["ape"].policy == policy
     x = torch.randn(1, 3, 32, 40)
     torch.testing.assert_close(ours(x), theirs(x), atol=1e-5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("theirs", ["deit3_small_patch16_224", "vit_small_patch16_rope_mixed_ape_224"])
+def test_timms_keys_tell_under_any_wrapper(theirs: str, tmp_path: Path) -> None:
+    torch.save({"model": timm.create_model(theirs, **TINY).state_dict()}, tmp_path / "mine.pth")
+    name = "ape_vit_s" if "deit" in theirs else "rope_ape_vit_s"
+    ours = timm.create_model(name, checkpoint_path=tmp_path / "mine.pth", **TINY)
+    assert ours.pos_encoding["ape"].policy == "bicubic_antialias"
+
+
+def test_weights_that_timm_hosts_are_timms(caplog: pytest.LogCaptureFixture) -> None:
+    weights._tell_once.cache_clear()
+    model = timm.create_model(AXIAL, **TINY)
+    assert model.pretrained_cfg["hf_hub_id"].startswith("timm/")
+    checkpoint_filter_fn(shared_layout(tiny_vit("rope_axial+ape", init_values=0.1)), model)
+    assert model.pos_encoding["ape"].policy == "bicubic_antialias"
+    assert not caplog.records
 
 
 def test_only_ambiguous_files_are_spoken_of(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
