@@ -79,7 +79,7 @@ def _flat(state: Mapping[str, Any]) -> StateDict:
 
 
 def _beside(out: Weights, checkpoint: Mapping[str, Any], wrapper: str) -> Weights:
-    out |= _flat({key: checkpoint[key] for key in BESIDE if isinstance(checkpoint.get(key), Mapping)})
+    out |= _flat({key: clean_state_dict(checkpoint[key]) for key in BESIDE if isinstance(checkpoint.get(key), Mapping)})
     out.wrapper, out.by_authors = wrapper, wrapper in AUTHORS
     if isinstance(checkpoint.get("config"), Mapping):
         out.config = checkpoint["config"]
