@@ -6,7 +6,6 @@ import re
 from typing import Any
 
 import torch
-from timm.layers import QuickGELU
 from torch import Tensor
 
 from visionpe.backbones.vit.published.parts import check_norms, part_of
@@ -75,9 +74,9 @@ def convert(state: Weights, model: Any) -> Weights:
 def _problems(model: Any) -> list[str]:
     """What the model computes otherwise than the published code."""
     problems, comrope = check_norms(model, EPS), part_of(model, "comrope")
-    if not isinstance(model.blocks[0].mlp.act, QuickGELU):
-        given = type(model.blocks[0].mlp.act).__name__
-        problems.append(f"act_layer={given} is not that of the file's code; allowed: 'quick_gelu'")
+    act, x = model.blocks[0].mlp.act, torch.linspace(-3, 3, 7)
+    if not torch.allclose(act(x.clone()), x * (1.702 * x).sigmoid(), atol=1e-5):
+        problems.append(f"act_layer={type(act).__name__} is not that of the file's code; allowed: 'quick_gelu'")
     if comrope is not None and comrope.prefix_position is None:
         comrope.prefix_position = CLASS_POSITION
         comrope.adopted["prefix_position"] = CLASS_POSITION
