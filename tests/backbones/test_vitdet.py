@@ -219,7 +219,7 @@ def test_abswin_has_the_window_of_the_model() -> None:
         ({"global_pool": "token"}, "global_pool='token' needs a class token"),
         ({"padding": "wrap"}, "padding='wrap' is unknown; allowed: mask, tokens, values"),
         ({"window_size": (3, 0)}, r"window_size=\(3, 0\) is no size"),
-        ({"pos_encoding": "rope"}, "encoding 'rope' is unknown"),
+        ({"pos_encoding": "ropes"}, "encoding 'ropes' is unknown"),
     ],
 )
 def test_refusals(kwargs: dict, message: str) -> None:
