@@ -12,7 +12,7 @@ from mmengine.dist import get_rank
 from mmengine.runner import Runner
 
 from visionpe.detection.running import runner as setup
-from visionpe.utils.errors import InputError
+from visionpe.utils.errors import InputError, plain_worker_errors
 from visionpe.utils.files import write_atomic
 from visionpe.utils.locks import locked
 
@@ -67,7 +67,8 @@ def train(
         for leftover in Path(loaded.work_dir).glob(".*.partial") if get_rank() == 0 else ():
             leftover.unlink(missing_ok=True)  # half a checkpoint of a run that was killed
         runner = setup.build_runner(loaded, stages=("train", "val"))
-        runner.train()
+        with plain_worker_errors():
+            runner.train()
     return runner
 
 
@@ -108,7 +109,8 @@ def test(
     setup.set_launcher(loaded, launcher)
     runner = setup.build_runner(loaded, stages=("test",))
     setup.load_strictly(runner.model, file)
-    metrics = runner.test()
+    with plain_worker_errors():
+        metrics = runner.test()
     if out is not None and runner.rank == 0:
         # mmdet and mmseg give numpy's numbers.
         write_atomic(Path(out), json.dumps(metrics, indent=2, default=float) + "\n")

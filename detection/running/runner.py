@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import logging
 import os
@@ -21,11 +20,12 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
+from visionpe.detection.data.pictures import install_label_maps
 from visionpe.detection.models.neck_check import check_neck
 from visionpe.detection.running.checkpoint import load_weights, read_state
 from visionpe.detection.running.data_check import check_data
 from visionpe.detection.running.modes import set_amp, set_fsdp, set_launcher
-from visionpe.detection.running.quiet import ConsoleFilter, quiet_imports
+from visionpe.detection.running.quiet import ConsoleFilter
 from visionpe.detection.running.randomness import ResumableRandomnessHook, seed_samples
 from visionpe.detection.running.resume import newest_checkpoint
 from visionpe.detection.running.resume_check import check_start
@@ -117,9 +117,7 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
     file = find_config(path)
     config = Config.fromfile(str(file))
     config.merge_from_dict(options or {})
-    if config.get("default_scope") == "mmdet":  # it prints that an optional part is missing, once for each of two
-        with quiet_imports():
-            importlib.import_module("mmdet.datasets")
+    install_label_maps(config.get("default_scope"))
     if config.get("work_dir") is None:
         parts = file.resolve().with_suffix("").parts
         below = parts[len(parts) - parts[::-1].index("configs") :] if "configs" in parts else parts[-1:]
