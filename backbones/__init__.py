@@ -9,6 +9,9 @@ from visionpe.backbones.swin import SwinTransformer, swin_models
 from visionpe.backbones.swin3d import Swin3DTransformer, Swin3DUNet, swin3d_models
 from visionpe.backbones.vit import VisionTransformer, vit_models
 from visionpe.backbones.vitdet import WindowedVisionTransformer, vitdet_models
+from visionpe.utils import timm_reading
+
+timm_reading.install()
 
 __all__ = [
     "CSWinTransformer",

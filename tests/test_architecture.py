@@ -32,7 +32,7 @@ MAY_USE = {
     "base": "attention cache grid policy",
     "registry": "base",
     "encodings": "_renamed attention base checks grid memo precision tracing registry policy sparse",
-    "backbones": "_renamed attention base cache checks grid tracing registry encodings policy sparse",
+    "backbones": "_renamed attention base cache checks grid tracing registry encodings policy sparse utils",
     "_public": "attention backbones base grid registry encodings policy",
     "visionpe": "_public _renamed",
     "viewing": "data utils",

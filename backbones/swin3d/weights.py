@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from timm.models import load_state_dict as read_checkpoint
 from torch import Tensor
 
 from visionpe.backbones.shared.loading import StateDict, unwrapped
+from visionpe.utils.timm_reading import load_state_dict as read_checkpoint
 
 # What training code and pipelines put ahead of the keys.
 PREFIXES = ("module.", "backbone.", "model.")

@@ -14,6 +14,8 @@ from torch import Tensor
 from visionpe.backbones.shared.loading import StateDict, fit_patches, unwrapped
 from visionpe.backbones.shared.position_tables import file_slots, table_shape
 from visionpe.backbones.vit.weights import patch_grid, reg_tokens
+from visionpe.utils.errors import first_line
+from visionpe.utils.weight_files import broken, check_content, check_file
 
 # Of what a file holds, only the backbone is read.
 PREFIXES = ("backbone.net.", "image_encoder.")
@@ -176,6 +178,10 @@ def _completed(out: StateDict, model: Any, *, reads_token: bool) -> StateDict:
     return out
 
 
+class _RefusedError(pickle.UnpicklingError):
+    """Something in a file that could run code."""
+
+
 class _Unpickler(pickle.Unpickler):
     """Reads arrays and plain containers, and refuses what could run code."""
 
@@ -192,7 +198,7 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in self.ALLOWED:
-            raise pickle.UnpicklingError(f"the file holds {module}.{name}; allowed: arrays and plain containers")
+            raise _RefusedError(f"the file holds {module}.{name}; allowed: arrays and plain containers")
         return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 
@@ -201,7 +207,17 @@ def read_pickle(path: str | Path) -> StateDict:
 
     Raises:
         pickle.UnpicklingError: If the file holds anything but arrays and plain containers.
+        visionpe.utils.errors.InputError: If it is cut off, or holds no arrays by name.
     """
+    check_file(path)
     with Path(path).open("rb") as file:
-        arrays = unwrapped(_Unpickler(file, encoding="latin1").load())
-    return {key: torch.as_tensor(value) for key, value in arrays.items() if hasattr(value, "shape")}
+        try:
+            content = _Unpickler(file, encoding="latin1").load()
+        except _RefusedError:
+            raise
+        except (EOFError, KeyError, IndexError, ValueError, pickle.UnpicklingError) as error:
+            raise broken(path, first_line(error, 80)) from None
+    arrays = unwrapped(content) if isinstance(content, dict) else {}
+    found = {key: torch.as_tensor(value) for key, value in arrays.items() if hasattr(value, "shape")}
+    check_content(found, path)
+    return found

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from timm.models import load_state_dict
 from torch import Tensor
 
 from visionpe.detection.running.checkpoint import load_weights, read_state
-from visionpe.utils.checkpoints import clear_errors, is_trusted, plain_types_only
+from visionpe.utils.checkpoints import is_trusted, plain_types_only
 from visionpe.utils.errors import InputError
+from visionpe.utils.timm_reading import load_state_dict
+from visionpe.utils.weight_files import NoWeightsError
 
 # How the same network is called in a TimmImageClassifier or TimmFeatures, and in a detector or segmentor.
 HOLDERS = ("model.", "backbone.model.")
@@ -21,12 +22,10 @@ OWN_READERS = (".npz", ".pkl")
 def _read(checkpoint: str) -> dict[str, Tensor]:
     try:
         return read_state(checkpoint)
-    except InputError:
-        raise
-    except ValueError:
+    except NoWeightsError:
         if "://" in checkpoint or not Path(checkpoint).is_file():
             raise
-    with clear_errors(checkpoint), plain_types_only():
+    with plain_types_only():
         # timm's, which knows the wrappers of many published files.
         return load_state_dict(checkpoint, device="cpu", weights_only=not is_trusted())
 
@@ -45,7 +44,7 @@ def load_backbone(network: Any, checkpoint: str, *, prefix: str = "", names: Cal
         How many tensors the model took.
 
     Raises:
-        ValueError: If the file does not hold all that ``network`` needs, or holds something unknown.
+        InputError: If the file does not hold all that ``network`` needs, or holds something unknown.
         FileNotFoundError: If there is no such file.
     """
     source = f"checkpoint {checkpoint!r}"
@@ -64,7 +63,7 @@ def load_backbone(network: Any, checkpoint: str, *, prefix: str = "", names: Cal
         else:
             load_weights(network, state, source=source)
     except RuntimeError as error:
-        raise ValueError(f"{source}: {error}") from None
+        raise InputError(f"{source}: {error}") from None
     return len(state)
 
 
@@ -73,7 +72,7 @@ def _below(state: dict[str, Tensor], prefix: str, source: str) -> dict[str, Tens
     holder = prefix or next((h for h in HOLDERS[::-1] if any(name.startswith(h) for name in state)), "")
     state = {name.removeprefix(holder): value for name, value in state.items() if name.startswith(holder)}
     if not state:
-        raise ValueError(f"{source} has nothing below prefix={prefix!r}")
+        raise InputError(f"{source} has nothing below prefix={prefix!r}")
     if prefix and all(name.startswith("model.") for name in state):
         state = {name.removeprefix("model."): value for name, value in state.items()}
     return state

@@ -21,6 +21,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from visionpe.detection.data.pictures import install_label_maps
+from visionpe.detection.models.init_cfg import is_pretrained
 from visionpe.detection.models.neck_check import check_neck
 from visionpe.detection.running.checkpoint import load_weights, read_state
 from visionpe.detection.running.data_check import check_data
@@ -166,11 +167,7 @@ def build_runner(config: Config, *, stages: tuple[str, ...]) -> Runner:
     Raises:
         InputError: If a data set or the weights to start from are missing, or the neck does not fit the backbone.
     """
-    for part in (config.model, config.model.get("backbone") or {}):
-        start = part.get("init_cfg") or {}
-        for each in start if isinstance(start, (list, tuple)) else [start]:
-            if each.get("type") == "Pretrained":
-                check_checkpoint(each["checkpoint"])
+    _check_sources(config)
     try:
         check_data(config, stages)
     except FileNotFoundError as error:
@@ -189,6 +186,28 @@ def build_runner(config: Config, *, stages: tuple[str, ...]) -> Runner:
     return runner
 
 
+def _check_sources(config: Config) -> None:
+    """Refuse weights to start from that are not there.
+
+    Raises:
+        InputError: Names the first entry of the config.
+    """
+    if config.get("load_from"):
+        check_checkpoint(config.load_from, "" if config.get("resume") else "load_from: ")
+    for where, part in (("model", config.model), ("model.backbone", config.model.get("backbone") or {})):
+        start = part.get("init_cfg") or {}
+        for each in start if isinstance(start, (list, tuple)) else [start]:
+            if is_pretrained(each):
+                if not each.get("checkpoint"):
+                    raise InputError(f"{where}.init_cfg: type={each['type']!r} needs checkpoint, a file or an address")
+                check_checkpoint(str(each["checkpoint"]), f"{where}.init_cfg: ")
+        if part.get("checkpoint_path"):
+            check_checkpoint(str(part["checkpoint_path"]), f"{where}.checkpoint_path: ")
+        file = (part.get("pretrained_cfg_overlay") or {}).get("file")
+        if part.get("pretrained") and file:
+            check_checkpoint(str(file), f"{where}.pretrained_cfg_overlay.file: ")
+
+
 def _name_apart(config: Config) -> None:
     """Give every run of a process its own logger and visualizer: mmengine keeps them by name and second of start."""
     if config.get("visualizer"):
@@ -204,16 +223,22 @@ def unwrap_model(model: Any) -> Any:
     return model
 
 
-def check_checkpoint(checkpoint: str) -> str:
+def check_checkpoint(checkpoint: str, where: str = "") -> str:
     """Return the path of a checkpoint.
+
+    Args:
+        checkpoint: A path or an address.
+        where: What comes ahead in the message.
 
     Raises:
         InputError: If it is a local path and no such file exists.
     """
     if "://" not in checkpoint and not Path(checkpoint).expanduser().is_file():
+        if Path(checkpoint).expanduser().is_dir():
+            raise InputError(f"{where}checkpoint {checkpoint!r} is a folder; allowed: a file of weights")
         config = Path("configs", *Path(checkpoint).parts[1:-1]).with_suffix(".py")
         made = f"; visionpe train {config} makes it" if config.is_file() else ""
-        raise InputError(f"checkpoint {checkpoint!r} does not exist{made}")
+        raise InputError(f"{where}checkpoint {checkpoint!r} does not exist{made}")
     return checkpoint
 
 

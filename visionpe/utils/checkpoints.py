@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import pickle
 import re
+import struct
+import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,14 +14,23 @@ from typing import IO, Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 
 from visionpe.utils.errors import InputError, first_line
+from visionpe.utils.weight_files import broken, check_file
 
 # Set to 1, pickles are read as Python reads them: whatever they call is called.
 TRUST = "VISIONPE_TRUST_CHECKPOINTS"
 ADVICE = f"if you trust it all the same, give --trust-checkpoints, or set {TRUST}=1"
 # How torch says that a file is cut off or none of its own.
-BROKEN = ("PytorchStreamReader", "Invalid magic number", "unexpected EOF", "Unexpected EOF", "corrupt")
+BROKEN = (
+    *("PytorchStreamReader", "Invalid magic number", "unexpected EOF", "Unexpected EOF", "corrupt"),
+    *("enforce fail", "TorchScript", "legacy .tar format"),
+)
+READING = (
+    *(pickle.UnpicklingError, EOFError, KeyError, IndexError, UnicodeDecodeError, RuntimeError, SafetensorError),
+    *(zipfile.BadZipFile, struct.error),
+)
 
 
 def _plain_types() -> list[Any]:
@@ -48,20 +59,18 @@ def clear_errors(name: str | Path) -> Iterator[None]:
     """What reading a file of weights raises, as one clear error.
 
     Raises:
-        InputError: If the file would run code, is empty or cut off, or is no file of weights.
+        InputError: If the file would run code, is cut off, or is no file of weights.
     """
     try:
         yield
     except InputError:
         raise
-    except (pickle.UnpicklingError, EOFError, KeyError, IndexError, UnicodeDecodeError, RuntimeError) as error:
+    except READING as error:
         if isinstance(error, pickle.UnpicklingError) or "weights_only=True blocked" in str(error):
             raise InputError(f"checkpoint {str(name)!r} was not loaded: {_culprit(str(error))}; {ADVICE}") from None
         if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in BROKEN):
             raise
-        empty = Path(name).is_file() and not Path(name).stat().st_size
-        what = "is empty" if empty else f"is cut off, or no file of weights ({first_line(error, 80)})"
-        raise InputError(f"checkpoint {str(name)!r} {what}") from None
+        raise broken(name, first_line(error, 80)) from None
 
 
 def _culprit(text: str) -> str:
@@ -87,6 +96,8 @@ def safe_torch_load(file: str | Path | IO[bytes], map_location: Any = "cpu", *, 
         InputError: If it holds anything else, is empty, cut off, or no file of weights. The message says which, and how
             to load an old file that is trusted.
     """
+    if isinstance(file, (str, Path)):
+        check_file(file)
     name = file if isinstance(file, (str, Path)) else str(getattr(file, "name", "the file"))
     with clear_errors(name), plain_types_only(allowed):
         return torch.load(file, map_location=map_location, weights_only=not is_trusted())

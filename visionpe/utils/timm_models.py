@@ -8,7 +8,10 @@ from typing import Any
 import timm
 from torch import nn
 
-from visionpe.utils.checkpoints import clear_errors, is_trusted, plain_types_only
+from visionpe.utils import timm_reading
+from visionpe.utils.checkpoints import is_trusted, plain_types_only
+
+timm_reading.install()
 
 
 def load_checkpoint(model: nn.Module, checkpoint: str | Path) -> None:
@@ -18,8 +21,8 @@ def load_checkpoint(model: nn.Module, checkpoint: str | Path) -> None:
         visionpe.utils.errors.InputError: If the file would run code, is empty, cut off, or no file of weights.
         RuntimeError: If the weights do not fit.
     """
-    with clear_errors(checkpoint), plain_types_only():
-        timm.models.load_checkpoint(model, str(checkpoint), weights_only=not is_trusted())
+    with plain_types_only():
+        timm_reading.load_checkpoint(model, str(checkpoint), weights_only=not is_trusted())
 
 
 def create_model(name: str, checkpoint: str | Path | None = None, **kwargs: Any) -> nn.Module:
