@@ -72,7 +72,8 @@ def _below(state: dict[str, Tensor], prefix: str, source: str) -> dict[str, Tens
     holder = prefix or next((h for h in HOLDERS[::-1] if any(name.startswith(h) for name in state)), "")
     state = {name.removeprefix(holder): value for name, value in state.items() if name.startswith(holder)}
     if not state:
-        raise InputError(f"{source} has nothing below prefix={prefix!r}")
+        what = f"has nothing below prefix={prefix!r}" if prefix else "holds no dictionary of tensors by name"
+        raise InputError(f"{source} {what}")
     if prefix and all(name.startswith("model.") for name in state):
         state = {name.removeprefix("model."): value for name, value in state.items()}
     return state

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,27 @@ def read_checkpoint(filename: str) -> Any:
     if "://" not in filename:
         check_file(filename)
     content = CheckpointLoader.load_checkpoint(filename, map_location="cpu", logger="silent")
-    check_content(content, filename)
+    if not (isinstance(content, Mapping) and content.get("state_dict", content) == {}):  # of a model without weights
+        check_content(content, filename)
     return content
+
+
+def classes_in(content: Any, filename: str) -> tuple[str, ...] | None:
+    """Names of the classes that weights were trained on, in the order of labels; None where nobody says.
+
+    Args:
+        content: Of the checkpoint: mmengine keeps them beside the weights.
+        filename: Of the checkpoint; beside an exported ``model.safetensors`` stands a ``model.json`` that tells them.
+    """
+    meta = content.get("meta") if isinstance(content.get("meta"), Mapping) else {}
+    found = (meta.get("dataset_meta") or {}).get("classes")
+    facts = Path(filename).expanduser().with_name("model.json")
+    if found is None and Path(filename).name == "model.safetensors" and facts.is_file():
+        try:
+            found = json.loads(facts.read_text()).get("classes")
+        except (ValueError, AttributeError):  # no file of ours
+            found = None
+    return tuple(map(str, found)) if isinstance(found, (list, tuple)) else None
 
 
 def read_state(filename: str) -> dict[str, Tensor]:
@@ -71,7 +91,11 @@ def read_state(filename: str) -> dict[str, Tensor]:
         NoWeightsError: If the file holds no dictionary of tensors.
         visionpe.utils.errors.InputError: If it is no file of weights.
     """
-    content = read_checkpoint(filename)
+    return state_in(read_checkpoint(filename), filename)
+
+
+def state_in(content: Any, filename: str) -> dict[str, Tensor]:
+    """The weights in what :func:`read_checkpoint` gave, see :func:`read_state`."""
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]

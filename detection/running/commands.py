@@ -12,6 +12,7 @@ from mmengine.dist import get_rank
 from mmengine.runner import Runner
 
 from visionpe.detection.running import runner as setup
+from visionpe.detection.running.class_check import check_order, tested_classes
 from visionpe.utils.errors import InputError, plain_worker_errors
 from visionpe.utils.files import write_atomic
 from visionpe.utils.locks import locked
@@ -108,7 +109,8 @@ def test(
     setup.set_seed(loaded, seed)
     setup.set_launcher(loaded, launcher)
     runner = setup.build_runner(loaded, stages=("test",))
-    setup.load_strictly(runner.model, file)
+    trained = setup.load_strictly(runner.model, file)
+    check_order(tested_classes(loaded), trained, "test_dataloader", f"the training of {file}")
     with plain_worker_errors():
         metrics = runner.test()
     if out is not None and runner.rank == 0:

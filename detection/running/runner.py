@@ -23,7 +23,8 @@ from torch.utils.data import DataLoader
 from visionpe.detection.data.pictures import install_label_maps
 from visionpe.detection.models.init_cfg import is_pretrained
 from visionpe.detection.models.neck_check import check_neck
-from visionpe.detection.running.checkpoint import load_weights, read_state
+from visionpe.detection.running.checkpoint import classes_in, load_weights, read_checkpoint, state_in
+from visionpe.detection.running.class_check import check_categories, check_folders, check_heads
 from visionpe.detection.running.data_check import check_data
 from visionpe.detection.running.modes import set_amp, set_fsdp, set_launcher
 from visionpe.detection.running.quiet import ConsoleFilter
@@ -165,11 +166,14 @@ def build_runner(config: Config, *, stages: tuple[str, ...]) -> Runner:
         The Runner; ``runner_type`` in the config names another class.
 
     Raises:
-        InputError: If a data set or the weights to start from are missing, or the neck does not fit the backbone.
+        InputError: If a data set or the weights to start from are missing, annotations or classes do not fit the config
+            or the heads, or the neck does not fit the backbone.
     """
     _check_sources(config)
     try:
         check_data(config, stages)
+        check_categories(config, stages)
+        check_folders(config, stages)
     except FileNotFoundError as error:
         raise InputError(str(error)) from None
     # mmseg and pycocotools speak of what is not in the user's hands.
@@ -181,6 +185,7 @@ def build_runner(config: Config, *, stages: tuple[str, ...]) -> Runner:
         check_neck(unwrap_model(runner.model))
     except ValueError as error:
         raise InputError(str(error)) from None
+    check_heads(unwrap_model(runner.model), config, stages)
     if "train" in stages:
         check_start(unwrap_model(runner.model), config)
     return runner
@@ -242,17 +247,19 @@ def check_checkpoint(checkpoint: str, where: str = "") -> str:
     return checkpoint
 
 
-def load_strictly(model: nn.Module, checkpoint: str) -> None:
+def load_strictly(model: nn.Module, checkpoint: str) -> tuple[str, ...] | None:
     """Load weights into ``model``: all of them, or none.
 
     Args:
         model: A whole model, wrapped or not.
         checkpoint: A ``.pth`` or ``.safetensors`` file.
 
+    Returns:
+        Names of the classes that the model was trained on, in the order of labels; None where the file does not say.
+
     Raises:
         InputError: If the weights do not fit the model.
     """
-    try:
-        load_weights(unwrap_model(model), read_state(checkpoint), source=f"checkpoint {checkpoint!r}")
-    except ValueError as error:
-        raise InputError(str(error)) from None
+    content = read_checkpoint(checkpoint)
+    load_weights(unwrap_model(model), state_in(content, checkpoint), source=f"checkpoint {checkpoint!r}")
+    return classes_in(content, checkpoint)

@@ -46,6 +46,13 @@ def test_weights_to_start_from_are_looked_for_first(changes, words, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_head_for_other_classes_is_refused(tmp_path):
+    changes = {"work_dir": str(tmp_path / "run"), "model.num_classes": 7}
+    config = load_config("configs/digits/rope_mixed_vit.py", changes)
+    with pytest.raises(InputError, match=r"model.num_classes=7, but test_dataloader.dataset has 10 classes"):
+        build_runner(config, stages=("test",))
+
+
 @pytest.mark.parametrize("kind", ["Pretrained", "mmengine.Pretrained", "mmdet.PretrainedInit", PretrainedInit])
 def test_every_name_of_pretrained_weights_must_fit(kind, tmp_path):
     torch.save({"state_dict": {"other.weight": torch.zeros(3)}}, tmp_path / "w.pth")
