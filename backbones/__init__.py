@@ -9,7 +9,7 @@ from visionpe.backbones.swin import SwinTransformer, swin_models
 from visionpe.backbones.swin3d import Swin3DTransformer, Swin3DUNet, swin3d_models
 from visionpe.backbones.vit import VisionTransformer, vit_models
 from visionpe.backbones.vitdet import WindowedVisionTransformer, vitdet_models
-from visionpe.utils import weight_files as _weight_files
+from visionpe.utils import timm_reading as _timm_reading
 
 __all__ = [
     "CSWinTransformer",
@@ -25,7 +25,7 @@ __all__ = [
     "vitdet_models",
 ]
 
-_weight_files.install()
+_timm_reading.install()
 
 if not TYPE_CHECKING:
     __getattr__ = old_modules(__name__)

@@ -12,6 +12,7 @@
 - ``AutocastOptimWrapper``: bfloat16 autocast on any device;
 - ``ExportHook``: writes ``model.safetensors`` and ``model.json`` for ``timm.create_model`` after training;
 - ``mmcv.ops`` without a compiled mmcv (``ops.install()`` runs at import);
+- pictures read as everywhere here, and named where they are bad (``pictures.install()`` runs at import);
 - ``.safetensors`` files wherever mmengine takes a checkpoint, and ``mmseg::`` and ``visionpe::`` in ``_base_``.
 
 ``train``, ``test`` and ``predict`` are the commands of those names as functions. In rooms: ``operators`` (mmcv's,
@@ -50,6 +51,7 @@ with quiet_imports():
     from visionpe.detection.clouds.scannet import ScanNetDataset
     from visionpe.detection.clouds.segmentor import CloudPreprocessor, CloudSegmentor
     from visionpe.detection.clouds.transforms import DropColor, JitterCloud, RotateCloud, ScaleCloud, SwapAxes
+    from visionpe.detection.data import pictures
     from visionpe.detection.data.digits import DigitsDataset
     from visionpe.detection.models.classifier import TimmImageClassifier
     from visionpe.detection.models.features import TimmFeatures
@@ -61,6 +63,8 @@ with quiet_imports():
     from visionpe.detection.running.export_hook import ExportHook
     from visionpe.detection.running.optimizers import AutocastOptimWrapper, TimmOptimWrapperConstructor
     from visionpe.detection.running.runner import QuietRunner
+
+    pictures.install()
 
 __all__ = [
     "AutocastOptimWrapper",

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from timm.models import load_state_dict as read_checkpoint
 from torch import Tensor
 
+from visionpe.utils.timm_reading import load_state_dict as read_checkpoint
 from visionpe.utils.weight_files import StateDict, unwrapped
 
 # What training code and pipelines put ahead of the keys.

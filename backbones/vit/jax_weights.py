@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from timm.models.vision_transformer import VisionTransformer
 
+from visionpe.utils.errors import InputError, first_line
+from visionpe.utils.file_kinds import broken, check_file
 from visionpe.utils.weight_files import StateDict
 
 
@@ -22,10 +25,14 @@ def read_jax(path: str | Path, prefix: str, model: Any, *, img_size: Sequence[in
         img_size: Height and width for which timm resizes the position table, pixels.
 
     Raises:
-        ValueError: If the file is none of these.
+        visionpe.utils.errors.InputError: If the file is none of these, or cut off.
     """
-    with np.load(path, allow_pickle=False) as arrays:
-        names = arrays.files if isinstance(arrays, np.lib.npyio.NpzFile) else []
+    check_file(path)
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            names = arrays.files
+    except (AttributeError, TypeError, ValueError, BadZipFile):  # a single array; no file of numpy
+        raise broken(path, "no archive of numpy's (.npz)") from None
     class_token = any(name.rsplit("/", 1)[-1] == "cls" for name in names)
     embed = model.patch_embed
     reader = VisionTransformer(
@@ -41,5 +48,8 @@ def read_jax(path: str | Path, prefix: str, model: Any, *, img_size: Sequence[in
         global_pool="token" if class_token else "avg",
         fc_norm=False,  # these files have one norm, after the blocks
     )
-    reader.load_pretrained(str(path), prefix)
+    try:
+        reader.load_pretrained(str(path), prefix)
+    except (ValueError, KeyError, BadZipFile) as error:
+        raise InputError(f"checkpoint {str(path)!r} holds no such ViT of JAX ({first_line(error, 80)})") from None
     return reader.state_dict()

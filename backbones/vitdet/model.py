@@ -31,7 +31,8 @@ from visionpe.grid import Grid
 from visionpe.ranges import MAX_PIXELS
 from visionpe.registry import Spec
 from visionpe.tracing import map_size
-from visionpe.utils.weight_files import StateDict, read_content
+from visionpe.utils.timm_reading import load_state_dict as read_file
+from visionpe.utils.weight_files import StateDict
 
 
 class WindowedVisionTransformer(VisionTransformer):
@@ -260,7 +261,7 @@ class WindowedVisionTransformer(VisionTransformer):
     def load_pretrained(self, checkpoint_path: str, prefix: str = "") -> None:
         """Load a file of detectron2 (``.pkl``) or an original JAX checkpoint (``.npz``)."""
         if str(checkpoint_path).endswith(".pkl"):
-            self.load_state_dict(read_content(checkpoint_path))
+            self.load_state_dict(read_file(checkpoint_path))
         else:
             self.load_state_dict(read_jax(checkpoint_path, prefix, self, img_size=self.pretrain_img_size))
 

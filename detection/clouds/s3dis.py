@@ -13,6 +13,7 @@ from mmengine.registry import DATASETS
 from numpy.typing import NDArray
 
 from visionpe.detection.clouds.dataset import CloudDataset, near_origin, progress
+from visionpe.utils.errors import InputError, first_line
 from visionpe.utils.files import replacing
 
 Split = Literal["train", "test"]
@@ -27,16 +28,35 @@ PALETTE = [
 ]  # fmt: skip
 AREAS = (1, 2, 3, 4, 5, 6)
 COLUMNS = 6  # x y z r g b
-GOOD = b"0123456789+-.eE \t\r\n"
-BAD = bytes(set(range(256)) - set(GOOD))
+NUMBERS = b"0123456789+-.eE \t\r\n"
+# Bytes that stand in the release by mistake: no letter, no sign that could mean something.
+STRAY = bytes(range(9)) + b"\x0b\x0c" + bytes(range(14, 32)) + bytes(range(127, 256))
 
 
 def _repaired(line: bytes, file: Path, number: int) -> bytes:
     """A line in which a stray byte stands between two numbers or inside of one."""
-    for fixed in (line.translate(bytes.maketrans(BAD, b" " * len(BAD))), line.translate(None, BAD)):
+    for fixed in (line.translate(bytes.maketrans(STRAY, b" " * len(STRAY))), line.translate(None, STRAY)):
         if len(fixed.split()) == COLUMNS:
             return fixed
-    raise ValueError(f"{file}, line {number}: {line!r} must hold six numbers, x y z r g b")
+    raise _refusal(file, number, line)
+
+
+def _refusal(file: Path, number: int, line: bytes) -> InputError:
+    hint = "; numbers have a decimal point, and spaces between them" if b"," in line else ""
+    return InputError(f"{file}, line {number}: {line.strip()[:80]!r} must hold six numbers, x y z r g b{hint}")
+
+
+def _first_bad(lines: list[bytes], file: Path) -> InputError:
+    """The error for the first line that does not hold six numbers."""
+    for number, line in enumerate(lines, 1):
+        words = line.split()
+        try:
+            np.array(words, float)
+        except ValueError:
+            return _refusal(file, number, line)
+        if len(words) not in (0, COLUMNS):
+            return _refusal(file, number, line)
+    return InputError(f"{file}: must hold six numbers a line, x y z r g b")
 
 
 def read_points(file: Path) -> NDArray[np.float64]:
@@ -51,23 +71,30 @@ def read_points(file: Path) -> NDArray[np.float64]:
         ``(P, 6)``.
 
     Raises:
-        ValueError: If a line does not hold six numbers; names it.
+        InputError: If a line does not hold six numbers, or colours beyond 0..255; names the file and the line.
     """
     content = file.read_bytes()
-    if content.translate(None, GOOD):
+    if content.translate(None, NUMBERS):
         lines = content.split(b"\n")
-        damaged = (number for number, line in enumerate(lines) if line.translate(None, GOOD))
+        damaged = (number for number, line in enumerate(lines) if line.translate(None, NUMBERS))
         for number in damaged:
             lines[number] = _repaired(lines[number], file, number + 1)
         content = b"\n".join(lines)
     if not content.strip():
         return np.zeros((0, COLUMNS))
     try:
-        points = np.loadtxt(io.BytesIO(content), dtype=np.float64, ndmin=2)
-    except ValueError as error:
-        raise ValueError(f"{file}: {error}") from None
+        points = np.loadtxt(io.BytesIO(content), dtype=np.float64, ndmin=2, comments=None)
+    except ValueError:
+        raise _first_bad(content.split(b"\n"), file) from None
     if points.shape[1] != COLUMNS:
-        raise ValueError(f"{file} has {points.shape[1]} columns; it must have six, x y z r g b")
+        raise InputError(f"{file} has {points.shape[1]} columns; it must have six, x y z r g b")
+    bad = ~np.isfinite(points).all(1) | (points[:, 3:] < 0).any(1) | (points[:, 3:] > 255).any(1)
+    if bad.any():
+        filled = [number for number, line in enumerate(content.split(b"\n"), 1) if line.strip()]
+        row = int(bad.argmax())
+        raise InputError(
+            f"{file}, line {filled[row]}: {points[row].tolist()}; allowed: finite x y z, and r g b in 0 to 255"
+        )
     return points
 
 
@@ -81,7 +108,7 @@ def read_room(folder: Path) -> NDArray[np.float32]:
         ``(P, 7)``: x y z in metres, r g b in 0..255, class. Objects of other classes (``stairs``) are clutter.
 
     Raises:
-        ValueError: If there is no point, or a file is damaged beyond repair.
+        InputError: If there is no point, or a file is damaged beyond repair.
     """
     parts = []
     for file in sorted(folder.glob("Annotations/*.txt")):
@@ -92,7 +119,7 @@ def read_room(folder: Path) -> NDArray[np.float32]:
         label = CLASSES.index(name) if name in CLASSES else CLASSES.index("clutter")
         parts.append(np.column_stack((points, np.full(len(points), label))))
     if not sum(len(part) for part in parts):
-        raise ValueError(f"{folder / 'Annotations'} holds no points; expected <class>_<number>.txt of x y z r g b")
+        raise InputError(f"{folder / 'Annotations'} holds no points; expected <class>_<number>.txt of x y z r g b")
     return near_origin(np.concatenate(parts))
 
 
@@ -154,7 +181,12 @@ class S3DISDataset(CloudDataset):
 
     def read(self, record: dict[str, Any]) -> dict[str, Any]:
         """Read one room; colours in 0..255."""
-        data = np.load(record["file"])
+        try:
+            data = np.load(record["file"])
+        except (ValueError, EOFError, OSError) as error:
+            raise InputError(
+                f"{record['file']}: cannot be read ({first_line(error, 80)}); delete it, and it is written again"
+            ) from None
         return {
             "points": data[:, :3],
             "colors": data[:, 3:6],

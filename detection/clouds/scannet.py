@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -10,6 +11,8 @@ from mmengine.registry import DATASETS
 from numpy.typing import NDArray
 
 from visionpe.detection.clouds.dataset import CloudDataset
+from visionpe.utils.errors import InputError
+from visionpe.utils.ply import read_header, read_ply
 
 Split = Literal["train", "val", "test"]
 
@@ -31,10 +34,42 @@ MESH, LABELS = "_vh_clean_2.ply", "_vh_clean_2.labels.ply"
 
 def _ply(file: Path) -> Any:
     try:
-        from plyfile import PlyData
-    except ImportError:
+        return read_ply(file, {"face": {"vertex_indices": 3}})
+    except ModuleNotFoundError:
         raise ImportError("ScanNet's meshes are read by plyfile: pip install plyfile") from None
-    return PlyData.read(str(file), known_list_len={"face": {"vertex_indices": 3}})
+    except InputError as error:
+        at = ", " if str(error).startswith("line ") else ": "
+        raise InputError(f"{file}{at}{error}") from None
+
+
+def _columns(mesh: Any, file: Path, names: Sequence[str]) -> NDArray:
+    """Properties of the corners, ``(P, len(names))``."""
+    there = {p.name for p in mesh["vertex"].properties} if "vertex" in mesh else set()
+    lacking = [name for name in names if name not in there]
+    if lacking:
+        raise InputError(f"{file}: its vertices have no {', '.join(lacking)}; they must have {', '.join(names)}")
+    return np.stack([np.asarray(mesh["vertex"][name]) for name in names], 1)
+
+
+def _refuse_first(bad: Any, file: Path, element: str, what: str, values: NDArray) -> None:
+    """Refuse a file for the first of its rows that is bad."""
+    if bad.any():
+        row = int(bad.argmax())
+        raise InputError(f"{file}, {read_header(file).place(element, row)}: {what} ({values[row].tolist()})")
+
+
+def _faces(mesh: Any, file: Path, corners: int) -> NDArray:
+    if "face" not in mesh or "vertex_indices" not in {p.name for p in mesh["face"].properties}:
+        raise InputError(f"{file}: has no faces with vertex_indices, of which the normals are made")
+    lists = np.asarray(mesh["face"]["vertex_indices"])
+    if lists.dtype == object:  # of several lengths
+        lengths = np.array([len(each) for each in lists], int)
+        _refuse_first(lengths != 3, file, "face", "a face must have three corners, this has others", lengths)
+        lists = np.array(lists.tolist(), int).reshape(-1, 3)
+    _refuse_first(
+        ((lists < 0) | (lists >= corners)).any(1), file, "face", f"a face has corners beyond 0 to {corners - 1}", lists
+    )
+    return lists
 
 
 def vertex_normals(points: NDArray[np.floating], faces: NDArray[np.integer]) -> NDArray[np.float32]:
@@ -68,14 +103,16 @@ def read_mesh(file: Path) -> dict[str, NDArray]:
 
     Returns:
         ``points`` ``(P, 3)`` in metres, ``colors`` ``(P, 3)`` in 0..255, ``normals`` ``(P, 3)``.
+
+    Raises:
+        InputError: If it is no ply, or holds what cannot be; names the file and the line or the corner.
     """
     mesh = _ply(file)
-    vertex = mesh["vertex"]
-    points, colors = (
-        np.stack([np.asarray(vertex[name]) for name in names], 1)
-        for names in (("x", "y", "z"), ("red", "green", "blue"))
-    )
-    faces = np.asarray(mesh["face"]["vertex_indices"])
+    points, colors = (_columns(mesh, file, names) for names in (("x", "y", "z"), ("red", "green", "blue")))
+    _refuse_first(~np.isfinite(points).all(1), file, "vertex", "x, y and z must be finite", points)
+    out = (colors < 0) | (colors > 255)
+    _refuse_first(out.any(1), file, "vertex", "red, green and blue must be 0 to 255", colors)
+    faces = _faces(mesh, file, len(points))
     return {"points": points, "colors": colors, "normals": vertex_normals(points, faces)}
 
 
@@ -87,11 +124,18 @@ def read_labels(file: Path) -> NDArray[np.int64]:
 
     Returns:
         ``(P,)`` in 0..19, -100 where the benchmark has no class.
+
+    Raises:
+        InputError: If it is no ply, or a label is no whole number from -1, which is no class, on; names the file and
+            the line or the corner.
     """
-    raw = np.asarray(_ply(file)["vertex"]["label"]).astype(np.int64)
+    given = _columns(_ply(file), file, ("label",))
+    wrong = ~((given >= -1) & (given == np.floor(given)))[:, 0]
+    _refuse_first(wrong, file, "vertex", "label must be a whole number from 0 on, or -1 for no class", given[:, 0])
+    raw = given[:, 0].astype(np.int64)
     table = np.full(max(NYU40) + 2, IGNORE)
     table[list(NYU40)] = np.arange(len(NYU40))
-    return table[np.minimum(raw, max(NYU40) + 1)]  # beyond the table: no class
+    return table[np.where(raw < 0, 0, np.minimum(raw, max(NYU40) + 1))]  # 0 and beyond the table: no class
 
 
 @DATASETS.register_module()

@@ -12,6 +12,7 @@ from mmpretrain.models.classifiers.timm import TimmClassifier
 
 from visionpe.detection.models.init_cfg import KeepsLoadedWeights
 from visionpe.detection.running.checkpoint import load_weights, read_state
+from visionpe.utils.errors import InputError, first_line
 from visionpe.utils.timm_models import load_checkpoint
 
 
@@ -51,7 +52,7 @@ class TimmImageClassifier(KeepsLoadedWeights, TimmClassifier):
             ``img_size``, ``drop_path_rate`` or a model's own.
 
     Raises:
-        ValueError: If ``model_name`` is unknown.
+        ValueError: If ``model_name`` is unknown, or the weights of ``checkpoint_path`` do not fit.
     """
 
     def __init__(
@@ -79,7 +80,10 @@ class TimmImageClassifier(KeepsLoadedWeights, TimmClassifier):
         self.model_name = model_name
         self.model_kwargs = kwargs
         if self_loaded:
-            load_checkpoint(self.model, self_loaded)
+            try:
+                load_checkpoint(self.model, self_loaded)
+            except RuntimeError as error:
+                raise InputError(f"checkpoint_path={str(self_loaded)!r}: {first_line(error)}") from None
 
     def load_weights(self, checkpoint: str, *, prefix: str = "") -> None:
         """Load weights into the classifier: all but its head must be there.

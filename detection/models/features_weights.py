@@ -2,31 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mmengine.runner import CheckpointLoader
 from torch import Tensor
 
-from visionpe.detection.running.checkpoint import load_weights
-from visionpe.utils.checkpoints import clear_errors
-from visionpe.utils.weight_files import Weights, read_content, unwrapped
+from visionpe.detection.running.checkpoint import load_weights, read_checkpoint
+from visionpe.utils.errors import InputError
+from visionpe.utils.file_kinds import NoWeightsError
+from visionpe.utils.timm_reading import load_state_dict
+from visionpe.utils.weight_files import Weights, unwrapped
 
 # How the same network is called in a TimmImageClassifier or TimmFeatures, and in a detector or segmentor.
 HOLDERS = ("model.", "backbone.model.")
 
 
 def read_weights(checkpoint: str) -> Weights:
-    """The weights of a file of mmengine, of timm, or as published, with what tells whose they are."""
+    """The weights of a file of mmengine, of timm, or as published, with what tells whose they are.
+
+    Raises:
+        visionpe.utils.errors.InputError: If it is no file of weights, or holds none.
+    """
     if checkpoint.endswith(".pkl") and Path(checkpoint).is_file():
-        with clear_errors(checkpoint):
-            content = read_content(checkpoint)
+        content: Any = load_state_dict(checkpoint)
     else:
-        content = CheckpointLoader.load_checkpoint(checkpoint, map_location="cpu", logger="silent")
-    state = unwrapped(content) if isinstance(content, Mapping) else Weights()
+        content = read_checkpoint(checkpoint)
+    state = unwrapped(content)
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError(f"checkpoint {checkpoint!r} holds no dictionary of tensors")
+        raise NoWeightsError(f"checkpoint {checkpoint!r} holds no dictionary of tensors by name")
     return state
 
 
@@ -44,7 +48,7 @@ def load_backbone(network: Any, checkpoint: str, *, prefix: str = "", names: Cal
         How many tensors the model took.
 
     Raises:
-        ValueError: If the file does not hold all that ``network`` needs, or holds something unknown.
+        InputError: If the file does not hold all that ``network`` needs, or holds something unknown.
         FileNotFoundError: If there is no such file.
     """
     source = f"checkpoint {checkpoint!r}"
@@ -65,7 +69,7 @@ def load_backbone(network: Any, checkpoint: str, *, prefix: str = "", names: Cal
         else:
             load_weights(network, state, source=source)
     except RuntimeError as error:
-        raise ValueError(f"{source}: {error}") from None
+        raise InputError(f"{source}: {error}") from None
     return len(state)
 
 
@@ -74,7 +78,8 @@ def below(weights: Weights, prefix: str, source: str) -> Weights:
     holder = prefix or next((h for h in HOLDERS[::-1] if any(name.startswith(h) for name in weights)), "")
     state = weights.derived({name.removeprefix(holder): v for name, v in weights.items() if name.startswith(holder)})
     if not state:
-        raise ValueError(f"{source} has nothing below prefix={prefix!r}")
+        what = f"has nothing below prefix={prefix!r}" if prefix else "holds no dictionary of tensors by name"
+        raise InputError(f"{source} {what}")
     if prefix and all(name.startswith("model.") for name in state):
         state = state.derived({name.removeprefix("model."): value for name, value in state.items()})
     return state

@@ -3,8 +3,18 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any
 
-from mmengine.model import BaseModule, initialize
+from mmengine.model import BaseModule, PretrainedInit, initialize
+
+
+def is_pretrained(config: Mapping[str, Any]) -> bool:
+    """Whether an ``init_cfg`` loads a file: its type by name, by a name with a scope, or as a class."""
+    kind = config.get("type")
+    if isinstance(kind, str):
+        return kind.rpartition(".")[2] in ("Pretrained", PretrainedInit.__name__)
+    return isinstance(kind, type) and issubclass(kind, PretrainedInit)
 
 
 class KeepsLoadedWeights(BaseModule):
@@ -30,8 +40,8 @@ class KeepsLoadedWeights(BaseModule):
             return
         configs = [self.init_cfg] if isinstance(self.init_cfg, dict) else list(self.init_cfg or [])
         # Pretrained weights go last, so that nothing overwrites them.
-        for config in sorted(configs, key=lambda c: c["type"] == "Pretrained"):
-            if config["type"] == "Pretrained":
+        for config in sorted(configs, key=is_pretrained):
+            if is_pretrained(config):
                 self.load_weights(config["checkpoint"], prefix=config.get("prefix") or "")
             else:
                 initialize(self, config)

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from mmengine.config import Config
@@ -17,16 +16,18 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from numpy.typing import NDArray
 from PIL import Image
 
-from visionpe.detection.running.runner import InputError, drop_pretrained, load_strictly
+from visionpe.detection.data.pictures import decode
+from visionpe.detection.running.runner import drop_pretrained, load_strictly
+from visionpe.utils.pictures import read_bytes
 
 ANNOTATIONS = ("LoadAnnotations", "LoadPanopticAnnotations", "LoadProposals")
 
 
 def read_image(path: str | Path) -> NDArray[np.uint8]:
-    """Read a picture.
+    """Read a picture, by the rules of :func:`visionpe.utils.pictures.decode_picture`.
 
     Args:
-        path: Any format that OpenCV reads.
+        path: A JPEG, PNG or another format of Pillow.
 
     Returns:
         ``(height, width, 3)``, BGR.
@@ -34,13 +35,7 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
     Raises:
         InputError: If there is no such file, or it is no picture.
     """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise InputError(f"image {str(path)!r} does not exist")
-    image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
-    if image is None:
-        raise InputError(f"image {str(path)!r} cannot be read; give a JPEG, PNG or another format of OpenCV")
-    return image  # type: ignore[return-value]
+    return decode(read_bytes(path), path)
 
 
 def _kind(step: Mapping) -> str:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.runner import CheckpointLoader
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from visionpe.detection.running import safe_loading
 from visionpe.utils.checkpoints import clear_errors
+from visionpe.utils.errors import InputError
+from visionpe.utils.file_kinds import NoWeightsError, check_content, check_file
 
 safe_loading.install()
 
@@ -31,15 +33,49 @@ def load_from_safetensors(filename: str, map_location: str | torch.device | None
 
     Raises:
         FileNotFoundError: If there is no such file.
+        visionpe.utils.errors.InputError: If it is cut off, or none of safetensors.
     """
     path = Path(filename).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"checkpoint {filename!r} does not exist")
+    check_file(path)
     with clear_errors(path):
+        return load_file(path, device=str(map_location or "cpu"))
+
+
+def read_checkpoint(filename: str) -> Any:
+    """What a checkpoint holds, on the CPU.
+
+    Args:
+        filename: Path or URL, anything mmengine's ``CheckpointLoader`` takes.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        NoWeightsError: If the file holds no dictionary of tensors.
+        visionpe.utils.errors.InputError: If it is no file of weights.
+    """
+    if "://" not in filename:
+        check_file(filename)
+    content = CheckpointLoader.load_checkpoint(filename, map_location="cpu", logger="silent")
+    if not (isinstance(content, Mapping) and content.get("state_dict", content) == {}):  # of a model without weights
+        check_content(content, filename)
+    return content
+
+
+def classes_in(content: Any, filename: str) -> tuple[str, ...] | None:
+    """Names of the classes that weights were trained on, in the order of labels; None where nobody says.
+
+    Args:
+        content: Of the checkpoint: mmengine keeps them beside the weights.
+        filename: Of the checkpoint; beside an exported ``model.safetensors`` stands a ``model.json`` that tells them.
+    """
+    meta = content.get("meta") if isinstance(content.get("meta"), Mapping) else {}
+    found = (meta.get("dataset_meta") or {}).get("classes")
+    facts = Path(filename).expanduser().with_name("model.json")
+    if found is None and Path(filename).name == "model.safetensors" and facts.is_file():
         try:
-            return load_file(path, device=str(map_location or "cpu"))
-        except SafetensorError as error:
-            raise EOFError(str(error)) from None
+            found = json.loads(facts.read_text()).get("classes")
+        except (ValueError, AttributeError):  # no file of ours
+            found = None
+    return tuple(map(str, found)) if isinstance(found, (list, tuple)) else None
 
 
 def read_state(filename: str) -> dict[str, Tensor]:
@@ -52,14 +88,20 @@ def read_state(filename: str) -> dict[str, Tensor]:
         Tensors by name, on the CPU, without a wrapper's ``module.`` prefix.
 
     Raises:
-        ValueError: If the file holds no dictionary of tensors.
+        NoWeightsError: If the file holds no dictionary of tensors.
+        visionpe.utils.errors.InputError: If it is no file of weights.
     """
-    content: Any = CheckpointLoader.load_checkpoint(filename, map_location="cpu", logger="silent")
+    return state_in(read_checkpoint(filename), filename)
+
+
+def state_in(content: Any, filename: str) -> dict[str, Tensor]:
+    """The weights in what :func:`read_checkpoint` gave, see :func:`read_state`."""
     for key in ("state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
-    if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"checkpoint {filename!r} holds no dictionary of tensors")
+    other = next((name for name, value in content.items() if not isinstance(value, Tensor)), None)
+    if other is not None:
+        raise NoWeightsError(f"checkpoint {filename!r} holds no dictionary of tensors alone: {other!r} is none")
     return {str(name).removeprefix("module."): value for name, value in content.items()}
 
 
@@ -73,7 +115,7 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], *, source: str, 
         optional: Prefixes of names that may be absent or differ in shape, such as a classifier's.
 
     Raises:
-        ValueError: If a tensor is missing, left over or of another shape; the first ones are named.
+        InputError: If a tensor is missing, left over or of another shape; the first ones are named.
     """
     own = model.state_dict()
     wrong = {name: f"{name} is missing" for name in own if name not in state}
@@ -84,6 +126,6 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], *, source: str, 
     wrong = {name: text for name, text in wrong.items() if not (optional and name.startswith(optional))}
     if wrong:
         more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise ValueError(f"{source} does not fit the model: {'; '.join(sorted(wrong.values())[:3])}{more}")
+        raise InputError(f"{source} does not fit the model: {'; '.join(sorted(wrong.values())[:3])}{more}")
     fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
     model.load_state_dict(fitting, strict=False)

@@ -12,7 +12,8 @@ from mmengine.dist import get_rank
 from mmengine.runner import Runner
 
 from visionpe.detection.running import runner as setup
-from visionpe.utils.errors import InputError
+from visionpe.detection.running.class_check import check_order, tested_classes
+from visionpe.utils.errors import InputError, plain_worker_errors
 from visionpe.utils.files import check_output, sweep, write_atomic
 from visionpe.utils.locks import locked
 
@@ -67,7 +68,8 @@ def train(
         if get_rank() == 0:
             sweep(Path(loaded.work_dir))  # half a checkpoint of a run that was killed
         runner = setup.build_runner(loaded, stages=("train", "val"))
-        runner.train()
+        with plain_worker_errors():
+            runner.train()
     return runner
 
 
@@ -110,8 +112,10 @@ def test(
     setup.set_seed(loaded, seed)
     setup.set_launcher(loaded, launcher)
     runner = setup.build_runner(loaded, stages=("test",))
-    setup.load_strictly(runner.model, file)
-    metrics = runner.test()
+    trained = setup.load_strictly(runner.model, file)
+    check_order(tested_classes(loaded), trained, "test_dataloader", f"the training of {file}")
+    with plain_worker_errors():
+        metrics = runner.test()
     if out is not None and runner.rank == 0:
         # mmdet and mmseg give numpy's numbers.
         write_atomic(Path(out), json.dumps(metrics, indent=2, default=float) + "\n")

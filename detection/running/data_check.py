@@ -6,6 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from visionpe.detection.data import coco, folders
+from visionpe.detection.data.classes import classes_of, dataset_class, downloads, image_folder, in_root, prefixes
+
 TREES = {
     "ImageNet": """
         train/
@@ -36,34 +39,42 @@ TREES["BaseSegDataset"] = TREES["ADE20KDataset"]
 SCENES = "digit_scenes"  # in a path: data that a tool of ours writes
 
 
-def _datasets(config: Any, path: str) -> Iterator[tuple[str, Mapping]]:
-    """Yield the dataset configs in ``config`` and where, through wrappers such as ``RepeatDataset``."""
+def datasets(config: Any, path: str) -> Iterator[tuple[str, Mapping]]:
+    """Yield the configs of data sets in ``config`` and where, through wrappers such as ``RepeatDataset``."""
     if isinstance(config, Mapping):
-        if config.get("data_root") is not None:
+        inner = [key for key in ("dataset", "datasets") if config.get(key) is not None]
+        if not inner and "type" in config:
             yield path, config
-        for key in ("dataset", "datasets"):
-            yield from _datasets(config.get(key), f"{path}.{key}")
+        for key in inner:
+            yield from datasets(config[key], f"{path}.{key}")
     elif isinstance(config, (list, tuple)):
         for index, item in enumerate(config):
-            yield from _datasets(item, f"{path}.{index}")
+            yield from datasets(item, f"{path}.{index}")
 
 
 def _needed(dataset: Mapping, kind: str) -> Iterator[Path]:
     """The files and folders that ``dataset`` reads."""
-    root = Path(str(dataset["data_root"])).expanduser()
     if kind == "ImageNet":
-        yield root / str(dataset.get("split", ""))
+        yield in_root(dataset, next(iter(prefixes(dataset)), str(dataset.get("split", ""))))
         return
-    yield root
+    if dataset.get("data_root") is not None:
+        yield in_root(dataset, "")
     if kind == "S3DISDataset":
         test = dataset.get("test_area", 5)
-        yield from (root / f"Area_{i}" for i in range(1, 7) if (i == test) == (dataset.get("split") == "test"))
+        areas = (i for i in range(1, 7) if (i == test) == (dataset.get("split") == "test"))
+        yield from (in_root(dataset, f"Area_{i}") for i in areas)
     if kind == "ScanNetDataset":
         split = dataset.get("split", "train")
-        yield from (root / f"scannetv2_{split}.txt", root / ("scans_test" if split == "test" else "scans"))
+        yield in_root(dataset, f"scannetv2_{split}.txt")
+        yield in_root(dataset, "scans_test" if split == "test" else "scans")
     if dataset.get("ann_file"):
-        yield root / str(dataset["ann_file"])
-    yield from (root / str(folder) for folder in (dataset.get("data_prefix") or {}).values() if folder)
+        yield in_root(dataset, dataset["ann_file"])
+    yield from (in_root(dataset, folder) for folder in prefixes(dataset))
+
+
+def _is_remote(dataset: Mapping) -> bool:
+    places = (dataset.get("data_root"), dataset.get("ann_file"), *prefixes(dataset))
+    return any("://" in str(place) for place in places) or bool(dataset.get("backend_args"))
 
 
 def _how_to_get(root: str, option: str) -> str:
@@ -75,38 +86,87 @@ def _how_to_get(root: str, option: str) -> str:
     return f"Link the data there, or give --cfg-options {option}"
 
 
+def _missing(dataset: Mapping, kind: str, stage: str, path: str) -> FileNotFoundError | None:
+    """The error for the first file or folder that is not there."""
+    missing = next((each for each in _needed(dataset, kind) if not each.exists()), None)
+    if missing is None:
+        return None
+    root, tree = dataset.get("data_root"), TREES.get(kind)
+    what = "file" if missing.suffix in (".json", ".txt") else "folder"
+    option = (
+        f"{path}.data_root=FOLDER" if root else f"{path}.{'ann_file=FILE' if what == 'file' else 'data_prefix=...'}"
+    )
+    return FileNotFoundError(
+        f"{stage} data: {what} {str(missing)!r} does not exist"
+        + (f"; expected\n\n    {str(root).rstrip('/')}/{tree}\n\n" if tree and root else "; ")
+        + _how_to_get(str(root or missing), option)
+    )
+
+
+def _check_content(dataset: Mapping, scope: str | None, path: str) -> None:
+    """What the files of a data set hold, as far as it can be seen fast."""
+    found = dataset_class(dataset, scope)
+    names = {each.__name__ for each in found.__mro__} if found else set()
+    if "CocoDataset" in names:
+        coco.install()
+        if coco.is_coco(found) and dataset.get("ann_file"):
+            masks = any(step.get("with_mask") for step in dataset.get("pipeline") or () if isinstance(step, Mapping))
+            coco.check_file(in_root(dataset, dataset["ann_file"]), masks=masks)
+    if "CustomDataset" in names and dataset.get("ann_file") and dataset.get("with_label", True):
+        classes = classes_of(dataset, scope, path)
+        folders.check_list(in_root(dataset, dataset["ann_file"]), len(classes) if classes else None)
+    images = image_folder(dataset, scope)
+    if images is not None:
+        folders.warn_of_order(images, path)
+    if images is not None or ("BaseSegDataset" in names and not dataset.get("ann_file")):
+        for folder in [images] if images is not None else [in_root(dataset, each) for each in prefixes(dataset)]:
+            folders.check_links(folder)
+
+
+def evaluators(config: Mapping, stage: str) -> Iterator[tuple[str, Mapping]]:
+    """Yield the evaluators of a stage, and where."""
+    given = config.get(f"{stage}_evaluator") or []
+    if isinstance(given, Mapping):
+        yield f"{stage}_evaluator", given
+        return
+    for index, evaluator in enumerate(given):
+        yield f"{stage}_evaluator.{index}", evaluator or {}
+
+
 def _check_evaluators(config: Mapping, stage: str) -> None:
-    evaluators = config.get(f"{stage}_evaluator") or []
-    single = isinstance(evaluators, Mapping)
-    for index, evaluator in enumerate([evaluators] if single else evaluators):
-        file = str((evaluator or {}).get("ann_file") or "")
-        if file and "://" not in file and not Path(file).expanduser().is_file():
-            option = f"{stage}_evaluator.{'' if single else f'{index}.'}ann_file=FILE"
-            raise FileNotFoundError(f"{stage} annotations: {file!r} does not exist. {_how_to_get(file, option)}")
+    for path, evaluator in evaluators(config, stage):
+        file = str(evaluator.get("ann_file") or "")
+        if not file or "://" in file:
+            continue
+        if not Path(file).expanduser().is_file():
+            raise FileNotFoundError(
+                f"{stage} annotations: {file!r} does not exist. {_how_to_get(file, f'{path}.ann_file=FILE')}"
+            )
+        if str(evaluator.get("type")).rpartition(".")[2] == "CocoMetric":
+            metric = evaluator.get("metric", "bbox")
+            masks = "segm" in ([metric] if isinstance(metric, str) else metric)
+            coco.check_file(Path(file).expanduser(), masks=masks, crowds=True)
 
 
 def check_data(config: Mapping, stages: tuple[str, ...]) -> None:
-    """Make sure that the folders and annotation files of the data sets exist.
+    """Make sure that the files of the data sets exist, and that annotations hold what is read of them.
 
     Args:
         config: A config with ``<stage>_dataloader`` and ``<stage>_evaluator`` entries.
         stages: Stages to check: of ``train``, ``val``, ``test``.
 
     Raises:
-        FileNotFoundError: If one is missing; shows the expected tree.
+        FileNotFoundError: If a file or folder is missing; shows the expected tree.
+        visionpe.utils.errors.InputError: If annotations lack a field, name what does not exist, or an image is a link
+            to nowhere; names the file, the record and the field.
     """
+    scope = config.get("default_scope")
     for stage in stages:
-        for path, dataset in _datasets(config.get(f"{stage}_dataloader"), f"{stage}_dataloader"):
-            kind = str(dataset.get("type", "")).split(".")[-1]
-            root = str(dataset["data_root"])
-            missing = next((path for path in _needed(dataset, kind) if not path.exists()), None)
-            if "://" in root or missing is None:
+        for path, dataset in datasets(config.get(f"{stage}_dataloader"), f"{stage}_dataloader"):
+            if _is_remote(dataset) or downloads(dataset, scope):
                 continue
-            tree = TREES.get(kind)
-            what = "file" if missing.suffix in (".json", ".txt") else "folder"
-            raise FileNotFoundError(
-                f"{stage} data: {what} {str(missing)!r} does not exist"
-                + (f"; expected\n\n    {root.rstrip('/')}/{tree}\n\n" if tree else "; ")
-                + _how_to_get(root, f"{path}.data_root=FOLDER")
-            )
+            missing = _missing(dataset, str(dataset.get("type", "")).split(".")[-1], stage, path)
+            if missing is not None:
+                raise missing
+            _check_content(dataset, scope, path)
         _check_evaluators(config, stage)

@@ -81,6 +81,15 @@ def _data(runner: Runner) -> str:
     return getattr(dataset, "source", type(dataset).__name__)
 
 
+def _classes(runner: Runner) -> list[str] | None:
+    """Names of the folders that the images stand in, in the order of labels; None where they stand in none."""
+    dataset = runner.train_dataloader.dataset
+    while hasattr(dataset, "dataset"):
+        dataset = dataset.dataset
+    labels = getattr(dataset, "folder_to_idx", None)
+    return sorted(labels, key=labels.get) if labels else None
+
+
 def _image_size(model: TimmImageClassifier) -> int | list[int]:
     given = model.model_kwargs.get("img_size")
     size = given if given is not None else model.model.pretrained_cfg["input_size"][-2:]
@@ -99,7 +108,8 @@ def description(runner: Runner) -> dict[str, Any]:
 
     Returns:
         ``model`` and ``kwargs`` for ``timm.create_model``; ``img_size`` in pixels; ``mean`` and ``std`` of the
-        input in 0..255 (``None`` where it is not normalised); ``data``, ``seed``, ``epochs``, ``config``, ``versions``.
+        input in 0..255 (``None`` where it is not normalised); ``classes``, names of the folders of images in the order
+        of labels, or ``None``; ``data``, ``seed``, ``epochs``, ``config``, ``versions``.
     """
     model = unwrap(runner.model)
     config = runner.cfg.filename
@@ -108,6 +118,7 @@ def description(runner: Runner) -> dict[str, Any]:
         "kwargs": model_kwargs(model),
         "img_size": _image_size(model),
         "data": _data(runner),
+        "classes": _classes(runner),
         "seed": runner.seed,
         "mean": _statistic(model, "mean"),
         "std": _statistic(model, "std"),

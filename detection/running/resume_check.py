@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.runner import CheckpointLoader
 from torch import nn
 
+from visionpe.detection.running.checkpoint import read_checkpoint
 from visionpe.utils.errors import InputError
 
 # Of a classifier or a backbone: what may change from one start to the next without it being another model.
@@ -91,8 +91,8 @@ def check_start(model: nn.Module, config: Config) -> None:
     path = config.get("load_from")
     if not path:
         return
-    content = CheckpointLoader.load_checkpoint(path, map_location="cpu", logger="silent")
-    state = content.get("state_dict", content) if isinstance(content, Mapping) else {}
+    content = read_checkpoint(path)
+    state = content.get("state_dict", content)
     if config.get("resume"):
         before = model_of_text(str((content.get("meta") or {}).get("cfg", "")))
         changed = list(_differences(before, config.model)) if before else []
@@ -102,7 +102,7 @@ def check_start(model: nn.Module, config: Config) -> None:
     if config.get("resume"):
         if found:
             raise InputError(f"--resume {path}: does not fit the model: {_listed(found)}")
-        if not (isinstance(content, Mapping) and isinstance(content.get("meta"), Mapping)):
+        if not isinstance(content.get("meta"), Mapping):
             raise InputError(f"--resume {path}: holds weights alone; to start from them, load_from={path}")
         return
     found = [text for text in found if not any(word in text.split(" is ")[0] for word in HEADS)]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import itertools
 import logging
 import warnings
@@ -20,11 +19,14 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
+from visionpe.detection.data.pictures import install_label_maps
+from visionpe.detection.models.init_cfg import is_pretrained
 from visionpe.detection.models.neck_check import check_neck
-from visionpe.detection.running.checkpoint import load_weights, read_state
+from visionpe.detection.running.checkpoint import classes_in, load_weights, read_checkpoint, state_in
+from visionpe.detection.running.class_check import check_categories, check_folders, check_heads
 from visionpe.detection.running.data_check import check_data
 from visionpe.detection.running.modes import set_amp, set_fsdp, set_launcher
-from visionpe.detection.running.quiet import ConsoleFilter, quiet_imports
+from visionpe.detection.running.quiet import ConsoleFilter
 from visionpe.detection.running.randomness import ResumableRandomnessHook, seed_samples
 from visionpe.detection.running.resume import newest_checkpoint
 from visionpe.detection.running.resume_check import check_start
@@ -116,9 +118,7 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
     file = find_config(path)
     config = Config.fromfile(str(file))
     config.merge_from_dict(options or {})
-    if config.get("default_scope") == "mmdet":  # it prints that an optional part is missing, once for each of two
-        with quiet_imports():
-            importlib.import_module("mmdet.datasets")
+    install_label_maps(config.get("default_scope"))
     if config.get("work_dir") is None:
         parts = file.resolve().with_suffix("").parts
         below = parts[len(parts) - parts[::-1].index("configs") :] if "configs" in parts else parts[-1:]
@@ -165,15 +165,14 @@ def build_runner(config: Config, *, stages: tuple[str, ...]) -> Runner:
         The Runner; ``runner_type`` in the config names another class.
 
     Raises:
-        InputError: If a data set or the weights to start from are missing, or the neck does not fit the backbone.
+        InputError: If a data set or the weights to start from are missing, annotations or classes do not fit the config
+            or the heads, or the neck does not fit the backbone.
     """
-    for part in (config.model, config.model.get("backbone") or {}):
-        start = part.get("init_cfg") or {}
-        for each in start if isinstance(start, (list, tuple)) else [start]:
-            if each.get("type") == "Pretrained":
-                check_checkpoint(each["checkpoint"])
+    _check_sources(config)
     try:
         check_data(config, stages)
+        check_categories(config, stages)
+        check_folders(config, stages)
     except FileNotFoundError as error:
         raise InputError(str(error)) from None
     # mmseg and pycocotools speak of what is not in the user's hands.
@@ -185,9 +184,32 @@ def build_runner(config: Config, *, stages: tuple[str, ...]) -> Runner:
         check_neck(unwrap_model(runner.model))
     except ValueError as error:
         raise InputError(str(error)) from None
+    check_heads(unwrap_model(runner.model), config, stages)
     if "train" in stages:
         check_start(unwrap_model(runner.model), config)
     return runner
+
+
+def _check_sources(config: Config) -> None:
+    """Refuse weights to start from that are not there.
+
+    Raises:
+        InputError: Names the first entry of the config.
+    """
+    if config.get("load_from"):
+        check_checkpoint(config.load_from, "" if config.get("resume") else "load_from: ")
+    for where, part in (("model", config.model), ("model.backbone", config.model.get("backbone") or {})):
+        start = part.get("init_cfg") or {}
+        for each in start if isinstance(start, (list, tuple)) else [start]:
+            if is_pretrained(each):
+                if not each.get("checkpoint"):
+                    raise InputError(f"{where}.init_cfg: type={each['type']!r} needs checkpoint, a file or an address")
+                check_checkpoint(str(each["checkpoint"]), f"{where}.init_cfg: ")
+        if part.get("checkpoint_path"):
+            check_checkpoint(str(part["checkpoint_path"]), f"{where}.checkpoint_path: ")
+        file = (part.get("pretrained_cfg_overlay") or {}).get("file")
+        if part.get("pretrained") and file:
+            check_checkpoint(str(file), f"{where}.pretrained_cfg_overlay.file: ")
 
 
 def _name_apart(config: Config) -> None:
@@ -205,30 +227,38 @@ def unwrap_model(model: Any) -> Any:
     return model
 
 
-def check_checkpoint(checkpoint: str) -> str:
+def check_checkpoint(checkpoint: str, where: str = "") -> str:
     """Return the path of a checkpoint.
+
+    Args:
+        checkpoint: A path or an address.
+        where: What comes ahead in the message.
 
     Raises:
         InputError: If it is a local path and no such file exists.
     """
     if "://" not in checkpoint and not Path(checkpoint).expanduser().is_file():
+        if Path(checkpoint).expanduser().is_dir():
+            raise InputError(f"{where}checkpoint {checkpoint!r} is a folder; allowed: a file of weights")
         config = Path("configs", *Path(checkpoint).parts[1:-1]).with_suffix(".py")
         made = f"; visionpe train {config} makes it" if config.is_file() else ""
-        raise InputError(f"checkpoint {checkpoint!r} does not exist{made}")
+        raise InputError(f"{where}checkpoint {checkpoint!r} does not exist{made}")
     return checkpoint
 
 
-def load_strictly(model: nn.Module, checkpoint: str) -> None:
+def load_strictly(model: nn.Module, checkpoint: str) -> tuple[str, ...] | None:
     """Load weights into ``model``: all of them, or none.
 
     Args:
         model: A whole model, wrapped or not.
         checkpoint: A ``.pth`` or ``.safetensors`` file.
 
+    Returns:
+        Names of the classes that the model was trained on, in the order of labels; None where the file does not say.
+
     Raises:
         InputError: If the weights do not fit the model.
     """
-    try:
-        load_weights(unwrap_model(model), read_state(checkpoint), source=f"checkpoint {checkpoint!r}")
-    except ValueError as error:
-        raise InputError(str(error)) from None
+    content = read_checkpoint(checkpoint)
+    load_weights(unwrap_model(model), state_in(content, checkpoint), source=f"checkpoint {checkpoint!r}")
+    return classes_in(content, checkpoint)

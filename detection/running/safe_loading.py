@@ -9,6 +9,7 @@ import torch
 from mmengine.logging import HistoryBuffer
 
 from visionpe.utils.checkpoints import clear_errors, is_trusted, plain_types_only, safe_torch_load
+from visionpe.utils.errors import InputError, first_line
 
 # What a log buffer keeps by name; its pickles look these up.
 STATISTICS = ("min", "max", "mean", "current")
@@ -38,10 +39,13 @@ def load_url(url: str, *args: Any, **kwargs: Any) -> Any:
     """In place of mmengine's ``load_url``, which is PyTorch's.
 
     Raises:
-        InputError: If the file holds more than weights and logs.
+        InputError: If the file holds more than weights and logs, or cannot be fetched.
     """
-    with clear_errors(url), plain_types_only(LOGGED):
-        return torch.hub.load_state_dict_from_url(url, *args, **{**kwargs, "weights_only": not is_trusted()})
+    try:
+        with clear_errors(url), plain_types_only(LOGGED):
+            return torch.hub.load_state_dict_from_url(url, *args, **{**kwargs, "weights_only": not is_trusted()})
+    except OSError as error:  # no such address, no network
+        raise InputError(f"checkpoint {url!r} cannot be fetched ({first_line(error)})") from None
 
 
 def install() -> None:

@@ -23,7 +23,7 @@ from visionpe.scaling.options import DEFAULT, DOWNSCALE
 from visionpe.scaling.sizes import Size
 from visionpe.scaling.store import key_of
 from visionpe.scaling.sweep import FAILED, OK, OUT_OF_MEMORY
-from visionpe.utils.errors import InputError, first_line
+from visionpe.utils.errors import InputError, first_line, plain_worker_errors
 from visionpe.utils.memory import is_out_of_memory
 
 Row = dict[str, Any]
@@ -125,7 +125,8 @@ def _restrict(runner: Runner) -> None:
 
 def _metrics(runner: Runner) -> dict[str, float | None]:
     """Run the test; COCO writes -1, and IoU nan, where there was nothing to count."""
-    found = {name: float(value) for name, value in runner.test().items()}
+    with plain_worker_errors():
+        found = {name: float(value) for name, value in runner.test().items()}
     if not found:
         raise ValueError("the test evaluator of the config gives no metrics")
     return {name: value if isfinite(value) and value != -1 else None for name, value in found.items()}

@@ -181,6 +181,7 @@ def test_policy_and_crop_reach_the_model(pictures, tmp_path, capsys, monkeypatch
     config = of_bands("fcn_rope_vit", pictures)
     config.model.backbone.update(embed_dim=16, num_heads=2, depth=1, out_indices=[0])
     config.model.neck.in_channels = 16
+    config.model.decode_head.num_classes = CLASSES
     config.dump(tmp_path / "slim.py")
     init_default_scope(config.default_scope)
     torch.save(MODELS.build(config.model).state_dict(), tmp_path / "a.pth")

@@ -106,6 +106,12 @@ def parser(prog: str = "visionpe scaling") -> argparse.ArgumentParser:
         "were trained on, else digits)",
     )
     where.add_argument(
+        "--class-map",
+        metavar="FILE",
+        help="labels of the folders of --data: .txt, a name a line, as timm has it, or .json, a list or name: label "
+        "(default: by name, numbers by value, 2 before 10)",
+    )
+    where.add_argument(
         "--resolutions",
         nargs="+",
         metavar="SIZE",

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from torch import Tensor
 
+from visionpe.scaling.class_map import class_order, read_class_map
 from visionpe.scaling.images import Source
 from visionpe.scaling.options import EMBEDDED, Protocol
 from visionpe.scaling.protocols import ViewSpec, place
 from visionpe.scaling.sizes import Size
 from visionpe.utils.errors import InputError
+from visionpe.utils.pictures import open_picture
 
 
 @lru_cache(maxsize=8)
@@ -33,37 +33,34 @@ def _transform(
     )
 
 
-def class_order(folder: Path) -> tuple[list[str], dict[str, int]]:
-    """Sub-folders and their labels; numbers by value, 2 before 10, as timm has it, where torchvision goes by letter.
-
-    Args:
-        folder: With one sub-folder a class.
-    """
-
-    def natural(name: str) -> list[tuple[int, int, str]]:
-        parts = re.split(r"(\d+)", name.lower())
-        return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts if part]
-
-    names = sorted((child.name for child in folder.iterdir() if child.is_dir()), key=natural)
-    return names, {name: label for label, name in enumerate(names)}
-
-
 class FolderSource(Source):
     """A folder with one sub-folder of images a class, labelled in the order of :func:`class_order`.
 
     Args:
         folder: The folder, or its parent if that holds a ``val/``.
+        class_map: A file that gives labels instead, see :func:`visionpe.scaling.class_map.read_class_map`; it may name
+            more folders than there are.
 
     Raises:
-        InputError: If it does not exist, or holds no class folders or no images.
+        InputError: If it does not exist, or holds no class folders or no images, or ``class_map`` does not name one.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, class_map: str | Path | None = None) -> None:
         from torchvision.datasets import ImageFolder
 
-        class NaturalFolder(ImageFolder):
+        given = None if class_map is None else read_class_map(class_map)
+
+        class LabelledFolder(ImageFolder):
             def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
-                return class_order(Path(directory))
+                names, labels = class_order(Path(directory))
+                if given is None:
+                    return names, labels
+                left = [name for name in names if name not in given]
+                if left:
+                    raise InputError(
+                        f"--class-map {class_map}: does not name the folder {str(Path(directory, left[0]))!r}"
+                    )
+                return names, {name: given[name] for name in names}
 
         from torchvision.datasets.folder import IMG_EXTENSIONS
 
@@ -74,15 +71,19 @@ class FolderSource(Source):
         if not any(child.is_dir() for child in root.iterdir()):
             raise InputError(f"--data {folder}: {root} is empty of class folders; expected {root}/<class>/<image>")
         # A class without images still counts as a class: it keeps the labels of the others in place.
-        self.images = NaturalFolder(str(root), allow_empty=True)
+        self.images = LabelledFolder(str(root), allow_empty=True)
         if not self.images.samples:
             raise InputError(
                 f"--data {folder}: the class folders in {root} hold no images ({' '.join(IMG_EXTENSIONS)})"
             )
-        self.root, self.classes = root, len(self.images.classes)
+        self.root, self.folders = root, given or self.images.class_to_idx
+        self.classes = max(self.folders.values()) + 1
         digest = hashlib.sha256()
         for path, label in self.images.samples:
-            stat = Path(path).stat()
+            try:
+                stat = Path(path).stat()
+            except OSError:  # a link to nowhere: an image that cannot be read
+                stat = Path(path).lstat()
             digest.update(f"{Path(path).relative_to(root)}:{label}:{stat.st_size}:{stat.st_mtime_ns}\n".encode())
         self.fingerprint = digest.hexdigest()
 
@@ -94,8 +95,7 @@ class FolderSource(Source):
 
     def view(self, index: int, *, protocol: Protocol, size: Size, spec: ViewSpec) -> tuple[Tensor, int]:
         path, label = self.images.samples[index]
-        with Image.open(path) as file:
-            image = file.convert("L" if spec.channels == 1 else "RGB")
+        image = open_picture(path, "L" if spec.channels == 1 else "RGB")
         shown = size if protocol == "object" else spec.trained
         mean, std = (values[: spec.channels] for values in (spec.mean, spec.std))
         tensor = _transform(spec.channels, shown, spec.crop, spec.interpolation, mean, std)(image)

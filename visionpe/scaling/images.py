@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal
 
 import torch
@@ -15,6 +16,7 @@ from visionpe.scaling.options import Protocol
 from visionpe.scaling.protocols import ViewSpec, place
 from visionpe.scaling.sizes import Size
 from visionpe.utils.errors import InputError, first_line
+from visionpe.utils.pictures import PictureError
 from visionpe.utils.resizing import resize_images
 
 
@@ -25,11 +27,13 @@ class Source(ABC):
         name: What ``--data`` was.
         fingerprint: Changes when the images do.
         classes: Number of classes.
+        folders: Labels by the names of folders, where the images stand in folders.
     """
 
     name: str
     fingerprint: str
     classes: int
+    folders: Mapping[str, int] = MappingProxyType({})
 
     @abstractmethod
     def __len__(self) -> int:
@@ -107,8 +111,8 @@ class _Views(Dataset):
             return (*self.source.view(index, **self.how), "")
         except MemoryError:
             raise
-        except Exception as error:  # Pillow raises OSError, SyntaxError, struct.error and more for a broken file
-            return None, index, first_line(error)
+        except Exception as error:
+            return None, index, error.reason if isinstance(error, PictureError) else first_line(error)
 
 
 def _collate(items: list[tuple[Tensor | None, int, str]]) -> tuple[Tensor | None, Tensor, list[tuple[int, str]]]:

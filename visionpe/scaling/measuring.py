@@ -65,6 +65,7 @@ def measure(
     models: str | nn.Module | Sequence[str | nn.Module],
     *,
     data: str | None = None,
+    class_map: str | Path | None = None,
     resolutions: Sequence[str | int] = ("0.5x", "1x", "1.5x", "2x", "3x"),
     policies: Sequence[str] = ("default",),
     controls: Sequence[Control] = ("downscale",),
@@ -87,6 +88,8 @@ def measure(
     Args:
         models: timm names or models in hand, of which copies are measured: one, or several in one table.
         data: ``digits`` or ``mnist``, or a folder with one sub-folder of images a class; ``digits`` by default.
+        class_map: Labels of the folders of ``data``: ``.txt`` with a name a line, or ``.json``; in the natural order of
+            their names (2 before 10) by default.
         resolutions: Pixels (``224``), ``"512x384"`` (height x width) or factors of the trained size (``"1.5x"``).
         policies: ``"default"`` (as built), ``"all"`` that apply, ``"auto"`` (chosen without labels), or names.
         controls: What is measured beside them: ``"downscale"``, ``"tiling"``.
@@ -127,6 +130,7 @@ def measure(
     with tempfile.TemporaryDirectory() as nowhere:
         options = StudyOptions(
             data=data,
+            class_map=None if class_map is None else str(class_map),
             resolutions=[str(size) for size in resolutions],
             policy=list(policies),
             controls=list(controls),

@@ -72,6 +72,7 @@ class ModelEntry:
         mean, std: Of the images, per channel in 0..255, or None for those of the data or the model.
         run: Directory of the run, or None.
         data: What it was trained on, where known.
+        classes: Names of the folders that it was trained on, in the order of labels, where known.
     """
 
     name: str
@@ -84,6 +85,7 @@ class ModelEntry:
     std: Sequence[float] | None = None
     run: Path | None = None
     data: str | None = None
+    classes: Sequence[str] | None = None
     label: str = ""
 
     @cached_property
@@ -266,7 +268,7 @@ def from_runs(directories: Sequence[str]) -> list[ModelEntry]:
             weights = file.with_name("model.safetensors")
             if not weights.is_file():
                 raise InputError(f"--runs {directory}: {weights} is missing beside its model.json")
-            extra = {key: content.get(key) for key in ("mean", "std", "data")}
+            extra = {key: content.get(key) for key in ("mean", "std", "data", "classes")}
             entry = ModelEntry(name, kwargs, weights, seed=int(content.get("seed") or 0), trained=trained, **extra)
             entry.run = file.parent
             entries.append(entry)

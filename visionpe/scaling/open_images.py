@@ -8,21 +8,25 @@ from typing import Literal
 from visionpe.scaling.folder import FolderSource
 from visionpe.scaling.images import EmbeddedSource, Source
 from visionpe.scaling.options import EMBEDDED
+from visionpe.utils.errors import InputError
 
 
-def open_source(name: str, split: Literal["test", "val"] = "test") -> Source:
+def open_source(name: str, split: Literal["test", "val"] = "test", class_map: str | None = None) -> Source:
     """Open a data set.
 
     Args:
         name: ``digits``, ``mnist``, or a folder with one sub-folder a class (directly, or in its ``val/``).
         split: Of embedded data; a folder is what it is.
+        class_map: A file with the labels of the folders, see :func:`visionpe.scaling.class_map.read_class_map`.
 
     Returns:
         The images.
 
     Raises:
-        InputError: If there is no such folder, or it holds no classes or no images.
+        InputError: If there is no such folder, or it holds no classes or no images, or ``class_map`` does not fit it.
     """
     if name in EMBEDDED:
+        if class_map is not None:
+            raise InputError(f"--class-map {class_map}: goes with a folder of images, not with --data {name}")
         return EmbeddedSource(name, split)
-    return FolderSource(Path(name))
+    return FolderSource(Path(name), class_map)

@@ -34,6 +34,7 @@ class StudyOptions:
         cfg_options: ``KEY=VALUE`` overrides of every config.
         crop: Sizes of sliding crops for segmentation.
         data: ``digits``, ``mnist`` or a folder of class folders; None for what the runs were trained on, else digits.
+        class_map: A file that gives the folders of ``data`` their labels; None for the order of their names.
         resolutions: ``224``, ``512x384`` (height x width, pixels) or factors of the trained size, ``1.5x``.
         policy: Resolution policies, ``default``, ``all`` or ``auto``.
         auto_images: Images by which ``auto`` chooses, at least 2.
@@ -65,6 +66,7 @@ class StudyOptions:
     cfg_options: list[str] = field(default_factory=list)
     crop: list[str] = field(default_factory=list)
     data: str | None = None
+    class_map: str | None = None
     resolutions: list[str] = field(default_factory=lambda: ["0.5x", "1x", "1.5x", "2x", "3x"])
     policy: list[str] = field(default_factory=lambda: [DEFAULT])
     auto_images: int = 128

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from visionpe.scaling import page
 from visionpe.scaling.auto import PolicyChooser
+from visionpe.scaling.class_map import check_order
 from visionpe.scaling.images import Source
 from visionpe.scaling.labels import assign_labels
 from visionpe.scaling.markdown import document
@@ -61,11 +62,14 @@ def _check(options: StudyOptions, entries: Sequence[ModelEntry], source: Source)
         raise InputError(f"--controls {' '.join(options.controls)}: `none` stands alone")
     for entry in entries:
         info = entry.info
-        if info.classes != source.classes:
+        # A class map may leave out the last classes of a model.
+        fits = source.classes <= info.classes if options.class_map else source.classes == info.classes
+        if not fits:
             raise InputError(
                 f"--data {source.name}: {source.classes} classes, but {entry.label} has num_classes={info.classes}; "
                 "they must match"
             )
+        check_order(entry, source)
         if info.channels not in (1, 3):
             raise InputError(f"--model {entry.name}: {info.channels} input channels; allowed: 1 or 3")
 
@@ -144,7 +148,8 @@ def measure_entries(
     resolutions = [parse_resolution(text) for text in options.resolutions]
     assign_labels(entries)
     known = {entry.data for entry in entries if entry.data}
-    source = open_source(options.data or (known.pop() if len(known) == 1 else EMBEDDED[0]))
+    named = options.data or (known.pop() if len(known) == 1 else EMBEDDED[0])
+    source = open_source(named, class_map=options.class_map)
     _check(options, entries, source)
     policies, notes = choose_policies(entries, options.policy)
     controls: list[Any] = [name for name in options.controls if name != "none"]

@@ -6,6 +6,7 @@ import argparse
 import os
 import pickle
 import re
+import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -18,16 +19,22 @@ import torch
 from safetensors import SafetensorError
 
 from visionpe.utils.errors import InputError, MisfitError, first_line
+from visionpe.utils.file_kinds import broken, check_file
 
 # Set to 1, pickles are read as Python reads them: whatever they call is called.
 TRUST = "VISIONPE_TRUST_CHECKPOINTS"
 ADVICE = f"if you trust it all the same, give --trust-checkpoints, or set {TRUST}=1"
 # How torch says that a file is cut off or none of its own.
+BROKEN = (
+    *("PytorchStreamReader", "Invalid magic number", "unexpected EOF", "Unexpected EOF", "corrupt"),
+    *("enforce fail", "TorchScript", "legacy .tar format"),
+)
+# How pickle says so.
+CUT = ("truncated", "invalid load key", "stack underflow", "exhausted", "could not find MARK", "Ran out of input")
 READING = (
     *(pickle.UnpicklingError, EOFError, KeyError, IndexError, UnicodeDecodeError, RuntimeError, SafetensorError),
-    *(AttributeError, zipfile.BadZipFile),
+    *(zipfile.BadZipFile, struct.error),
 )
-BROKEN = ("PytorchStreamReader", "Invalid magic number", "unexpected EOF", "Unexpected EOF", "corrupt")
 
 
 def _plain_types() -> list[Any]:
@@ -88,7 +95,7 @@ def clear_errors(name: str | Path) -> Iterator[None]:
     """What reading a file of weights raises, as one clear error.
 
     Raises:
-        InputError: If the file would run code, is empty or cut off, or is no file of weights.
+        InputError: If the file would run code, is cut off, or is no file of weights.
     """
     try:
         yield
@@ -97,13 +104,13 @@ def clear_errors(name: str | Path) -> Iterator[None]:
     except READING as error:
         if isinstance(error, MisfitError):
             raise
+        if isinstance(error, pickle.UnpicklingError) and any(sign in str(error) for sign in CUT):
+            raise broken(name, first_line(error, 80)) from None
         if isinstance(error, pickle.UnpicklingError) or "weights_only=True blocked" in str(error):
             raise InputError(f"checkpoint {str(name)!r} was not loaded: {_culprit(str(error))}; {ADVICE}") from None
         if isinstance(error, RuntimeError) and not any(sign in str(error) for sign in BROKEN):
             raise
-        empty = Path(name).is_file() and not Path(name).stat().st_size
-        what = "is empty" if empty else f"is cut off, or no file of weights ({first_line(error, 80)})"
-        raise InputError(f"checkpoint {str(name)!r} {what}") from None
+        raise broken(name, first_line(error, 80)) from None
 
 
 def _culprit(text: str) -> str:
@@ -129,6 +136,8 @@ def safe_torch_load(file: str | Path | IO[bytes], map_location: Any = "cpu", *, 
         InputError: If it holds anything else, is empty, cut off, or no file of weights. The message says which, and how
             to load an old file that is trusted.
     """
+    if isinstance(file, (str, Path)):
+        check_file(file)
     name = file if isinstance(file, (str, Path)) else str(getattr(file, "name", "the file"))
     with clear_errors(name), plain_types_only(allowed):
         return torch.load(file, map_location=map_location, weights_only=not is_trusted())

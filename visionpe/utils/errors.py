@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 
@@ -30,6 +32,22 @@ def first_line(error: BaseException, limit: int = 200) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     text = " ".join(lines[:2]) or type(error).__name__
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+@contextmanager
+def plain_worker_errors() -> Iterator[None]:
+    """An :class:`InputError` of a worker that loads data, raised inside, without the traceback in its message.
+
+    Raises:
+        InputError: With the line that the worker ended with.
+    """
+    try:
+        yield
+    except InputError as error:
+        if not (text := str(error)).startswith("Caught "):
+            raise
+        # PyTorch makes the traceback the message; its last line is "module.Class: message".
+        raise InputError(text.strip().splitlines()[-1].partition(": ")[2]) from None
 
 
 def check_counts(args: Any, *names: str) -> None:

@@ -8,11 +8,12 @@ from typing import Any
 import timm
 from torch import nn
 
+from visionpe.utils import timm_reading
 from visionpe.utils.checkpoints import clear_errors, is_trusted, plain_types_only
 from visionpe.utils.errors import InputError, MisfitError, first_line
+from visionpe.utils.file_kinds import NUMPY
 
-# Files of arrays, which some models read themselves.
-ARRAYS = (".npz", ".npy")
+timm_reading.install()
 
 
 def load_checkpoint(model: nn.Module, checkpoint: str | Path) -> None:
@@ -24,9 +25,9 @@ def load_checkpoint(model: nn.Module, checkpoint: str | Path) -> None:
     """
     try:
         with clear_errors(checkpoint), plain_types_only():
-            timm.models.load_checkpoint(model, str(checkpoint), weights_only=not is_trusted())
+            timm_reading.load_checkpoint(model, str(checkpoint), weights_only=not is_trusted())
     except (ValueError, NotImplementedError) as error:
-        if isinstance(error, InputError | MisfitError) or not str(checkpoint).endswith(ARRAYS):
+        if isinstance(error, InputError | MisfitError) or not str(checkpoint).endswith(NUMPY):
             raise
         raise InputError(f"checkpoint {str(checkpoint)!r} cannot be read: {first_line(error)}") from None
 

@@ -141,10 +141,3 @@ def read_weights(
     wrapper = next((key for key in names if found and isinstance(content.get(key), Mapping)), None)
     out = Weights(clean_state_dict(content if wrapper is None else content[wrapper]))
     return out if wrapper is None else _beside(out, content, wrapper)
-
-
-def install() -> None:
-    """Let timm read files with :func:`read_weights`: what it leaves out tells whose code a file comes from."""
-    for module in (timm.models._helpers, timm.models._builder, timm.models):
-        if getattr(module, "load_state_dict", None) is _timm_load_state_dict:
-            module.load_state_dict = read_weights

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from visionpe.utils.errors import InputError
+from visionpe.utils.ply import read_ply
 
 SUFFIXES = (".npz", ".npy", ".ply")
 UNKNOWN = 255  # class of points without one
@@ -166,13 +167,9 @@ def _npy(path: Path) -> dict[str, NDArray]:
 
 def _ply(path: Path) -> dict[str, NDArray]:
     try:
-        from plyfile import PlyData, PlyHeaderParseError, PlyParseError
+        file = read_ply(path)
     except ModuleNotFoundError:
         raise InputError("needs plyfile: pip install plyfile") from None
-    try:
-        file = PlyData.read(str(path))
-    except (PlyHeaderParseError, PlyParseError) as error:
-        raise InputError(f"is no ply ({error})") from None
     if "vertex" not in file:
         raise InputError("has no vertices")
     vertex = file["vertex"]
