@@ -14,6 +14,8 @@ from reference_files import close
 from safetensors.torch import save_file
 from test_vitdet import TINY, tiny_vitdet
 
+from visionpe.utils.errors import InputError
+
 # timm's samvit in the sizes of these tests.
 SAM = dict(img_size=224, embed_dim=64, depth=4, num_heads=2, num_classes=5)
 LAYERS = (1, 3)

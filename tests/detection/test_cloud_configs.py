@@ -11,6 +11,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS
 
+from visionpe.cli import test
 from visionpe.detection.clouds.metric import fold_metrics
 from visionpe.detection.running.runner import load_config
 
@@ -152,7 +153,7 @@ def test_tools_train_resume_and_test(trees, tmp_path, monkeypatch, capfd):
     output = "".join(capfd.readouterr())
     assert output.count("Epoch(val) [1]") == output.count("Epoch(val) [2]") == 1
     out = str(tmp_path / "metrics.json")
-    metrics = tool("test")([config, str(tmp_path / "epoch_2.pth"), *common, "--out", out, "--cfg-options", *options])
+    metrics = test.run([config, str(tmp_path / "epoch_2.pth"), *common, "--out", out, "--cfg-options", *options])
     counts = tmp_path / "counts.json"
     assert {name: value for name, value in metrics.items() if "time" not in name} == fold_metrics([counts])
     assert sum(json.loads(counts.read_text())["truth"]) == len(ROOMS) * len(OBJECTS) * POINTS

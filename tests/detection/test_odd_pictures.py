@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import mmcv.transforms  # noqa: F401  what loads a picture is registered there
 import numpy as np
 import pytest
 from mmengine.registry import TRANSFORMS, DefaultScope
