@@ -33,6 +33,21 @@ def check_model_name(model_name: str) -> None:
     raise ValueError(f"model_name={model_name!r} is unknown to timm; {hint}")
 
 
+def _names_of_timm(module: TimmImageClassifier, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    """State-dict hook: timm's names, without the ``model.`` of this module, wherever it stands in another."""
+    own, names = prefix + "model.", list(state)
+    for name in names:  # in their order
+        state[name.replace(own, prefix, 1) if name.startswith(own) else name] = state.pop(name)
+
+
+def _own_names(module: TimmImageClassifier, state: dict[str, Any], prefix: str, local_metadata: Any, *_: Any) -> None:
+    """The inverse, before loading: names of timm, or of this module, get the latter's."""
+    children = [f"{prefix}{name}." for name, _ in module.named_children()]
+    for name in [name for name in state if name.startswith(prefix)]:
+        if not name.startswith(tuple(children)):
+            state[f"{prefix}model.{name.removeprefix(prefix)}"] = state.pop(name)
+
+
 @MODELS.register_module()
 class TimmImageClassifier(KeepsLoadedWeights, TimmClassifier):
     """A timm model with a loss: mmpretrain's ``TimmClassifier`` that keeps the weights it was given.
@@ -77,6 +92,11 @@ class TimmImageClassifier(KeepsLoadedWeights, TimmClassifier):
             init_cfg=init_cfg,
             **kwargs,
         )
+        # mmpretrain's hooks rename in a module that stands alone, and not inside of a moving average.
+        self._state_dict_hooks.clear()
+        self._load_state_dict_pre_hooks.clear()
+        self.register_state_dict_post_hook(_names_of_timm)
+        self.register_load_state_dict_pre_hook(_own_names)
         self.model_name = model_name
         self.model_kwargs = kwargs
         if self_loaded:

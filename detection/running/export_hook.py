@@ -12,7 +12,7 @@ import mmpretrain
 import timm
 import torch
 from mmengine.dist import master_only
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
@@ -140,7 +140,8 @@ class ExportHook(Hook):
     """Write ``model.safetensors`` and ``model.json`` into the work directory after training.
 
     ``timm.create_model(d["model"], checkpoint_path="model.safetensors", **d["kwargs"])``, with ``d`` the content of
-    ``model.json``, is the trained model. Each file appears whole or not at all.
+    ``model.json``, is the trained model; with mmengine's ``EMAHook``, its moving average, as in the checkpoints. Each
+    file appears whole or not at all.
     """
 
     # After the hooks that save checkpoints or swap averaged weights.
@@ -158,11 +159,13 @@ class ExportHook(Hook):
     def after_train(self, runner: Runner) -> None:
         """Write both files."""
         folder = Path(runner.work_dir)
-        state = unwrap(runner.model).model.state_dict()
+        averages = [hook.ema_model.module for hook in runner.hooks if isinstance(hook, EMAHook)]
+        state = unwrap(averages[0] if averages else runner.model).model.state_dict()
         # safetensors refuses tensors that share memory or have gaps.
         tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
         weights, facts = folder / "model.safetensors", folder / "model.json"
         with replacing(facts) as beside, replacing(weights) as temporary:  # the facts appear last
             save_file(tensors, temporary, metadata={"format": "pt"})
             beside.write_text(json.dumps(description(runner), indent=2) + "\n")
-        runner.logger.info(f"Exported {weights} and {facts.name}")
+        what = "the moving average as " if averages else ""
+        runner.logger.info(f"Exported {what}{weights} and {facts.name}")

@@ -3,8 +3,9 @@
 import pytest
 import timm
 import torch
+from mmengine.model import ExponentialMovingAverage
 from mmengine.registry import MODELS, init_default_scope
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from visionpe.detection import TimmImageClassifier
 
@@ -114,3 +115,42 @@ def test_loss_and_prediction():
     assert loss.isfinite()
     assert all(p.grad is not None for p in model.parameters())
     assert model(images, samples, mode="predict")[0].pred_score.shape == (5,)
+
+
+def test_names_are_timms_wherever_the_classifier_stands():
+    classifier = TimmImageClassifier("ape_vit_ti", embed_dim=32, depth=1, num_heads=2, img_size=32, num_classes=3)
+    names = list(classifier.model.state_dict())
+    assert list(classifier.state_dict()) == names
+    for outer in (ExponentialMovingAverage(classifier), torch.nn.Sequential(classifier)):
+        (prefix,) = (name for name, _ in outer.named_children())
+        state = outer.state_dict()
+        assert [name for name in state if name.startswith(prefix)] == [f"{prefix}.{name}" for name in names]
+        zeros = {name: torch.zeros_like(value) for name, value in state.items()}
+        outer.load_state_dict(zeros)
+        assert not any(value.any() for value in outer.state_dict().values())
+    # Files that were saved with the module's own names.
+    classifier.load_state_dict({f"model.{name}": torch.ones_like(v) for name, v in classifier.state_dict().items()})
+    assert all((value == 1).all() for value in classifier.state_dict().values())
+
+
+@pytest.mark.parametrize("epochs", [(2,), (1, 2)], ids=["unbroken", "resumed"])
+def test_a_moving_average_is_saved_exported_and_resumed(epochs, tmp_path):
+    from visionpe.detection.running.runner import build_runner, load_config
+
+    for last in epochs:
+        options = {"model.embed_dim": 16, "model.depth": 1, "model.num_heads": 2, "train_cfg.max_epochs": last}
+        options |= {"train_dataloader.batch_size": 8, "train_dataloader.dataset.indices": 24, "work_dir": str(tmp_path)}
+        options |= {"val_dataloader.dataset.indices": 20, "default_hooks.checkpoint.interval": 1}
+        config = load_config("digits/rope_mixed_vit.py", options)
+        config.custom_hooks.append({"type": "EMAHook", "momentum": 0.1})
+        if last > 1 and len(epochs) > 1:
+            config.resume, config.load_from = True, str(tmp_path / "epoch_1.pth")
+        build_runner(config, stages=()).train()
+    saved = torch.load(tmp_path / "epoch_2.pth", weights_only=False)
+    exported = load_file(tmp_path / "model.safetensors")
+    assert exported.keys() == saved["state_dict"].keys()
+    for name, value in exported.items():
+        assert torch.equal(value, saved["state_dict"][name]), name
+    raw = {name.removeprefix("module."): v for name, v in saved["ema_state_dict"].items() if name != "steps"}
+    assert raw.keys() == exported.keys()
+    assert any(not torch.equal(value, raw[name]) for name, value in exported.items())
