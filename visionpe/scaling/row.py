@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from timm.utils import accuracy
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from visionpe.scaling.controls import TiledModel, tiles
 from visionpe.scaling.diagnostics import record_attention
+from visionpe.scaling.flops import count_flops
 from visionpe.scaling.sizes import Size
 from visionpe.scaling.statistics import pack, pack_classes, wilson
 from visionpe.utils.memory import is_out_of_memory, peak_memory
@@ -38,18 +38,6 @@ def _timed(model: nn.Module, images: Tensor) -> tuple[Tensor, float]:
     if cuda:
         torch.cuda.synchronize(images.device)
     return logits, time.perf_counter() - start
-
-
-def count_flops(model: nn.Module, image: Tensor) -> int:
-    """Floating-point operations of one image, a multiplication and an addition counting two.
-
-    Args:
-        model: In evaluation mode.
-        image: ``(1, C, height, width)``.
-    """
-    with FlopCounterMode(display=False) as counter:
-        model(image)
-    return counter.get_total_flops()
 
 
 class _Diagnostics:
