@@ -69,7 +69,7 @@ def register_wrapper(name: str) -> Callable[[E_], E_]:
 
 
 def _check_name(name: str) -> None:
-    if not name.isidentifier():
+    if not isinstance(name, str) or not name.isidentifier():
         raise ValueError(f"name={name!r} is no identifier; letters, digits and underscores are allowed")
     taken = {**_ENCODINGS, **_WRAPPERS}
     if name in taken:
