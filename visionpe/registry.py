@@ -72,7 +72,7 @@ def register_wrapper(name: str) -> Callable[[E_], E_]:
 
 
 def _check_name(name: str) -> None:
-    if not name.isidentifier():
+    if not isinstance(name, str) or not name.isidentifier():
         raise ValueError(f"name={name!r} is no identifier; letters, digits and underscores are allowed")
     taken = {**_ENCODINGS, **_WRAPPERS, **{second: _ENCODINGS[first] for second, first in _SHORT.items()}}
     if name in taken:

@@ -230,3 +230,24 @@ def test_euclidean_rounds_the_distance_first() -> None:
     irpe = make({"name": "irpe", "method": "euclidean"})["irpe"]
     (index,) = irpe.index(Grid((4, 4)), 0, 16, torch.device("cpu"))
     assert index[0, 2 * 4 + 3].item() == irpe.reach + 3
+
+
+@pytest.mark.parametrize("spec", [{"mode": "bias"}, {"mode": "bias", "shared": False, "on": "qk"}, {"on": "qk"}])
+@pytest.mark.parametrize("kernel", ["math", "small", "sdpa", "chunked"])
+def test_samples_that_stand_elsewhere(spec: dict, kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each sample has its own coordinates, also where samples are computed one after the other."""
+    encoding = make({"name": "irpe", **spec}, dim=32, grid_size=(6, 6))
+    torch.nn.init.normal_(next(encoding.parameters()))
+    coords = torch.stack([torch.randperm(36)[:9] for _ in range(3)])
+    coords = torch.stack((coords // 6, coords % 6), dim=-1).float()  # (B, N, axes)
+    q, k, v = (torch.randn(3, 2, 10, 16) for _ in range(3))
+    for name in ("CHUNK_BYTES", "SMALL_BYTES"):
+        monkeypatch.setattr(visionpe.attention.kernels, name, 512)
+
+    def attended(some: slice, places: torch.Tensor, kernel: str) -> torch.Tensor:
+        bias = encoding.bias(q[some], k[some], Grid((6, 6), 1, coords=places), layer=0)
+        return attend(q[some], k[some], v[some], biases=bias if isinstance(bias, list) else [bias], kernel=kernel)
+
+    with torch.no_grad():
+        each = [attended(slice(i, i + 1), coords[i], "math") for i in range(3)]
+        torch.testing.assert_close(attended(slice(None), coords, kernel), torch.cat(each), atol=1e-5, rtol=1e-5)

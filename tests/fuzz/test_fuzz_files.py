@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 import visionpe
+from visionpe import PolicyTable
 from visionpe.utils.timm_models import load_checkpoint
 
 KINDS = (
@@ -99,6 +100,14 @@ def read(text: str) -> Any:
 @given(tables())
 def test_tables(text: str) -> None:
     judge("files of policies", lambda: read(text), text)
+
+
+@fuzz(0.01, 40)
+@given(st.one_of(value(), st.lists(value(), max_size=2), st.dictionaries(st.sampled_from((32, "a", None)), value())))
+def test_arguments(given_: Any) -> None:
+    """What may be a table, images, or batches of them."""
+    judge("policy tables", lambda: PolicyTable(given_), given_)
+    judge("policy images", lambda: visionpe.choose_policy(model("vit", "ape"), given_, 32).scores, given_)
 
 
 @pytest.mark.parametrize("name", ["nowhere.json", "nowhere.pth"])

@@ -60,7 +60,12 @@ class BucketBias(Bias):
         return self.rows(0, self.products.shape[-2], dtype)
 
     def narrow(self, samples: slice, heads: slice) -> BucketBias:
-        return BucketBias(narrowed(self.products, samples, heads), self.index, keys=self.keys)
+        def index(start: int, stop: int) -> Tensor:
+            every = self.index(start, stop)
+            return every[samples] if every.ndim == 4 and len(every) > 1 else every  # each sample stands elsewhere
+
+        products = narrowed(self.products, samples, heads)
+        return BucketBias(products, self.index if samples == slice(None) else index, keys=self.keys)
 
     def scaled(self, factor: float) -> BucketBias:
         return BucketBias(self.products * factor, self.index, keys=self.keys)

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from visionpe.checks import shown
 from visionpe.policy.grammar import DEFAULT, PolicyTerm, format_policy, parse_policy
 from visionpe.policy.holder import HasPolicy, policy_holders
 from visionpe.policy.selection import PolicyChoice
@@ -68,7 +69,9 @@ def set_policy(
             return follow_table(model, table)
         policy = table.nearest(size)
     elif not isinstance(policy, str):
-        raise ValueError(f"policy={policy!r} is no policy; allowed: a name, a choice, a table by size or its JSON file")
+        raise ValueError(
+            f"policy={shown(policy)} is no policy; allowed: a name, a choice, a table by size or its JSON file"
+        )
     for embed in _embeddings(model):
         _unfollow(embed)
     return _set(model, policy)

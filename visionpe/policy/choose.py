@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from visionpe.checks import shown
 from visionpe.policy.apply import set_policy
 from visionpe.policy.grammar import DEFAULT
 from visionpe.policy.holder import policy_holders
@@ -61,6 +62,14 @@ def _try(
             continue
         if outputs.isfinite().all():
             logits[name] = outputs
+
+
+def _first(batch: Any) -> Tensor:
+    """The images of a batch, which may come with labels."""
+    images = batch[0] if isinstance(batch, (tuple, list)) and batch else batch
+    if not isinstance(images, Tensor):
+        raise TypeError(f"images: {type(images).__name__} in a batch; allowed: a tensor (B, C, height, width), first")
+    return images
 
 
 @torch.inference_mode()
@@ -130,11 +139,14 @@ def choose_policy(
         the model knows more of these images when they are resized to the trained size.
 
     Raises:
+        TypeError: If ``images`` are no tensors.
         ValueError: If there are no images, they have no such shape, or ``size`` is no size.
     """
     wanted = as_size(size)
     at = as_size(trained, "trained") if trained is not None else trained_size(model)
-    batches = [images] if isinstance(images, Tensor) else [b if isinstance(b, Tensor) else b[0] for b in images]
+    if isinstance(images, (str, Mapping)) or not isinstance(images, (Tensor, Iterable)):
+        raise TypeError(f"images={shown(images)}; allowed: a tensor (B, C, height, width), or batches of them")
+    batches = [images] if isinstance(images, Tensor) else [_first(batch) for batch in images]
     for batch in batches:
         if batch.ndim != 4 or not batch.is_floating_point():
             raise ValueError(
@@ -147,6 +159,6 @@ def choose_policy(
     if wanted == at or not policy_holders(model.modules()):
         return PolicyChoice(DEFAULT, "none", 0.0, 1.0, False)
     device = next((parameter.device for parameter in model.parameters()), None)
-    shown = [resize_images(batch, wanted) for batch in batches]
+    resized = [resize_images(batch, wanted) for batch in batches]
     reference = [resize_images(batch, at) for batch in batches]
-    return compare_policies(model, shown, reference, device=device, seed=seed)
+    return compare_policies(model, resized, reference, device=device, seed=seed)

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from visionpe.checks import shown
 from visionpe.policy.grammar import DEFAULT, parse_policy
 from visionpe.policy.holder import HasPolicy
 from visionpe.policy.selection import PolicyChoice
@@ -33,18 +34,23 @@ class PolicyTable(Mapping[Size, str]):
         policies: Sizes (``448``, ``(384, 512)``, ``"384x512"``) and their policies or choices.
 
     Raises:
+        TypeError: If it is no mapping.
         ValueError: If a size or a policy cannot be read.
     """
 
     def __init__(self, policies: Mapping[Any, str | PolicyChoice] | None = None) -> None:
         self._policies: dict[Size, str] = {}
+        if policies is not None and not isinstance(policies, Mapping):
+            raise TypeError(f"policies={shown(policies)} is no mapping; allowed: {{'384x512': 'yarn', ...}}")
         for size, policy in (policies or {}).items():
             self[size] = policy
 
     def __setitem__(self, size: Any, policy: str | PolicyChoice) -> None:
         name = policy.policy if isinstance(policy, PolicyChoice) else policy
         if not isinstance(name, str):
-            raise ValueError(f"policy={name!r} at size {size}; allowed: a name such as 'yarn+temperature', or a choice")
+            raise ValueError(
+                f"policy={shown(name)} at size {shown(size)}; allowed: a name such as 'yarn+temperature', or a choice"
+            )
         if name != DEFAULT:
             parse_policy(name)
         self._policies[as_size(size)] = name

@@ -144,7 +144,13 @@ class Voxels:
 
     @classmethod
     def collate(cls, clouds: Sequence[Voxels]) -> Voxels:
-        """One batch of clouds that hold one cloud each."""
+        """One batch of clouds that hold one cloud each.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        if not clouds:
+            raise ValueError("clouds: none given; allowed: one or more")
         coords = [torch.cat((torch.full_like(c.coords[:, :1], i), c.coords[:, 1:]), 1) for i, c in enumerate(clouds)]
         features, signals = (torch.cat([getattr(c, name) for c in clouds]) for name in ("features", "signals"))
         return cls(features, torch.cat(coords), signals, clouds[0].stride)

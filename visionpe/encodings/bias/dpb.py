@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from visionpe.checks import check_count
 from visionpe.encodings.bias.offset import OffsetEncoding
 from visionpe.grid import Grid
 from visionpe.precision import apply_wide
-from visionpe.ranges import check_width
 from visionpe.registry import register_encoding
 
 
@@ -32,7 +32,7 @@ class DynamicPositionBias(OffsetEncoding):
 
     def __init__(self, *, hidden: int | None = None, **context: Any) -> None:
         super().__init__(**context)
-        width = max(1, self.dim // 4 // 4) if hidden is None else check_width("hidden", hidden)
+        width = max(1, self.dim // 4 // 4) if hidden is None else check_count("hidden", hidden, 1, 4096)
         self.mlp = nn.ModuleList(self._network(width) for _ in range(self.depth))
 
     def _network(self, width: int) -> nn.Sequential:
