@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 from visionpe.detection.data.classes import folder_names
-from visionpe.scaling.class_map import natural_key
 from visionpe.utils.errors import InputError
+from visionpe.utils.ordering import natural_key
 from visionpe.utils.pictures import read_bytes
 
 

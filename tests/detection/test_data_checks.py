@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from visionpe.detection.running import runner as setup
@@ -38,15 +39,16 @@ def config_of(dataset: Any, stage: str = "train", **more: Any) -> Config:
     ],
 )
 def test_heads_with_another_number_of_classes(config: str, change: dict, words: str) -> None:
-    from mmengine.registry import MODELS, init_default_scope
-
     loaded = setup.load_config(f"configs/digits/{config}.py")
-    init_default_scope(loaded.get("default_scope", "mmengine"))
-    model = copy.deepcopy(loaded.model)
-    assert check_heads(MODELS.build(model), loaded, ("test",)) is None
+
+    def built() -> nn.Module:
+        with DefaultScope.overwrite_default_scope(loaded.get("default_scope", "mmengine")):
+            return MODELS.build(copy.deepcopy(loaded.model))
+
+    check_heads(built(), loaded, ("test",))
     loaded.merge_from_dict({**change, "model.class_weight": None} if "swin3d" in config else change)
     with pytest.raises(InputError, match=words):
-        check_heads(MODELS.build(loaded.model), loaded, ("test",))
+        check_heads(built(), loaded, ("test",))
 
 
 def folders(root: Path, names: Any) -> Path:

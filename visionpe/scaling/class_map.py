@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 
 from visionpe.scaling.images import Source
 from visionpe.scaling.models import ModelEntry
 from visionpe.utils.errors import InputError, first_line
+from visionpe.utils.ordering import natural_key
 
 SUFFIXES = (".txt", ".json")
-
-
-def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
-    """Sorts numbers by value, 2 before 10, and letters without their case, as timm does; the name settles ties."""
-    parts = re.split(r"([0-9]+)", name.lower())
-    return [(0, int(part), "") if i % 2 else (1, 0, part) for i, part in enumerate(parts) if part], name
 
 
 def class_order(folder: Path) -> tuple[list[str], dict[str, int]]:
