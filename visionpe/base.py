@@ -91,6 +91,11 @@ class PositionEncoding(HasPolicy, nn.Module):
             self.set_policy(policy)
             self.mark_as_built()
 
+    def __getattr__(self, name: str) -> Any:
+        # Under a wrapper the model knows the wrapper alone: what shards or parametrises it leaves tensors there.
+        wrapper, names = self.__dict__.get("lent", (None, ()))
+        return getattr(wrapper, name) if name in names and name not in self._parameters else super().__getattr__(name)
+
     @property
     def spelling(self) -> str:
         """How it is written in a specification, with what it stands over: ``"lape(ape)"``."""

@@ -35,6 +35,8 @@ class Stage(nn.Module):
         super().__init__()
         self.downsample, self.blocks, self.pos_encoding = downsample, nn.ModuleList(blocks), encoding
         self.grad_checkpointing = False
+        # Whether positions are added to the tokens ahead of the blocks: in the first stage, see `StageEncoding`.
+        self.adds = False
         self.cache = TableCache()
 
     @property
@@ -61,11 +63,15 @@ class Stage(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, height, width, C)`` to ``(B, height', width', C')``."""
         x = self.downsample(x)
+        encoding: Any = self.pos_encoding.map
+        if self.adds and encoding.at("add"):
+            grid = Grid(size=map_size(x))
+            x = encoding.add(x.flatten(1, 2), grid).unflatten(1, grid.size)
         for block, partitions in zip(self.blocks, self.partitions(map_size(x), x.device)):
             if self.grad_checkpointing and not torch.jit.is_scripting():
-                x = checkpoint(block, x, self.pos_encoding.map, partitions)
+                x = checkpoint(block, x, encoding, partitions)
             else:
-                x = block(x, self.pos_encoding.map, partitions)
+                x = block(x, encoding, partitions)
         return x
 
 
@@ -127,15 +133,7 @@ class Pyramid(LoadsPublished):
         init_linear(self)
         for stage, encoding in zip(stages, encodings):
             stage.pos_encoding = encoding()
-
-    def embed(self, x: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` to the map of tokens ``(B, height, width, dim)``, positions added."""
-        x = self.patch_embed(x)
-        encoding: Any = self.stages[0].pos_encoding.map  # type: ignore[union-attr]
-        if encoding.at("add"):
-            grid = Grid(size=map_size(x))
-            x = encoding.add(x.flatten(1, 2), grid).unflatten(1, grid.size)
-        return x
+        stages[0].adds = True
 
     def _normed(self, x: Tensor, index: int) -> Tensor:
         """Features of a stage as dense heads get them."""
@@ -145,7 +143,7 @@ class Pyramid(LoadsPublished):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` to the normed map of the last stage, ``(B, height, width, dim)``."""
-        x = self.embed(x)
+        x = self.patch_embed(x)
         for stage in self.stages:
             x = stage(x)
         return self.norm(self._normed(x, -1))
@@ -186,7 +184,7 @@ class Pyramid(LoadsPublished):
         if output_fmt not in ("NCHW", "NHWC"):
             raise ValueError(f"output_fmt={output_fmt!r} is unknown; allowed: NCHW, NHWC")
         wanted, last = take_indices(len(self.stages), indices)
-        x, taken = self.embed(x), []
+        x, taken = self.patch_embed(x), []
         for index, stage in enumerate(self.stages[: last + 1] if stop_early else self.stages):
             x = stage(x)
             if index in wanted:

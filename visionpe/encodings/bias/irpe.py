@@ -173,16 +173,17 @@ class ImageRelativePositionEncoding(PositionEncoding):
             if letter in self.on
         ]
         biases = [
-            BucketBias(self._products(table[part], x), self._part(grid, part, x.device, keys), keys=keys)
+            BucketBias(self._products(table[part], x, grid), self._part(grid, part, x.device, keys), keys=keys)
             for table, x, keys in terms
             for part in range(len(table))
         ]
         return biases[0] if len(biases) == 1 else SumBias(biases) if biases else None
 
-    def _products(self, table: Tensor, x: Tensor) -> Tensor:
+    def _products(self, table: Tensor, x: Tensor, grid: Grid) -> Tensor:
         """Each token times each entry of a table, ``(B, heads, N, buckets)``."""
-        if self.mode == "bias":
-            return table[None, :, None].expand(-1, -1, x.shape[-2], -1)  # (1, heads or 1, N, buckets), no copy
+        if self.mode == "bias":  # (1 or B, heads or 1, N, buckets), no copy; B where samples have places of their own
+            samples = 1 if grid.coords is None or grid.coords.ndim == 2 else len(x)
+            return table[None, :, None].expand(samples, -1, x.shape[-2], -1)
         return (x * self.head_dim**-0.5) @ table.to(x.dtype)
 
     def mix(
