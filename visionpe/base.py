@@ -54,6 +54,8 @@ class PositionEncoding(HasPolicy, nn.Module):
     whole_coords: ClassVar[bool] = False
     # True where tokens may stand at any real coordinates on three axes: sparse voxels.
     irregular: bool = False
+    # Lists of modules that hold one for each block.
+    by_block: ClassVar[tuple[str, ...]] = ()
     # True for what stands over another encoding.
     is_wrapper: ClassVar[bool] = False
     # True for what hands on to another encoding what the backbone says of itself.
@@ -141,6 +143,15 @@ class PositionEncoding(HasPolicy, nn.Module):
 
     def set_input_grid(self, grid_size: Sequence[int]) -> None:
         """Adapt what is stored per position to a new nominal grid. Default: nothing is stored per position."""
+
+    def keep_blocks(self, count: int) -> None:
+        """Drop the modules of all blocks but the first ``count``, for a model that was cut down to these.
+
+        A parameter that holds something of every block stays whole: some of it has a gradient.
+        """
+        for name in self.by_block:
+            if (modules := getattr(self, name)) is not None:
+                setattr(self, name, modules[:count])
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""
@@ -276,6 +287,11 @@ class Composition(HasPolicy, nn.ModuleDict):
         for part in self.parts:
             attended = part.mix(attended, v, grid, layer=layer, weights=weights)
         return attended
+
+    def keep_blocks(self, count: int) -> None:
+        """See :meth:`PositionEncoding.keep_blocks`."""
+        for part in self.parts:
+            part.keep_blocks(count)
 
     def no_weight_decay(self) -> set[str]:
         return {f"{name}.{key}" for name, part in zip(self, self.parts) for key in part.no_weight_decay()}

@@ -100,10 +100,10 @@ def fit_pyramid(state: StateDict, model: Any) -> StateDict:
     last = len(model.depths) - 1
     if model.norms is not None and "norm.weight" in out and not any(key.startswith("norms.") for key in out):
         for i, norm in enumerate(model.norms):
-            out[f"norms.{i}.weight"] = torch.ones_like(norm.weight)
-            out[f"norms.{i}.bias"] = torch.zeros_like(norm.bias)
+            out |= {f"norms.{i}.{name}": torch.full_like(p, name == "weight") for name, p in norm.named_parameters()}
         out |= {f"norms.{last}.{name}": out[f"norm.{name}"] for name in ("weight", "bias")}
     gone = [f"{name}.{i}." for name in ("stages", "norms") for i in range(len(model.stages), last + 1)]
+    gone += [f"norms.{i}." for i, norm in enumerate(model.norms or ()) if not any(True for _ in norm.parameters())]
     if isinstance(model.norm, nn.Identity):
         gone.append("norm.")
     if not model.num_classes:
@@ -132,6 +132,8 @@ class LoadsPublished(nn.Module):
     cfg_is_stated = False
     # What the encodings were built from.
     encoding_spec: Any = None
+    # Keys of encodings that went with the blocks that were cut off.
+    cut_keys: frozenset[str] = frozenset()
     # Whether policies measure from the size that timm's configuration tells of published weights.
     cfg_tells_trained_size: ClassVar[bool] = True
 

@@ -84,6 +84,10 @@ def init_linear(module: nn.Module) -> None:
                 nn.init.zeros_(each.bias)
 
 
+class PrunedNorm(nn.Module):
+    """In the place of the norm of features that are not asked for."""
+
+
 class Pyramid(LoadsPublished):
     """A backbone in stages, with any position encoding, at any height and width.
 
@@ -137,9 +141,12 @@ class Pyramid(LoadsPublished):
 
     def _normed(self, x: Tensor, index: int) -> Tensor:
         """Features of a stage as dense heads get them."""
-        if self.norms is not None:
-            return self.norms[index](x)
-        return x
+        if self.norms is None:
+            return x
+        norm = self.norms[index]
+        if isinstance(norm, PrunedNorm):
+            raise ValueError(f"indices: the norm of stage {index} was dropped with the features that nobody asked for")
+        return norm(x)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` to the normed map of the last stage, ``(B, height, width, dim)``."""
@@ -198,11 +205,13 @@ class Pyramid(LoadsPublished):
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Drop the stages after the last one asked for, the final norm and the classifier."""
+        """Drop the stages after the last one asked for, norms of the others, the final norm and the classifier."""
         wanted, last = take_indices(len(self.stages), indices)
         self.stages = self.stages[: last + 1]
         if self.norms is not None:
             self.norms = self.norms[: last + 1]
+            for index in set(range(last)) - set(wanted):
+                self.norms[index] = PrunedNorm()
         if prune_norm:
             self.norm = nn.Identity()
         if prune_head:

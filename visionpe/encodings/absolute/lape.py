@@ -33,7 +33,8 @@ class LayerAdaptivePositionEmbedding(PositionEncoding):
 
     Args:
         over: The absolute encoding underneath: one whose only site is ``add``.
-        prefix_slots: Prefix tokens that have a learned entry. Default: 1 if the encoding underneath learns, else 0.
+        prefix_slots: Prefix tokens that have a learned entry. Default: 1 if the encoding underneath learns, else 0;
+            none where the model has no prefix tokens.
         eps: Of the norms; 1e-30 to 1.
         context: See :class:`~visionpe.base.PositionEncoding`.
 
@@ -43,6 +44,7 @@ class LayerAdaptivePositionEmbedding(PositionEncoding):
 
     source = "LaPE, arXiv 2212.05262"
     hands_on_hints = True
+    by_block = ("norms",)
 
     def __init__(
         self, *, over: Spec = "ape", prefix_slots: int | None = None, eps: float = 1e-6, **context: Any

@@ -50,7 +50,7 @@ class SequentialPositionEncoding(PositionEncoding):
         temperature: Divides the result.
         per_head: A query and a key part for every head, where there are any.
         pe_dim: Width of the vector that they are made of; default ``head_dim``, with ``per_head`` that of the tokens.
-        prefix_slots: Prefix tokens with a learned vector, but for ``add``.
+        prefix_slots: Prefix tokens with a learned vector, but for ``add``; none where the model has no prefix tokens.
         context: See :class:`~visionpe.base.PositionEncoding`. There is no policy: positions are never rescaled.
 
     Raises:
@@ -61,6 +61,7 @@ class SequentialPositionEncoding(PositionEncoding):
     source = "SeqPE, arXiv 2506.13277"
     structure = "low rank"
     whole_coords = True
+    by_block = ("qk",)
 
     def __init__(
         self,

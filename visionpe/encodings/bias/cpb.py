@@ -33,6 +33,7 @@ class ContinuousPositionBias(OffsetEncoding):
 
     source = "SwinV2, arXiv 2111.09883"
     irregular = True
+    by_block = ("mlp",)
 
     def __init__(self, *, hidden: int = 512, **context: Any) -> None:
         super().__init__(**context)

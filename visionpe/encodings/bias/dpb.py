@@ -29,6 +29,7 @@ class DynamicPositionBias(OffsetEncoding):
 
     source = "CrossFormer, arXiv 2108.00154"
     irregular = True
+    by_block = ("mlp",)
 
     def __init__(self, *, hidden: int | None = None, **context: Any) -> None:
         super().__init__(**context)

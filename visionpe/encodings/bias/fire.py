@@ -34,6 +34,7 @@ class Fire(OffsetEncoding):
 
     source = "FIRE, arXiv 2310.04418"
     irregular = True
+    by_block = ("mlp",)
 
     def __init__(self, *, hidden: int = 32, c: float = 0.1, **context: Any) -> None:
         super().__init__(**context)

@@ -61,6 +61,11 @@ class ConditionalPositionEncoding(PositionEncoding):
             for _ in self.layers
         )
 
+    def keep_blocks(self, count: int) -> None:
+        for n, layer in enumerate(self.layers):
+            if layer >= count:
+                self.proj[n] = nn.Identity()  # the others keep their names
+
     def no_weight_decay(self) -> set[str]:
         return set()  # an ordinary convolution
 

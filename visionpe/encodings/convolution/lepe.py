@@ -40,6 +40,7 @@ class LocallyEnhancedPositionEncoding(PositionEncoding):
     policies = CONVOLUTION_POLICIES
     takes_coords = False
     reads_neighbours = True
+    by_block = ("proj",)
 
     def __init__(self, *, kernel_size: int = 3, **context: Any) -> None:
         super().__init__(**context)

@@ -195,6 +195,9 @@ class PositionWrapper(PositionEncoding):
     def set_input_grid(self, grid_size: Sequence[int]) -> None:
         self.over.set_input_grid(grid_size)
 
+    def keep_blocks(self, count: int) -> None:
+        self.over.keep_blocks(count)
+
     def reset_parameters(self) -> None:
         self.over.reset_parameters()
 
