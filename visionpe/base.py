@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any, ClassVar
 
@@ -56,6 +57,8 @@ class PositionEncoding(HasPolicy, nn.Module):
     irregular: bool = False
     # Lists of modules that hold one for each block.
     by_block: ClassVar[tuple[str, ...]] = ()
+    # Modules that had another name in older checkpoints: that name, and theirs now.
+    renamed: ClassVar[Mapping[str, str]] = {}
     # True for what stands over another encoding.
     is_wrapper: ClassVar[bool] = False
     # True for what hands on to another encoding what the backbone says of itself.
@@ -96,6 +99,9 @@ class PositionEncoding(HasPolicy, nn.Module):
     def __getattr__(self, name: str) -> Any:
         # Under a wrapper the model knows the wrapper alone: what shards or parametrises it leaves tensors there.
         wrapper, names = self.__dict__.get("lent", (None, ()))
+        if (now := self.renamed.get(name)) is not None:
+            warnings.warn(f"{type(self).name}.{name} is {now} now", DeprecationWarning, stacklevel=2)
+            return getattr(self, now)
         return getattr(wrapper, name) if name in names and name not in self._parameters else super().__getattr__(name)
 
     @property
@@ -116,6 +122,12 @@ class PositionEncoding(HasPolicy, nn.Module):
             return fn(t.flatten(0, 1)).unflatten(0, t.shape[:2]).contiguous()
 
         return super()._apply(move, recurse)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        for old, new in self.renamed.items():
+            for key in [key for key in state_dict if key.startswith(f"{prefix}{old}.")]:
+                state_dict[f"{prefix}{new}{key[len(prefix + old) :]}"] = state_dict.pop(key)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def check_axes(self, grid: Grid) -> None:
         """Refuse tokens that stand on another number of axes than the encoding was built for.

@@ -18,6 +18,7 @@ from visionpe.backbones.shared.loading import LoadsPublished
 from visionpe.backbones.shared.options import PyramidOptions, check_pooling
 from visionpe.backbones.shared.stage_encoding import StageEncoding
 from visionpe.cache import TableCache
+from visionpe.encodings.bias.fire import ScalarLinear
 from visionpe.grid import Grid
 from visionpe.tracing import is_exporting, map_size
 
@@ -78,7 +79,7 @@ class Stage(nn.Module):
 def init_linear(module: nn.Module) -> None:
     """Draw the projections anew as hierarchical transformers do: normal, standard deviation 0.02, zero biases."""
     for each in module.modules():
-        if isinstance(each, nn.Linear):
+        if isinstance(each, nn.Linear | ScalarLinear):
             trunc_normal_(each.weight, std=0.02)
             if each.bias is not None:
                 nn.init.zeros_(each.bias)

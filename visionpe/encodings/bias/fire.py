@@ -17,6 +17,26 @@ from visionpe.ranges import check_width
 from visionpe.registry import register_encoding
 
 
+class ScalarLinear(nn.Module):
+    """A linear layer of one number, with the parameters of one: libraries of integer arithmetic refuse that width.
+
+    Args:
+        out: Width of the result.
+        factory: ``device`` and ``dtype``.
+    """
+
+    def __init__(self, out: int, **factory: Any) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out, 1, **factory))
+        self.bias = nn.Parameter(torch.empty(out, **factory))
+        nn.init.uniform_(self.weight, -1, 1)  # as a linear layer of width 1 begins
+        nn.init.uniform_(self.bias, -1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(..., 1)`` to ``(..., out)``."""
+        return torch.addcmul(self.bias, x, self.weight[:, 0])
+
+
 @register_encoding("fire")
 class Fire(OffsetEncoding):
     """A small network turns the normalised log-distance into the bias of every head; one network a layer.
@@ -45,7 +65,7 @@ class Fire(OffsetEncoding):
         self.threshold = nn.Parameter(torch.empty(self.depth, **self.factory))
         self.mlp = nn.ModuleList(
             nn.Sequential(
-                nn.Linear(1, hidden, **self.factory), nn.ReLU(), nn.Linear(hidden, self.num_heads, **self.factory)
+                ScalarLinear(hidden, **self.factory), nn.ReLU(), nn.Linear(hidden, self.num_heads, **self.factory)
             )
             for _ in range(self.depth)
         )

@@ -16,6 +16,8 @@ from visionpe.ranges import check_kernel_size
 from visionpe.registry import register_encoding
 from visionpe.sparse import cells_around
 
+# Adapters of other libraries look for `proj`, as the projection of attention is called, and mean one layer by it.
+RENAMED = {"proj": "convs"}
 CONVS: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
 
 
@@ -43,6 +45,7 @@ class ConditionalPositionEncoding(PositionEncoding):
     irregular = True
     policies = CONVOLUTION_POLICIES
     takes_coords = False
+    renamed = RENAMED
 
     def __init__(self, *, kernel_size: int = 3, layers: Sequence[int] = (0,), **context: Any) -> None:
         super().__init__(**context)
@@ -56,7 +59,7 @@ class ConditionalPositionEncoding(PositionEncoding):
         if len(self.grid_size) not in CONVS:
             raise ValueError(f"grid_size={self.grid_size}: cpe stands on two or three axes")
         conv: Any = CONVS[len(self.grid_size)]
-        self.proj = nn.ModuleList(
+        self.convs = nn.ModuleList(
             conv(self.dim, self.dim, kernel_size, padding=kernel_size // 2, groups=self.dim, **self.factory)
             for _ in self.layers
         )
@@ -64,7 +67,7 @@ class ConditionalPositionEncoding(PositionEncoding):
     def keep_blocks(self, count: int) -> None:
         for n, layer in enumerate(self.layers):
             if layer >= count:
-                self.proj[n] = nn.Identity()  # the others keep their names
+                self.convs[n] = nn.Identity()  # the others keep their names
 
     def no_weight_decay(self) -> set[str]:
         return set()  # an ordinary convolution
@@ -73,7 +76,7 @@ class ConditionalPositionEncoding(PositionEncoding):
         if layer not in self.layers:
             return x
         self.check_axes(grid)
-        conv: Any = self.proj[self.layers.index(layer)]
+        conv: Any = self.convs[self.layers.index(layer)]
         if grid.cloud is not None:
             return x + self._sparse(x, conv, grid)
         if not grid.dense:

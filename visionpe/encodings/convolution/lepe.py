@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from visionpe.attention.dispatch import AttentionWeights
 from visionpe.base import PositionEncoding
+from visionpe.encodings.convolution.cpe import RENAMED
 from visionpe.grid import Grid
 from visionpe.policy.functions import CONVOLUTION_POLICIES, convolve
 from visionpe.ranges import check_kernel_size
@@ -40,20 +41,21 @@ class LocallyEnhancedPositionEncoding(PositionEncoding):
     policies = CONVOLUTION_POLICIES
     takes_coords = False
     reads_neighbours = True
-    by_block = ("proj",)
+    by_block = ("convs",)
+    renamed = RENAMED
 
     def __init__(self, *, kernel_size: int = 3, **context: Any) -> None:
         super().__init__(**context)
         check_kernel_size(kernel_size)
         if len(self.grid_size) != 2:
             raise ValueError(f"grid_size={self.grid_size}: lepe stands on two axes")
-        self.proj = nn.ModuleList(
+        self.convs = nn.ModuleList(
             nn.Conv2d(self.dim, self.dim, kernel_size, padding=kernel_size // 2, groups=self.dim, **self.factory)
             for _ in range(self.depth)
         )
 
     def reset_parameters(self) -> None:
-        for conv in self.proj:
+        for conv in self.convs:
             conv.reset_parameters()  # type: ignore[operator]
 
     def no_weight_decay(self) -> set[str]:
@@ -70,7 +72,7 @@ class LocallyEnhancedPositionEncoding(PositionEncoding):
         # Channels last in memory throughout, as attention leaves them: half the time of the other order.
         values = v[:, :, grid.prefix :].transpose(1, 2).flatten(2)  # (B, N_spatial, dim)
         values = values.unflatten(1, grid.size).permute(0, 3, 1, 2)  # (B, dim, height, width)
-        local = self._convolve(values, self.proj[layer], grid).permute(0, 2, 3, 1).flatten(1, 2)
+        local = self._convolve(values, self.convs[layer], grid).permute(0, 2, 3, 1).flatten(1, 2)
         local = local.unflatten(2, (self.num_heads, -1)).transpose(1, 2).to(attended.dtype)
         prefix, spatial = attended[:, :, : grid.prefix], attended[:, :, grid.prefix :]  # (B, heads, N, head_dim)
         return torch.cat((prefix, spatial + local), dim=2) if grid.prefix else spatial + local
