@@ -172,6 +172,10 @@ class PositionEncoding(HasPolicy, nn.Module):
         """Names of the parameters that weight decay would pull away from their meaning. Default: all of them."""
         return {name for name, _ in self.named_parameters()}
 
+    def forward(self, site: str, *args: Any, **kwargs: Any) -> Any:
+        """One of the sites by name, as backbones call them: so hooks fire, by which other libraries bring weights."""
+        return getattr(self, site)(*args, **kwargs)
+
     # The five sites. Shapes: tokens (B, N, dim), prefix tokens first; queries, keys, values (B, heads, N, head_dim).
 
     def add(self, x: Tensor, grid: Grid) -> Tensor:
@@ -271,33 +275,33 @@ class Composition(HasPolicy, nn.ModuleDict):
 
     def add(self, x: Tensor, grid: Grid) -> Tensor:
         for part in self.parts:
-            x = part.add(x, grid)
+            x = part("add", x, grid)
         return x
 
     def inject(self, x: Tensor, grid: Grid, *, layer: int = 0) -> Tensor:
         for part in self.parts:
-            x = part.inject(x, grid, layer=layer)
+            x = part("inject", x, grid, layer=layer)
         return x
 
     def refine(self, x: Tensor, grid: Grid, *, layer: int = 0) -> Tensor:
         for part in self.parts:
-            x = part.refine(x, grid, layer=layer)
+            x = part("refine", x, grid, layer=layer)
         return x
 
     def rotate(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> tuple[Tensor, Tensor]:
         for part in self.parts:
-            q, k = part.rotate(q, k, grid, layer=layer)
+            q, k = part("rotate", q, k, grid, layer=layer)
         return q, k
 
     def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> list[Bias]:
-        biases = [part.bias(q, k, grid, layer=layer) for part in self.parts]  # torch 2.9 compiles no generator here
+        biases = [part("bias", q, k, grid, layer=layer) for part in self.parts]  # torch 2.9 compiles no generator here
         return [bias for bias in biases if bias is not None]
 
     def mix(
         self, attended: Tensor, v: Tensor, grid: Grid, *, layer: int = 0, weights: AttentionWeights | None = None
     ) -> Tensor:
         for part in self.parts:
-            attended = part.mix(attended, v, grid, layer=layer, weights=weights)
+            attended = part("mix", attended, v, grid, layer=layer, weights=weights)
         return attended
 
     def keep_blocks(self, count: int) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from visionpe.checks import check_number
 from visionpe.encodings.bias.offset import OffsetEncoding
 from visionpe.grid import Grid
-from visionpe.precision import apply_wide
+from visionpe.precision import WideLinear
 from visionpe.ranges import check_width
 from visionpe.registry import register_encoding
 
@@ -34,7 +34,7 @@ class ScalarLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(..., 1)`` to ``(..., out)``."""
-        return torch.addcmul(self.bias, x, self.weight[:, 0])
+        return torch.addcmul(self.bias.to(x.dtype), x, self.weight[:, 0].to(x.dtype))
 
 
 @register_encoding("fire")
@@ -65,7 +65,7 @@ class Fire(OffsetEncoding):
         self.threshold = nn.Parameter(torch.empty(self.depth, **self.factory))
         self.mlp = nn.ModuleList(
             nn.Sequential(
-                ScalarLinear(hidden, **self.factory), nn.ReLU(), nn.Linear(hidden, self.num_heads, **self.factory)
+                ScalarLinear(hidden, **self.factory), nn.ReLU(), WideLinear(hidden, self.num_heads, **self.factory)
             )
             for _ in range(self.depth)
         )
@@ -82,4 +82,4 @@ class Fire(OffsetEncoding):
         reach = self.distance([distance.new_tensor(1.0) * (n - 1) for n in grid.size], grid)
         scale = (c * torch.maximum(threshold, reach)).abs()
         normalised = torch.log1p(c.abs() * distance) / torch.log1p(scale).clamp(min=1e-6)
-        return apply_wide(mlp, normalised[..., None]).movedim(-1, 0)
+        return mlp(normalised[..., None]).movedim(-1, 0)
