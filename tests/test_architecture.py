@@ -22,7 +22,8 @@ MAY_USE = {
     "ranges": "checks",
     "tracing": "",
     "precision": "tracing",
-    "grid": "tracing",
+    "opaque": "",
+    "grid": "opaque tracing",
     "memo": "grid tracing",
     "_renamed": "",
     "utils": "",
@@ -34,7 +35,8 @@ MAY_USE = {
     "specification": "utils",
     "registry": "base checks specification",
     "encodings": "_renamed attention base checks grid memo precision ranges tracing registry policy sparse",
-    "backbones": "_renamed attention base cache checks grid ranges tracing registry encodings policy sparse utils",
+    "backbones": "_renamed attention base cache checks grid opaque ranges tracing registry encodings policy sparse "
+    "utils",
     "_public": "attention backbones base grid registry encodings policy",
     "visionpe": "_public _renamed",
     "viewing": "data utils",
@@ -48,7 +50,20 @@ MAY_USE = {
 }
 # Importing these must work with PyTorch alone; timm begins with the backbones.
 PURE = [
-    *("cache", "checks", "ranges", "tracing", "precision", "grid", "memo", "sparse", "policy", "attention", "base"),
+    *(
+        "cache",
+        "checks",
+        "ranges",
+        "tracing",
+        "precision",
+        "opaque",
+        "grid",
+        "memo",
+        "sparse",
+        "policy",
+        "attention",
+        "base",
+    ),
     "specification",
     "registry",
     "encodings",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import Any, ClassVar
 
@@ -54,6 +55,10 @@ class PositionEncoding(HasPolicy, nn.Module):
     whole_coords: ClassVar[bool] = False
     # True where tokens may stand at any real coordinates on three axes: sparse voxels.
     irregular: bool = False
+    # Lists of modules that hold one for each block.
+    by_block: ClassVar[tuple[str, ...]] = ()
+    # Modules that had another name in older checkpoints: that name, and theirs now.
+    renamed: ClassVar[Mapping[str, str]] = {}
     # True for what stands over another encoding.
     is_wrapper: ClassVar[bool] = False
     # True for what hands on to another encoding what the backbone says of itself.
@@ -91,6 +96,14 @@ class PositionEncoding(HasPolicy, nn.Module):
             self.set_policy(policy)
             self.mark_as_built()
 
+    def __getattr__(self, name: str) -> Any:
+        # Under a wrapper the model knows the wrapper alone: what shards or parametrises it leaves tensors there.
+        wrapper, names = self.__dict__.get("lent", (None, ()))
+        if (now := self.renamed.get(name)) is not None:
+            warnings.warn(f"{type(self).name}.{name} is {now} now", DeprecationWarning, stacklevel=2)
+            return getattr(self, now)
+        return getattr(wrapper, name) if name in names and name not in self._parameters else super().__getattr__(name)
+
     @property
     def spelling(self) -> str:
         """How it is written in a specification, with what it stands over: ``"lape(ape)"``."""
@@ -109,6 +122,12 @@ class PositionEncoding(HasPolicy, nn.Module):
             return fn(t.flatten(0, 1)).unflatten(0, t.shape[:2]).contiguous()
 
         return super()._apply(move, recurse)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        for old, new in self.renamed.items():
+            for key in [key for key in state_dict if key.startswith(f"{prefix}{old}.")]:
+                state_dict[f"{prefix}{new}{key[len(prefix + old) :]}"] = state_dict.pop(key)
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def check_axes(self, grid: Grid) -> None:
         """Refuse tokens that stand on another number of axes than the encoding was built for.
@@ -137,12 +156,25 @@ class PositionEncoding(HasPolicy, nn.Module):
     def set_input_grid(self, grid_size: Sequence[int]) -> None:
         """Adapt what is stored per position to a new nominal grid. Default: nothing is stored per position."""
 
+    def keep_blocks(self, count: int) -> None:
+        """Drop the modules of all blocks but the first ``count``, for a model that was cut down to these.
+
+        A parameter that holds something of every block stays whole: some of it has a gradient.
+        """
+        for name in self.by_block:
+            if (modules := getattr(self, name)) is not None:
+                setattr(self, name, modules[:count])
+
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""
 
     def no_weight_decay(self) -> set[str]:
         """Names of the parameters that weight decay would pull away from their meaning. Default: all of them."""
         return {name for name, _ in self.named_parameters()}
+
+    def forward(self, site: str, *args: Any, **kwargs: Any) -> Any:
+        """One of the sites by name, as backbones call them: so hooks fire, by which other libraries bring weights."""
+        return getattr(self, site)(*args, **kwargs)
 
     # The five sites. Shapes: tokens (B, N, dim), prefix tokens first; queries, keys, values (B, heads, N, head_dim).
 
@@ -243,34 +275,39 @@ class Composition(HasPolicy, nn.ModuleDict):
 
     def add(self, x: Tensor, grid: Grid) -> Tensor:
         for part in self.parts:
-            x = part.add(x, grid)
+            x = part("add", x, grid)
         return x
 
     def inject(self, x: Tensor, grid: Grid, *, layer: int = 0) -> Tensor:
         for part in self.parts:
-            x = part.inject(x, grid, layer=layer)
+            x = part("inject", x, grid, layer=layer)
         return x
 
     def refine(self, x: Tensor, grid: Grid, *, layer: int = 0) -> Tensor:
         for part in self.parts:
-            x = part.refine(x, grid, layer=layer)
+            x = part("refine", x, grid, layer=layer)
         return x
 
     def rotate(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> tuple[Tensor, Tensor]:
         for part in self.parts:
-            q, k = part.rotate(q, k, grid, layer=layer)
+            q, k = part("rotate", q, k, grid, layer=layer)
         return q, k
 
     def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> list[Bias]:
-        biases = [part.bias(q, k, grid, layer=layer) for part in self.parts]  # torch 2.9 compiles no generator here
+        biases = [part("bias", q, k, grid, layer=layer) for part in self.parts]  # torch 2.9 compiles no generator here
         return [bias for bias in biases if bias is not None]
 
     def mix(
         self, attended: Tensor, v: Tensor, grid: Grid, *, layer: int = 0, weights: AttentionWeights | None = None
     ) -> Tensor:
         for part in self.parts:
-            attended = part.mix(attended, v, grid, layer=layer, weights=weights)
+            attended = part("mix", attended, v, grid, layer=layer, weights=weights)
         return attended
+
+    def keep_blocks(self, count: int) -> None:
+        """See :meth:`PositionEncoding.keep_blocks`."""
+        for part in self.parts:
+            part.keep_blocks(count)
 
     def no_weight_decay(self) -> set[str]:
         return {f"{name}.{key}" for name, part in zip(self, self.parts) for key in part.no_weight_decay()}

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from visionpe.opaque import opaque
 from visionpe.tracing import is_exporting, is_tracing
 
 
@@ -53,6 +54,7 @@ def check_whole(coords: Tensor | None, limits: tuple[int, ...], reader: str, off
                 raise ValueError(f"coords: {reader} finds {first:g} to {last:g} along an axis; allowed: {span}")
 
 
+@opaque
 @dataclass(frozen=True)
 class Grid:
     """Where the tokens of one sequence stand.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from visionpe.tracing import has_autocast
 
@@ -24,8 +24,16 @@ def without_autocast(x: Tensor) -> AbstractContextManager[object]:
     return nullcontext()
 
 
-def apply_wide(module: nn.Module, x: Tensor) -> Tensor:
-    """``module(x)`` in the dtype of ``x``: a small network on positions keeps float32 in a 16-bit model."""
-    if all(p.dtype == x.dtype for p in module.parameters()):
-        return module(x)
-    return functional_call(module, {name: p.to(x.dtype) for name, p in module.named_parameters()}, (x,))
+class WideLinear(nn.Linear):
+    """A linear layer in the dtype of its input: a small network on positions keeps float32 in a 16-bit model."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+
+
+class WideLayerNorm(nn.LayerNorm):
+    """A layer norm in the dtype of its input."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = (None if p is None else p.to(x.dtype) for p in (self.weight, self.bias))
+        return F.layer_norm(x, self.normalized_shape, weight, bias, self.eps)

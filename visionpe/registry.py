@@ -165,6 +165,9 @@ def create_encodings(spec: Spec, **context: Any) -> list[PositionEncoding]:
                 hint = f"did you mean {near[0]}? " if near else ""
                 raise ValueError(f"{name!r} takes no option {key!r}; {hint}allowed: {', '.join(sorted(allowed))}")
         known = {k: v for k, v in context.items() if k in allowed or k not in HINTS or cls.hands_on_hints}
+        slots = options.get("prefix_slots")
+        if known.get("prefix_slots") == 0 and isinstance(slots, int) and slots > 0:
+            options = options | {"prefix_slots": 0}  # nobody would read entries of tokens that there are none of
         parts.append(cls(**{**known, **options}))
     return parts
 

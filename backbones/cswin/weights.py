@@ -26,7 +26,7 @@ def _renamed(key: str, state: StateDict) -> str:
         if branch := re.fullmatch(r"attns\.(\d)\.get_v\.(\w+)", rest):
             two = f"stage{match[1]}.{block}.attns.1.get_v.weight" in state
             kind = ("vertical", "horizontal")[int(branch[1])] if two else "full"
-            return f"stages.{stage}.pos_encoding.inside.{kind}.lepe.proj.{block}.{branch[2]}"
+            return f"stages.{stage}.pos_encoding.inside.{kind}.lepe.convs.{block}.{branch[2]}"
         inner = f"attn.{rest}" if rest.startswith(("qkv.", "proj.")) else rest
         return f"stages.{stage}.blocks.{block}.{inner}"
     return key

@@ -15,11 +15,13 @@ from visionpe.attention.dispatch import AttentionWeights, attend
 from visionpe.backbones.shared.windows import Windows
 from visionpe.base import Composition
 from visionpe.grid import Grid
+from visionpe.opaque import opaque
 from visionpe.tracing import map_size
 
 Padding = Literal["mask", "tokens", "values"]
 
 
+@opaque
 @dataclass(frozen=True)
 class Partition:
     """One way in which attention partitions the map, and what its tokens are told of their positions inside.

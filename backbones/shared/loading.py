@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ from visionpe.backbones.shared.window_tables import take_window_tables
 from visionpe.base import Composition, PositionEncoding
 from visionpe.policy.sizes import as_size
 from visionpe.utils.errors import MisfitError
-from visionpe.utils.weight_files import StateDict, unwrapped
+from visionpe.utils.weight_files import StateDict, Weights, unwrapped
 
 
 def _listed(keys: list[str]) -> str:
@@ -100,10 +101,10 @@ def fit_pyramid(state: StateDict, model: Any) -> StateDict:
     last = len(model.depths) - 1
     if model.norms is not None and "norm.weight" in out and not any(key.startswith("norms.") for key in out):
         for i, norm in enumerate(model.norms):
-            out[f"norms.{i}.weight"] = torch.ones_like(norm.weight)
-            out[f"norms.{i}.bias"] = torch.zeros_like(norm.bias)
+            out |= {f"norms.{i}.{name}": torch.full_like(p, name == "weight") for name, p in norm.named_parameters()}
         out |= {f"norms.{last}.{name}": out[f"norm.{name}"] for name in ("weight", "bias")}
     gone = [f"{name}.{i}." for name in ("stages", "norms") for i in range(len(model.stages), last + 1)]
+    gone += [f"norms.{i}." for i, norm in enumerate(model.norms or ()) if not any(True for _ in norm.parameters())]
     if isinstance(model.norm, nn.Identity):
         gone.append("norm.")
     if not model.num_classes:
@@ -132,6 +133,8 @@ class LoadsPublished(nn.Module):
     cfg_is_stated = False
     # What the encodings were built from.
     encoding_spec: Any = None
+    # Keys of encodings that went with the blocks that were cut off.
+    cut_keys: frozenset[str] = frozenset()
     # Whether policies measure from the size that timm's configuration tells of published weights.
     cfg_tells_trained_size: ClassVar[bool] = True
 
@@ -163,6 +166,17 @@ class LoadsPublished(nn.Module):
                 the code that the file comes from.
         """
         return state
+
+    def in_our_layout(self, state: StateDict) -> StateDict:
+        """What :meth:`convert_state` makes of it, and of names that modules of encodings had in older files of ours."""
+        parts = [part for part in self.modules() if isinstance(part, PositionEncoding) and part.renamed]
+        names = {(part.name, old): new for part in parts for old, new in part.renamed.items()}
+        for (part, old), new in names.items():
+            pattern = re.compile(rf"(?<![^.]){re.escape(part)}\.{old}\.(?=\d)")
+            if any(pattern.search(key) for key in state):
+                renamed = {pattern.sub(f"{part}.{new}.", key): value for key, value in state.items()}
+                state = state.derived(renamed) if isinstance(state, Weights) else renamed
+        return self.convert_state(state)
 
     def check_state(self, state: StateDict) -> None:
         """Refuse weights in our layout whose tables would be resized where that changes what they say.
@@ -203,7 +217,7 @@ class LoadsPublished(nn.Module):
         """
         given = unwrapped(state_dict) if isinstance(state_dict, Mapping) else state_dict
         check_tensors(given)
-        state = self.convert_state(given)
+        state = self.in_our_layout(given)
         if strict:
             check_fit(state, self)
         try:
@@ -213,7 +227,7 @@ class LoadsPublished(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         own = {k: state_dict.pop(k) for k in list(state_dict) if k.startswith(prefix)}
-        converted = self.to_modules(self.convert_state({k[len(prefix) :]: v for k, v in own.items()}))
+        converted = self.to_modules(self.in_our_layout({k[len(prefix) :]: v for k, v in own.items()}))
         state_dict.update({prefix + k: v for k, v in converted.items()})
         super()._load_from_state_dict(state_dict, prefix, *args)
 
@@ -283,7 +297,7 @@ def checkpoint_filter_fn(
         source.wrapper = TIMM
     before, model.trained_is_stated = model.trained_is_stated, known
     try:
-        state = model.convert_state(source)
+        state = model.in_our_layout(source)
     finally:
         model.trained_is_stated = before
     if lacking is not None:

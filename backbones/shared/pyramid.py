@@ -18,6 +18,7 @@ from visionpe.backbones.shared.loading import LoadsPublished
 from visionpe.backbones.shared.options import PyramidOptions, check_pooling
 from visionpe.backbones.shared.stage_encoding import StageEncoding
 from visionpe.cache import TableCache
+from visionpe.encodings.bias.fire import ScalarLinear
 from visionpe.grid import Grid
 from visionpe.tracing import is_exporting, map_size
 
@@ -35,6 +36,8 @@ class Stage(nn.Module):
         super().__init__()
         self.downsample, self.blocks, self.pos_encoding = downsample, nn.ModuleList(blocks), encoding
         self.grad_checkpointing = False
+        # Whether positions are added to the tokens ahead of the blocks: in the first stage, see `StageEncoding`.
+        self.adds = False
         self.cache = TableCache()
 
     @property
@@ -61,21 +64,29 @@ class Stage(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(B, height, width, C)`` to ``(B, height', width', C')``."""
         x = self.downsample(x)
+        encoding: Any = self.pos_encoding.map
+        if self.adds and encoding.at("add"):
+            grid = Grid(size=map_size(x))
+            x = encoding.add(x.flatten(1, 2), grid).unflatten(1, grid.size)
         for block, partitions in zip(self.blocks, self.partitions(map_size(x), x.device)):
             if self.grad_checkpointing and not torch.jit.is_scripting():
-                x = checkpoint(block, x, self.pos_encoding.map, partitions)
+                x = checkpoint(block, x, encoding, partitions)
             else:
-                x = block(x, self.pos_encoding.map, partitions)
+                x = block(x, encoding, partitions)
         return x
 
 
 def init_linear(module: nn.Module) -> None:
     """Draw the projections anew as hierarchical transformers do: normal, standard deviation 0.02, zero biases."""
     for each in module.modules():
-        if isinstance(each, nn.Linear):
+        if isinstance(each, nn.Linear | ScalarLinear):
             trunc_normal_(each.weight, std=0.02)
             if each.bias is not None:
                 nn.init.zeros_(each.bias)
+
+
+class PrunedNorm(nn.Module):
+    """In the place of the norm of features that are not asked for."""
 
 
 class Pyramid(LoadsPublished):
@@ -127,25 +138,20 @@ class Pyramid(LoadsPublished):
         init_linear(self)
         for stage, encoding in zip(stages, encodings):
             stage.pos_encoding = encoding()
-
-    def embed(self, x: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` to the map of tokens ``(B, height, width, dim)``, positions added."""
-        x = self.patch_embed(x)
-        encoding: Any = self.stages[0].pos_encoding.map  # type: ignore[union-attr]
-        if encoding.at("add"):
-            grid = Grid(size=map_size(x))
-            x = encoding.add(x.flatten(1, 2), grid).unflatten(1, grid.size)
-        return x
+        stages[0].adds = True
 
     def _normed(self, x: Tensor, index: int) -> Tensor:
         """Features of a stage as dense heads get them."""
-        if self.norms is not None:
-            return self.norms[index](x)
-        return x
+        if self.norms is None:
+            return x
+        norm = self.norms[index]
+        if isinstance(norm, PrunedNorm):
+            raise ValueError(f"indices: the norm of stage {index} was dropped with the features that nobody asked for")
+        return norm(x)
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` to the normed map of the last stage, ``(B, height, width, dim)``."""
-        x = self.embed(x)
+        x = self.patch_embed(x)
         for stage in self.stages:
             x = stage(x)
         return self.norm(self._normed(x, -1))
@@ -186,7 +192,7 @@ class Pyramid(LoadsPublished):
         if output_fmt not in ("NCHW", "NHWC"):
             raise ValueError(f"output_fmt={output_fmt!r} is unknown; allowed: NCHW, NHWC")
         wanted, last = take_indices(len(self.stages), indices)
-        x, taken = self.embed(x), []
+        x, taken = self.patch_embed(x), []
         for index, stage in enumerate(self.stages[: last + 1] if stop_early else self.stages):
             x = stage(x)
             if index in wanted:
@@ -200,11 +206,13 @@ class Pyramid(LoadsPublished):
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Drop the stages after the last one asked for, the final norm and the classifier."""
+        """Drop the stages after the last one asked for, norms of the others, the final norm and the classifier."""
         wanted, last = take_indices(len(self.stages), indices)
         self.stages = self.stages[: last + 1]
         if self.norms is not None:
             self.norms = self.norms[: last + 1]
+            for index in set(range(last)) - set(wanted):
+                self.norms[index] = PrunedNorm()
         if prune_norm:
             self.norm = nn.Identity()
         if prune_head:

@@ -100,6 +100,20 @@ class StageEncoding(nn.Module):
             for part in self.inside[kind].parts:  # type: ignore[union-attr]
                 part.set_input_grid(size)
 
+    def keep_blocks(self, count: int, inside: Mapping[str, int]) -> None:
+        """Drop what belongs to other blocks than the first ``count``, and to kinds of window that none of them has.
+
+        Args:
+            count: Blocks that are left.
+            inside: How many of them have each kind of window.
+        """
+        self.map.keep_blocks(count)
+        for kind in list(self.inside):
+            if inside.get(kind):
+                self.inside[kind].keep_blocks(inside[kind])  # type: ignore[operator]
+            else:
+                del self.inside[kind]
+
     def no_weight_decay(self) -> set[str]:
         """Names of parameters, below this module, that weight decay should leave alone."""
         groups = {"map": self.map, **{f"inside.{kind}": group for kind, group in self.inside.items()}}

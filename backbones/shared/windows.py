@@ -11,11 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from visionpe.opaque import opaque
 from visionpe.tracing import is_exporting, larger
 
 Pair = tuple[int, int]
 
 
+@opaque
 @dataclass(frozen=True)
 class Windows:
     """A map cut into windows of one size; stripes are windows as long as the map.

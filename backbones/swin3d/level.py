@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from visionpe.grid import Grid
+from visionpe.opaque import opaque
 from visionpe.sparse import Neighbourhood, SparseWindows, Voxels, cells_around, nearest
 
 
+@opaque
 @dataclass(frozen=True)
 class Packed:
     """Windows of similar occupancy, padded to one length.

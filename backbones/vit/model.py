@@ -258,10 +258,17 @@ class VisionTransformer(LoadsPublished, TimmVisionTransformer):
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Drop the blocks after the last one asked for, the final norm and the classifier."""
+        """Drop the blocks after the last one asked for and their positions, the final norm and the classifier."""
         wanted, _ = take_indices(len(self.blocks), indices)
         super().prune_intermediate_layers(wanted, prune_norm=prune_norm, prune_head=prune_head)
+        before = set(self.pos_encoding.state_dict())
+        self._keep_encodings(len(self.blocks))
+        self.cut_keys |= {f"pos_encoding.{key}" for key in before - set(self.pos_encoding.state_dict())}
         return wanted
+
+    def _keep_encodings(self, count: int) -> None:
+        """Drop from the encodings what belongs to other blocks than the first ``count``."""
+        self.pos_encoding.keep_blocks(count)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A new classifier, or none with 0.

@@ -66,9 +66,11 @@ def convert(state: StateDict, model: Any) -> StateDict:
 def cut_down(state: StateDict, model: Any) -> StateDict:
     """What a model without classifier, or cut down to its features, takes of the file of a whole one, in our layout.
 
-    Left out are the classifier, blocks after the last one kept, and what follows the blocks where nothing does here:
-    norms of a model that has none before or after pooling, attention pooling of one that does not pool.
+    Left out are positions of blocks that were cut off; and without a classifier the file's, blocks after the last one
+    kept, and what follows the blocks where nothing does here: norms of a model that has none before or after pooling,
+    attention pooling of one that does not pool.
     """
+    state = {key: value for key, value in state.items() if key not in model.cut_keys}
     if model.num_classes:
         return state
     gone = ["head.", *(f"blocks.{i}." for i in range(len(model.blocks), model.depth))]

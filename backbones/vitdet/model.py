@@ -5,6 +5,7 @@ The tokens stay a map ``(B, height, width, dim)`` from the patch embedding to th
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -238,12 +239,15 @@ class WindowedVisionTransformer(VisionTransformer):
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
-        """Drop the blocks after the last one asked for, the final norm or neck, and the classifier."""
+        """Drop the blocks after the last one asked for and their positions, the final norm or neck, and classifier."""
         if prune_norm:
             self.neck, self.num_features = nn.Identity(), self.embed_dim
             for info in self.feature_info:
                 info["num_chs_norm"] = self.embed_dim
         return super().prune_intermediate_layers(indices, prune_norm=prune_norm, prune_head=prune_head)
+
+    def _keep_encodings(self, count: int) -> None:
+        self.pos_encoding.keep_blocks(count, Counter(self.places[i][0] for i in range(count)))
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A new classifier, or none with 0."""
@@ -255,7 +259,7 @@ class WindowedVisionTransformer(VisionTransformer):
 
     def _set_input_grid(self, grid_size: tuple[int, int]) -> None:
         # Tables of the tokens stay at the size of the pretraining, those of the windows at theirs.
-        for part in self.pos_encoding.inside["whole"].parts:
+        for part in self.pos_encoding.inside["whole"].parts if "whole" in self.pos_encoding.inside else ():
             part.set_input_grid(grid_size)
 
     def load_pretrained(self, checkpoint_path: str, prefix: str = "") -> None:

@@ -154,6 +154,7 @@ def _without_rest(out: StateDict, model: Any) -> StateDict:
         gone.append("head.")
     if "head." in gone or not any(key.startswith("head.") for key in out):
         gone += [part for part in ("neck.", "norm.", "fc_norm.") if not any(key.startswith(part) for key in own)]
+    gone += model.cut_keys
     return {key: value for key, value in out.items() if not key.startswith(tuple(gone))}
 
 

@@ -58,7 +58,7 @@ def load_backbone(network: Any, checkpoint: str, *, prefix: str = "", names: Cal
             network.load_pretrained(checkpoint)
             return len(network.state_dict())
         given = below(read_weights(checkpoint), prefix, source)
-        converted = network.convert_state(given) if ours else given
+        converted = network.in_our_layout(given) if ours else given
         state = converted if isinstance(converted, Weights) else given.derived(converted)
         extra = state.keys() - network.state_dict().keys()
         spare = extra & names() if extra else set()

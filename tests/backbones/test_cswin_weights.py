@@ -27,7 +27,7 @@ RULES = [
     (r"norms\.(\d)", lambda m: f"norm{int(m[1]) + 1}"),
     (r"head\.fc", "head"),
     (
-        r"stages\.(\d)\.pos_encoding\.inside\.(\w+)\.lepe\.proj\.(\d+)",
+        r"stages\.(\d)\.pos_encoding\.inside\.(\w+)\.lepe\.convs\.(\d+)",
         lambda m: f"stage{int(m[1]) + 1}.{m[3]}.attns.{KINDS[m[2]]}.get_v",
     ),
     (r"stages\.(\d)\.blocks\.(\d+)\.(?:attn\.)?", lambda m: f"stage{int(m[1]) + 1}.{m[2]}."),

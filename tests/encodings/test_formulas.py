@@ -176,7 +176,7 @@ def test_cpe_is_a_convolution_plus_the_identity() -> None:
     x = torch.randn(1, 1 + 20, 32)
     moved = encoding.refine(x, Grid((4, 5), 1), layer=2)
     tokens = x[:, 1:].transpose(1, 2).view(1, 32, 4, 5)
-    wanted = (tokens + encoding.proj[1](tokens)).flatten(2).transpose(1, 2)
+    wanted = (tokens + encoding.convs[1](tokens)).flatten(2).transpose(1, 2)
     torch.testing.assert_close(moved[:, 1:], wanted)
     assert torch.equal(encoding.refine(x, Grid((4, 5), 1), layer=1), x)
 
@@ -185,7 +185,7 @@ def test_cpe_interpolated_is_a_dilation_at_whole_ratios() -> None:
     encoding = create_encoding("cpe", dim=4, num_heads=1, grid_size=(6, 4), policy="interpolate")
     x = torch.randn(1, 4, 12, 12)
     moved = encoding.refine(x.flatten(2).transpose(1, 2), Grid((12, 12))).transpose(1, 2).unflatten(2, (12, 12))
-    conv = encoding.proj[0]
+    conv = encoding.convs[0]
     wanted = F.conv2d(x, conv.weight, conv.bias, padding=(2, 3), dilation=(2, 3), groups=4)
     torch.testing.assert_close(moved - x, wanted, atol=1e-5, rtol=1e-5)
 

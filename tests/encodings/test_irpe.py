@@ -157,8 +157,9 @@ def test_chunks(on: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(encoding["irpe"].cache) == 0
 
 
-def test_coordinates_and_policies() -> None:
-    encoding = make({"name": "irpe", "on": "qkv"})
+@pytest.mark.parametrize("kind", [{"on": "qkv"}, {"on": "qk", "mode": "bias"}], ids=str)
+def test_coordinates_and_policies(kind: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoding = make({"name": "irpe", **kind})
     coords = torch.randint(0, 7, (2, 9, 2)).float()
     q, k, v = torch.randn(3, 2, 2, 10, 8)
     x = torch.zeros(2, 10, 16)
@@ -170,6 +171,11 @@ def test_coordinates_and_policies() -> None:
             alone = through(encoding, *one, Grid((7, 7), 1, coords=coords[i]), 1)
             for a, b in zip(together, alone):
                 torch.testing.assert_close(a[i : i + 1], b, atol=1e-5, rtol=1e-5)
+        biases = encoding.bias(q, k, Grid((7, 7), 1, coords=coords))
+        wanted = attend(q, k, v, biases=biases, kernel="math")
+        with monkeypatch.context() as patch:  # sample by sample
+            patch.setattr(visionpe.attention.kernels, "CHUNK_BYTES", 400)
+            torch.testing.assert_close(attend(q, k, v, biases=biases, kernel="chunked"), wanted, atol=1e-5, rtol=1e-5)
         dense = Grid((4, 8), 1)
         listed = Grid((4, 8), 1, coords=Grid((4, 8)).positions())
         for reverse in (False, True):

@@ -17,7 +17,7 @@ def mixed(window: tuple[int, int] | None, size: tuple[int, int], prefix: int) ->
     out = encoding.mix(attended, v, grid, layer=1)
     assert torch.equal(out[:, :, :prefix], attended[:, :, :prefix])
     images = [(t[:, :, prefix:].transpose(2, 3).reshape(2, 16, *size)) for t in (out - attended, v)]
-    return images[0], images[1], encoding["lepe"].proj[1]
+    return images[0], images[1], encoding["lepe"].convs[1]
 
 
 @pytest.mark.parametrize("size", [(4, 4), (3, 7), (9, 2), (1, 1)])

@@ -74,9 +74,9 @@ def transposed(name: str, encoding: Composition) -> Composition:
         if name == "rope_mixed":
             part.freqs.copy_(part.freqs.flip(0))
         if name == "cpe":
-            part.proj[0].weight.copy_(part.proj[0].weight.transpose(-1, -2).clone())
+            part.convs[0].weight.copy_(part.convs[0].weight.transpose(-1, -2).clone())
         if name == "lepe":
-            for conv in part.proj:
+            for conv in part.convs:
                 conv.weight.copy_(conv.weight.transpose(-1, -2).clone())
         if name == "fourier":
             part.frequencies.copy_(part.frequencies.flip(1))

@@ -48,7 +48,7 @@ def test_lepe_in_windows(policy: str) -> None:
     """Each window is convolved on its own, with the ratio of the map."""
     encoding, grid = make("lepe"), Grid((8, 8), window=(4, 2))
     encoding["lepe"].set_policy(policy)
-    conv = encoding["lepe"].proj[0]
+    conv = encoding["lepe"].convs[0]
     v = torch.randn(1, 2, 64, 8)
     out = encoding.mix(torch.zeros_like(v), v, grid)
     window = v.unflatten(2, (8, 8))[:, :, 4:, 2:4].permute(0, 1, 4, 2, 3).flatten(1, 2)

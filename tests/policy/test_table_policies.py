@@ -218,7 +218,7 @@ def test_compiled() -> None:
     encodings = {name: make(name)[name] for name in ("ape", "rpb", "lepe", "irpe")}
     for name, policy in (("ape", "fourier"), ("rpb", "geometric"), ("lepe", "rescale(0.5)"), ("irpe", "reach")):
         encodings[name].set_policy(policy)
-    conv = encodings["lepe"].proj[0]
+    conv = encodings["lepe"].convs[0]
 
     def run(x: Tensor, size: tuple[int, int]) -> list[Tensor]:
         ape, rpb, lepe, irpe = encodings.values()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import log
 
 import torch
@@ -37,7 +37,7 @@ class BucketBias(Bias):
     Args:
         products: Token times table, ``(B, heads, N, buckets)``.
         index: ``index(start, stop)`` gives the buckets of queries ``start`` to ``stop`` with every key,
-            ``(stop - start, N)``.
+            ``(stop - start, N)``, or ``(B, 1, stop - start, N)``.
         keys: The products are of the keys, not of the queries.
     """
 
@@ -49,7 +49,7 @@ class BucketBias(Bias):
         self.products, self.keys, self.batch = products, keys, products.shape[0]
 
     def rows(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
-        index = self.index(start, stop)  # (rows, N)
+        index = self.index(start, stop)  # ([B, 1,] rows, N)
         products = self.products.to(dtype)
         if self.keys:
             index = index.transpose(-2, -1).expand(*products.shape[:2], -1, -1)  # (B, heads, N, rows)
@@ -60,12 +60,11 @@ class BucketBias(Bias):
         return self.rows(0, self.products.shape[-2], dtype)
 
     def narrow(self, samples: slice, heads: slice) -> BucketBias:
-        def index(start: int, stop: int) -> Tensor:
-            every = self.index(start, stop)
-            return every[samples] if every.ndim == 4 and len(every) > 1 else every  # each sample stands elsewhere
+        return BucketBias(narrowed(self.products, samples, heads), partial(self._index_of, samples), keys=self.keys)
 
-        products = narrowed(self.products, samples, heads)
-        return BucketBias(products, self.index if samples == slice(None) else index, keys=self.keys)
+    def _index_of(self, samples: slice, start: int, stop: int) -> Tensor:
+        index = self.index(start, stop)
+        return index if index.ndim == 2 else narrowed(index, samples, slice(None))
 
     def scaled(self, factor: float) -> BucketBias:
         return BucketBias(self.products * factor, self.index, keys=self.keys)

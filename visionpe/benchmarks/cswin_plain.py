@@ -42,7 +42,7 @@ class Plain(nn.Module):
             shapes = [windows.window for windows in stage.windows(size).values()]
             lepes = [inside["lepe"] for inside in stage.pos_encoding.inside.values()]
             for layer, block in enumerate(stage.blocks):
-                x = x + self._attention(block, block.norm1(x), size, shapes, [each.proj[layer] for each in lepes])
+                x = x + self._attention(block, block.norm1(x), size, shapes, [each.convs[layer] for each in lepes])
                 x = x + block.mlp(block.norm2(x))
         return self.model.head.fc(self.model.norm(x).mean(dim=1))
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from visionpe.precision import apply_wide
+from visionpe.precision import WideLayerNorm, WideLinear
 
 
 def decimal_digits(positions: Tensor, count: int) -> Tensor:
@@ -23,18 +23,18 @@ class DigitBlock(nn.Module):
     def __init__(self, dim: int, num_heads: int, **factory: Any) -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.norm1 = nn.LayerNorm(dim, **factory)
-        self.qkv = nn.Linear(dim, 3 * dim, **factory)
-        self.proj = nn.Linear(dim, dim, **factory)
-        self.norm2 = nn.LayerNorm(dim, **factory)
-        self.fc1 = nn.Linear(dim, 4 * dim, **factory)
-        self.fc2 = nn.Linear(4 * dim, dim, **factory)
+        self.norm1 = WideLayerNorm(dim, **factory)
+        self.qkv = WideLinear(dim, 3 * dim, **factory)
+        self.proj = WideLinear(dim, dim, **factory)
+        self.norm2 = WideLayerNorm(dim, **factory)
+        self.fc1 = WideLinear(dim, 4 * dim, **factory)
+        self.fc2 = WideLinear(4 * dim, dim, **factory)
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Sequences ``(n, length, dim)`` to sequences; ``mask`` is additive, ``(n or 1, 1, length, length)``."""
-        qkv = apply_wide(self.qkv, apply_wide(self.norm1, x)).unflatten(-1, (3, self.num_heads, -1))
+        qkv = self.qkv(self.norm1(x)).unflatten(-1, (3, self.num_heads, -1))
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (n, heads, length, head_dim)
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
-        x = x + apply_wide(self.proj, attended)
-        hidden = apply_wide(self.fc1, apply_wide(self.norm2, x))
-        return x + apply_wide(self.fc2, F.gelu(hidden, approximate="tanh"))
+        x = x + self.proj(attended)
+        hidden = self.fc1(self.norm2(x))
+        return x + self.fc2(F.gelu(hidden, approximate="tanh"))

@@ -12,7 +12,7 @@ from visionpe.base import PositionEncoding
 from visionpe.checks import check_count, check_number
 from visionpe.grid import Grid
 from visionpe.policy.functions import rescale_positions
-from visionpe.precision import apply_wide, wide_dtype, without_autocast
+from visionpe.precision import WideLinear, wide_dtype, without_autocast
 from visionpe.ranges import check_width
 from visionpe.registry import register_encoding
 
@@ -59,8 +59,8 @@ class LearnableFourierFeatures(PositionEncoding):
             raise ValueError(f"groups={groups} must divide the {axes} axes and dim={self.dim}")
         self.features, self.gamma, self.groups = features, gamma, groups
         self.frequencies = nn.Parameter(torch.empty(features // 2, axes // groups, **self.factory))
-        self.fc1 = nn.Linear(features, hidden, **self.factory)
-        self.fc2 = nn.Linear(hidden, self.dim // groups, **self.factory)
+        self.fc1 = WideLinear(features, hidden, **self.factory)
+        self.fc2 = WideLinear(hidden, self.dim // groups, **self.factory)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -84,8 +84,8 @@ class LearnableFourierFeatures(PositionEncoding):
         points = torch.stack(scaled, dim=-1).unflatten(-1, (self.groups, -1))  # ([B,] N, groups, axes / groups)
         angles = points @ self.frequencies.to(dtype).T  # ([B,] N, groups, features / 2)
         features = torch.cat((angles.cos(), angles.sin()), dim=-1) * self.features**-0.5
-        hidden = F.gelu(apply_wide(self.fc1, features))
-        return apply_wide(self.fc2, hidden).flatten(-2)  # ([B,] N, dim)
+        hidden = F.gelu(self.fc1(features))
+        return self.fc2(hidden).flatten(-2)  # ([B,] N, dim)
 
     def add(self, x: Tensor, grid: Grid) -> Tensor:
         with without_autocast(x):

@@ -14,7 +14,7 @@ from visionpe.checks import check_count, check_number
 from visionpe.encodings.wrappers.base import PositionWrapper
 from visionpe.grid import Grid
 from visionpe.memo import LayerMemo
-from visionpe.precision import wide_dtype, without_autocast
+from visionpe.precision import WideLayerNorm, wide_dtype, without_autocast
 from visionpe.ranges import MAX_PREFIX
 from visionpe.registry import HINTS, Spec, create_encodings, register_encoding
 
@@ -33,7 +33,8 @@ class LayerAdaptivePositionEmbedding(PositionEncoding):
 
     Args:
         over: The absolute encoding underneath: one whose only site is ``add``.
-        prefix_slots: Prefix tokens that have a learned entry. Default: 1 if the encoding underneath learns, else 0.
+        prefix_slots: Prefix tokens that have a learned entry. Default: 1 if the encoding underneath learns, else 0;
+            none where the model has no prefix tokens.
         eps: Of the norms; 1e-30 to 1.
         context: See :class:`~visionpe.base.PositionEncoding`.
 
@@ -43,6 +44,7 @@ class LayerAdaptivePositionEmbedding(PositionEncoding):
 
     source = "LaPE, arXiv 2212.05262"
     hands_on_hints = True
+    by_block = ("norms",)
 
     def __init__(
         self, *, over: Spec = "ape", prefix_slots: int | None = None, eps: float = 1e-6, **context: Any
@@ -63,7 +65,7 @@ class LayerAdaptivePositionEmbedding(PositionEncoding):
         if prefix_slots is None:
             prefix_slots = int(any(True for _ in self.over.parameters()))
         self.prefix_table = nn.Parameter(torch.empty(prefix_slots, self.dim, **self.factory)) if prefix_slots else None
-        self.norms = nn.ModuleList(nn.LayerNorm(self.dim, eps=eps, **self.factory) for _ in range(self.depth))
+        self.norms = nn.ModuleList(WideLayerNorm(self.dim, eps=eps, **self.factory) for _ in range(self.depth))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -83,13 +85,13 @@ class LayerAdaptivePositionEmbedding(PositionEncoding):
         # Where no layer left anything, all norms up to here: little work for one table, and nothing to go stale.
         p, first = (self._start(grid, device, dtype), 0) if before is None else (before, layer)
         for norm in list(self.norms)[first : layer + 1]:
-            p = F.layer_norm(p, (self.dim,), norm.weight.to(dtype), norm.bias.to(dtype), self.eps)  # type: ignore
+            p = norm(p)
         self.memo.put(grid, layer, p, key=(device, dtype), last=layer == self.depth - 1)
         return p
 
     def _start(self, grid: Grid, device: torch.device, dtype: torch.dtype) -> Tensor:
         """The embedding before the first norm."""
-        p = self.over.add(torch.zeros(1, grid.num_spatial, self.dim, device=device, dtype=dtype), grid)
+        p = self.over("add", torch.zeros(1, grid.num_spatial, self.dim, device=device, dtype=dtype), grid)
         if grid.prefix:
             slots = (
                 p.new_zeros(0, self.dim) if self.prefix_table is None else self.prefix_table[: grid.prefix].to(dtype)

@@ -15,7 +15,7 @@ from visionpe.checks import check_choice, check_count, check_flag, check_number
 from visionpe.encodings.absolute.digit_transformer import DigitBlock, decimal_digits
 from visionpe.grid import Grid
 from visionpe.memo import LayerMemo
-from visionpe.precision import apply_wide, wide_dtype, without_autocast
+from visionpe.precision import WideLayerNorm, WideLinear, wide_dtype, without_autocast
 from visionpe.ranges import MAX_PREFIX, check_width
 from visionpe.registry import register_encoding
 from visionpe.tracing import is_exporting
@@ -50,7 +50,7 @@ class SequentialPositionEncoding(PositionEncoding):
         temperature: Divides the result.
         per_head: A query and a key part for every head, where there are any.
         pe_dim: Width of the vector that they are made of; default ``head_dim``, with ``per_head`` that of the tokens.
-        prefix_slots: Prefix tokens with a learned vector, but for ``add``.
+        prefix_slots: Prefix tokens with a learned vector, but for ``add``; none where the model has no prefix tokens.
         context: See :class:`~visionpe.base.PositionEncoding`. There is no policy: positions are never rescaled.
 
     Raises:
@@ -61,6 +61,7 @@ class SequentialPositionEncoding(PositionEncoding):
     source = "SeqPE, arXiv 2506.13277"
     structure = "low rank"
     whole_coords = True
+    by_block = ("qk",)
 
     def __init__(
         self,
@@ -116,12 +117,12 @@ class SequentialPositionEncoding(PositionEncoding):
         self.blocks = nn.ModuleList(
             DigitBlock(encoder_dim, encoder_heads, **self.factory) for _ in range(encoder_layers)
         )
-        self.norm = nn.LayerNorm(encoder_dim, **self.factory) if final_norm else None
-        self.out = nn.Linear(encoder_dim, out, **self.factory)
+        self.norm = WideLayerNorm(encoder_dim, **self.factory) if final_norm else None
+        self.out = WideLinear(encoder_dim, out, **self.factory)
         self.prefix_table, self.qk, self.memo = None, None, LayerMemo()
         if site != "add":
             self.prefix_table = nn.Parameter(torch.empty(prefix_slots, out, **self.factory)) if prefix_slots else None
-            self.qk = nn.ModuleList(nn.Linear(out, 2 * self.width, **self.factory) for _ in range(self.depth))
+            self.qk = nn.ModuleList(WideLinear(out, 2 * self.width, **self.factory) for _ in range(self.depth))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -145,8 +146,8 @@ class SequentialPositionEncoding(PositionEncoding):
         mask = self._mask(digits, dtype)
         for block in self.blocks:
             x = block(x, mask)
-        x = x[:, -1] if self.norm is None else apply_wide(self.norm, x[:, -1])
-        return apply_wide(self.out, x) / self.temperature
+        x = x[:, -1] if self.norm is None else self.norm(x[:, -1])
+        return self.out(x) / self.temperature
 
     def _mask(self, digits: Tensor, dtype: torch.dtype) -> Tensor | None:
         """What the digits may not see, additive, ``(n or 1, 1, length, length)``."""
@@ -193,7 +194,7 @@ class SequentialPositionEncoding(PositionEncoding):
             own = self.prefix_table[:slots].to(vectors.dtype).expand(vectors.shape[0], -1, -1)
             vectors = torch.cat((own, vectors), dim=1)
         with without_autocast(x):
-            both = apply_wide(self.qk[layer], vectors)
+            both = self.qk[layer](vectors)
         rest = both.new_full((both.shape[0], grid.prefix - slots, both.shape[-1]), blank)  # the further prefix tokens
         both = torch.cat((both[:, :slots], rest, both[:, slots:]), dim=1)
         both = both.unflatten(-1, (2, -1, self.head_dim)).permute(2, 0, 3, 1, 4)  # (2, 1 or B, 1 or heads, N, head_dim)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from visionpe.encodings.bias.offset import OffsetEncoding
 from visionpe.grid import Grid
 from visionpe.policy.functions.positions import effective_length, rescale_positions
-from visionpe.precision import apply_wide
+from visionpe.precision import WideLinear
 from visionpe.ranges import check_width
 from visionpe.registry import register_encoding
 from visionpe.tracing import larger
@@ -33,15 +33,16 @@ class ContinuousPositionBias(OffsetEncoding):
 
     source = "SwinV2, arXiv 2111.09883"
     irregular = True
+    by_block = ("mlp",)
 
     def __init__(self, *, hidden: int = 512, **context: Any) -> None:
         super().__init__(**context)
         check_width("hidden", hidden)
         self.mlp = nn.ModuleList(
             nn.Sequential(
-                nn.Linear(len(self.grid_size), hidden, **self.factory),
+                WideLinear(len(self.grid_size), hidden, **self.factory),
                 nn.ReLU(),
-                nn.Linear(hidden, self.num_heads, bias=False, **self.factory),
+                WideLinear(hidden, self.num_heads, bias=False, **self.factory),
             )
             for _ in range(self.depth)
         )
@@ -57,4 +58,4 @@ class ContinuousPositionBias(OffsetEncoding):
             relative = d * 8 / reach
             coordinates.append(relative.sign() * (1 + relative.abs()).log() / log(8))
         points = torch.stack(torch.broadcast_tensors(*coordinates), dim=-1)  # (..., axes)
-        return (16 * apply_wide(mlp, points).sigmoid()).movedim(-1, 0)
+        return (16 * mlp(points).sigmoid()).movedim(-1, 0)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from visionpe.checks import check_count
 from visionpe.encodings.bias.offset import OffsetEncoding
 from visionpe.grid import Grid
-from visionpe.precision import apply_wide
+from visionpe.precision import WideLayerNorm, WideLinear
 from visionpe.registry import register_encoding
 
 
@@ -29,6 +29,7 @@ class DynamicPositionBias(OffsetEncoding):
 
     source = "CrossFormer, arXiv 2108.00154"
     irregular = True
+    by_block = ("mlp",)
 
     def __init__(self, *, hidden: int | None = None, **context: Any) -> None:
         super().__init__(**context)
@@ -36,12 +37,12 @@ class DynamicPositionBias(OffsetEncoding):
         self.mlp = nn.ModuleList(self._network(width) for _ in range(self.depth))
 
     def _network(self, width: int) -> nn.Sequential:
-        layers: list[nn.Module] = [nn.Linear(len(self.grid_size), width, **self.factory)]
+        layers: list[nn.Module] = [WideLinear(len(self.grid_size), width, **self.factory)]
         for out in (width, width, self.num_heads):
-            layers += [nn.LayerNorm(width, **self.factory), nn.ReLU(), nn.Linear(width, out, **self.factory)]
+            layers += [WideLayerNorm(width, **self.factory), nn.ReLU(), WideLinear(width, out, **self.factory)]
         return nn.Sequential(*layers)
 
     def function(self, offsets: Sequence[Tensor], grid: Grid, layer: int) -> Tensor:
         mlp = self.mlp[layer]
         points = torch.stack(torch.broadcast_tensors(*self.scaled(offsets, grid)), dim=-1)  # (..., axes)
-        return apply_wide(mlp, points).movedim(-1, 0)
+        return mlp(points).movedim(-1, 0)

@@ -12,9 +12,29 @@ from torch import Tensor, nn
 from visionpe.checks import check_number
 from visionpe.encodings.bias.offset import OffsetEncoding
 from visionpe.grid import Grid
-from visionpe.precision import apply_wide
+from visionpe.precision import WideLinear
 from visionpe.ranges import check_width
 from visionpe.registry import register_encoding
+
+
+class ScalarLinear(nn.Module):
+    """A linear layer of one number, with the parameters of one: libraries of integer arithmetic refuse that width.
+
+    Args:
+        out: Width of the result.
+        factory: ``device`` and ``dtype``.
+    """
+
+    def __init__(self, out: int, **factory: Any) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out, 1, **factory))
+        self.bias = nn.Parameter(torch.empty(out, **factory))
+        nn.init.uniform_(self.weight, -1, 1)  # as a linear layer of width 1 begins
+        nn.init.uniform_(self.bias, -1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(..., 1)`` to ``(..., out)``."""
+        return torch.addcmul(self.bias.to(x.dtype), x, self.weight[:, 0].to(x.dtype))
 
 
 @register_encoding("fire")
@@ -34,6 +54,7 @@ class Fire(OffsetEncoding):
 
     source = "FIRE, arXiv 2310.04418"
     irregular = True
+    by_block = ("mlp",)
 
     def __init__(self, *, hidden: int = 32, c: float = 0.1, **context: Any) -> None:
         super().__init__(**context)
@@ -44,7 +65,7 @@ class Fire(OffsetEncoding):
         self.threshold = nn.Parameter(torch.empty(self.depth, **self.factory))
         self.mlp = nn.ModuleList(
             nn.Sequential(
-                nn.Linear(1, hidden, **self.factory), nn.ReLU(), nn.Linear(hidden, self.num_heads, **self.factory)
+                ScalarLinear(hidden, **self.factory), nn.ReLU(), WideLinear(hidden, self.num_heads, **self.factory)
             )
             for _ in range(self.depth)
         )
@@ -61,4 +82,4 @@ class Fire(OffsetEncoding):
         reach = self.distance([distance.new_tensor(1.0) * (n - 1) for n in grid.size], grid)
         scale = (c * torch.maximum(threshold, reach)).abs()
         normalised = torch.log1p(c.abs() * distance) / torch.log1p(scale).clamp(min=1e-6)
-        return apply_wide(mlp, normalised[..., None]).movedim(-1, 0)
+        return mlp(normalised[..., None]).movedim(-1, 0)

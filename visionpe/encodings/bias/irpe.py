@@ -181,9 +181,9 @@ class ImageRelativePositionEncoding(PositionEncoding):
 
     def _products(self, table: Tensor, x: Tensor, grid: Grid) -> Tensor:
         """Each token times each entry of a table, ``(B, heads, N, buckets)``."""
-        if self.mode == "bias":
-            batch = len(x) if grid.coords is not None and grid.coords.ndim == 3 else 1  # samples may stand elsewhere
-            return table[None, :, None].expand(batch, -1, x.shape[-2], -1)  # (B or 1, heads or 1, N, buckets), no copy
+        if self.mode == "bias":  # (1 or B, heads or 1, N, buckets), no copy; B where samples have places of their own
+            samples = 1 if grid.coords is None or grid.coords.ndim == 2 else len(x)
+            return table[None, :, None].expand(samples, -1, x.shape[-2], -1)
         return (x * self.head_dim**-0.5) @ table.to(x.dtype)
 
     def mix(

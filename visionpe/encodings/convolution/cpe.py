@@ -10,13 +10,16 @@ from torch import Tensor, nn
 
 from visionpe.base import PositionEncoding
 from visionpe.checks import check_counts, shown
+from visionpe.encodings.convolution.layers import SizedConv2d, SizedConv3d
 from visionpe.grid import Grid
-from visionpe.policy.functions import CONVOLUTION_POLICIES, convolve
+from visionpe.policy.functions import CONVOLUTION_POLICIES
 from visionpe.ranges import check_kernel_size
 from visionpe.registry import register_encoding
 from visionpe.sparse import cells_around
 
-CONVS: dict[int, type[nn.Module]] = {2: nn.Conv2d, 3: nn.Conv3d}
+# Adapters of other libraries look for `proj`, as the projection of attention is called, and mean one layer by it.
+RENAMED = {"proj": "convs"}
+CONVS: dict[int, type[nn.Module]] = {2: SizedConv2d, 3: SizedConv3d}
 
 
 @register_encoding("cpe")
@@ -43,6 +46,7 @@ class ConditionalPositionEncoding(PositionEncoding):
     irregular = True
     policies = CONVOLUTION_POLICIES
     takes_coords = False
+    renamed = RENAMED
 
     def __init__(self, *, kernel_size: int = 3, layers: Sequence[int] = (0,), **context: Any) -> None:
         super().__init__(**context)
@@ -56,10 +60,12 @@ class ConditionalPositionEncoding(PositionEncoding):
         if len(self.grid_size) not in CONVS:
             raise ValueError(f"grid_size={self.grid_size}: cpe stands on two or three axes")
         conv: Any = CONVS[len(self.grid_size)]
-        self.proj = nn.ModuleList(
-            conv(self.dim, self.dim, kernel_size, padding=kernel_size // 2, groups=self.dim, **self.factory)
-            for _ in self.layers
-        )
+        self.convs = nn.ModuleList(conv(self.dim, kernel_size, **self.factory) for _ in self.layers)
+
+    def keep_blocks(self, count: int) -> None:
+        for n, layer in enumerate(self.layers):
+            if layer >= count:
+                self.convs[n] = nn.Identity()  # the others keep their names
 
     def no_weight_decay(self) -> set[str]:
         return set()  # an ordinary convolution
@@ -68,14 +74,14 @@ class ConditionalPositionEncoding(PositionEncoding):
         if layer not in self.layers:
             return x
         self.check_axes(grid)
-        conv: Any = self.proj[self.layers.index(layer)]
+        conv: Any = self.convs[self.layers.index(layer)]
         if grid.cloud is not None:
             return x + self._sparse(x, conv, grid)
         if not grid.dense:
             raise ValueError("cpe needs the full map of tokens: its convolution is undefined where patches are dropped")
         prefix, tokens = x[:, : grid.prefix], x[:, grid.prefix :]
         tokens = tokens.transpose(1, 2).unflatten(2, grid.size)  # (B, dim, [time,] height, width)
-        tokens = tokens + convolve(tokens, conv.weight, conv.bias, self.grid_size, self.main_policy or "extrapolate")
+        tokens = tokens + conv(tokens, self.grid_size, self.main_policy)
         tokens = tokens.flatten(2).transpose(1, 2)
         return torch.cat((prefix, tokens), dim=1) if grid.prefix else tokens
 
@@ -86,11 +92,4 @@ class ConditionalPositionEncoding(PositionEncoding):
                 f"policy={self.policy!r} of cpe needs the full map of tokens, and sparse voxels have cells of their "
                 "own; allowed: extrapolate"
             )
-        width = self.kernel_size
-        around = cells_around(grid, width)
-        tokens, weight = x[0], conv.weight[:, 0].to(x.dtype)  # (N, dim), (dim, width, width, width)
-        out = conv.bias.to(x.dtype).expand_as(tokens)
-        for step, (here, there) in zip(around.steps, around.pairs):
-            tap = weight[(slice(None), *(n + width // 2 for n in step))]
-            out = out.index_add(0, here, tokens[there] * tap)
-        return out[None]
+        return conv(x[0], self.grid_size, None, cells_around(grid, self.kernel_size))[None]

@@ -10,11 +10,12 @@ from torch import Tensor, nn
 
 from visionpe.attention.dispatch import AttentionWeights
 from visionpe.base import PositionEncoding
+from visionpe.encodings.convolution.cpe import RENAMED
+from visionpe.encodings.convolution.layers import SizedConv2d
 from visionpe.grid import Grid
-from visionpe.policy.functions import CONVOLUTION_POLICIES, convolve
+from visionpe.policy.functions import CONVOLUTION_POLICIES
 from visionpe.ranges import check_kernel_size
 from visionpe.registry import register_encoding
-from visionpe.tracing import is_exporting
 
 
 @register_encoding("lepe")
@@ -40,19 +41,18 @@ class LocallyEnhancedPositionEncoding(PositionEncoding):
     policies = CONVOLUTION_POLICIES
     takes_coords = False
     reads_neighbours = True
+    by_block = ("convs",)
+    renamed = RENAMED
 
     def __init__(self, *, kernel_size: int = 3, **context: Any) -> None:
         super().__init__(**context)
         check_kernel_size(kernel_size)
         if len(self.grid_size) != 2:
             raise ValueError(f"grid_size={self.grid_size}: lepe stands on two axes")
-        self.proj = nn.ModuleList(
-            nn.Conv2d(self.dim, self.dim, kernel_size, padding=kernel_size // 2, groups=self.dim, **self.factory)
-            for _ in range(self.depth)
-        )
+        self.convs = nn.ModuleList(SizedConv2d(self.dim, kernel_size, **self.factory) for _ in range(self.depth))
 
     def reset_parameters(self) -> None:
-        for conv in self.proj:
+        for conv in self.convs:
             conv.reset_parameters()  # type: ignore[operator]
 
     def no_weight_decay(self) -> set[str]:
@@ -69,38 +69,19 @@ class LocallyEnhancedPositionEncoding(PositionEncoding):
         # Channels last in memory throughout, as attention leaves them: half the time of the other order.
         values = v[:, :, grid.prefix :].transpose(1, 2).flatten(2)  # (B, N_spatial, dim)
         values = values.unflatten(1, grid.size).permute(0, 3, 1, 2)  # (B, dim, height, width)
-        local = self._convolve(values, self.proj[layer], grid).permute(0, 2, 3, 1).flatten(1, 2)
+        local = self._convolve(values, self.convs[layer], grid).permute(0, 2, 3, 1).flatten(1, 2)
         local = local.unflatten(2, (self.num_heads, -1)).transpose(1, 2).to(attended.dtype)
         prefix, spatial = attended[:, :, : grid.prefix], attended[:, :, grid.prefix :]  # (B, heads, N, head_dim)
         return torch.cat((prefix, spatial + local), dim=2) if grid.prefix else spatial + local
 
     def _convolve(self, values: Tensor, conv: Any, grid: Grid) -> Tensor:
         if grid.window is None:
-            return self._adapted(values, conv, grid)
+            return conv(values, self.grid_size, self.main_policy, grid.size)
         (height, width), (rows, columns) = values.shape[-2:], grid.window
         padded = F.pad(values, (0, -width % columns, 0, -height % rows))
         tiles = padded.unflatten(3, (-1, columns)).unflatten(2, (-1, rows))  # (B, dim, n, rows, m, columns)
         batch, dim, n, _, m, _ = tiles.shape
         tiles = tiles.permute(0, 2, 4, 1, 3, 5).reshape(batch * n * m, dim, rows, columns)
-        tiles = self._adapted(tiles, conv, grid).reshape(batch, n, m, dim, rows, columns)
+        tiles = conv(tiles, self.grid_size, self.main_policy, grid.size).reshape(batch, n, m, dim, rows, columns)
         whole = tiles.permute(0, 3, 1, 4, 2, 5).reshape(batch, dim, n * rows, m * columns)
         return whole[..., :height, :width]
-
-    def _adapted(self, values: Tensor, conv: Any, grid: Grid) -> Tensor:
-        """``conv`` of a map or of windows of it, by the policy."""
-        choice = self.main_policy
-        if choice and choice.name != "extrapolate":
-            return convolve(values, conv.weight, conv.bias, self.grid_size, choice, size=grid.size)
-        if grid.window is None and not is_exporting() and 1 in values.shape[-2:]:
-            return _line(values, conv)
-        return conv(values)
-
-
-def _line(values: Tensor, conv: Any) -> Tensor:
-    """``conv`` of a map one token wide or high, ``(B, dim, height, width)``, by the taps that it can reach."""
-    weight, reach, upright = conv.weight, conv.padding[1], values.shape[-1] == 1
-    if upright:  # laid down it is faster; a transpose would hide that channels come last
-        weight, values = weight.transpose(2, 3), values.squeeze(3).unsqueeze(2)
-    weight = weight[:, :, reach : reach + 1]
-    line = F.conv2d(values, weight, conv.bias, padding=(0, reach), groups=conv.groups)
-    return line.squeeze(2).unsqueeze(3) if upright else line

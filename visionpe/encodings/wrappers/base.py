@@ -23,7 +23,7 @@ STORES = ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modules")
 # What is known of an encoding once it is built.
 FACTS = (
     *("name", "source", "structure", "policies", "modifiers", "resized_on_load", "takes_coords"),
-    *("reads_neighbours", "sites", "without_policy"),
+    *("reads_neighbours", "renamed", "sites", "without_policy"),
 )
 SIZES = ("dim", "num_heads", "head_dim", "depth", "factory")
 
@@ -77,7 +77,6 @@ class PositionWrapper(PositionEncoding):
     # Whether tokens leave the full map, and whole coordinates: not every encoding can stand under that.
     moves_tokens: ClassVar[bool] = False
     breaks_whole: ClassVar[bool] = False
-    over: PositionEncoding
 
     def __init__(self, *, over: Spec | None = None, **context: Any) -> None:
         nn.Module.__init__(self)  # what the base would keep is the inner encoding's
@@ -93,7 +92,8 @@ class PositionWrapper(PositionEncoding):
         # Not a child but the same module once more: what is registered in one is registered in the other.
         self.__dict__.update({key: inner.__dict__[key] for key in STORES})
         self.__dict__.update({key: getattr(inner, key) for key in (*FACTS, *SIZES)})
-        self.__dict__["over"] = inner
+        self.__dict__["_over"] = inner
+        inner.__dict__["lent"] = (self, frozenset(name for name, _ in inner.named_parameters(recurse=False)))
         parts_within = [part for part in inner.modules() if isinstance(part, PositionEncoding)]
         self.__dict__["whole_coords"] = type(self).whole_coords or any(part.whole_coords for part in parts_within)
         self.acts_at: frozenset[str] = inner.acts_at if isinstance(inner, PositionWrapper) else _overridden(inner)
@@ -168,6 +168,11 @@ class PositionWrapper(PositionEncoding):
     ) -> Tensor:
         return self.over.mix(attended, v, self.stand(v, grid), layer=layer, weights=weights)
 
+    @property
+    def over(self) -> PositionEncoding:
+        """The encoding underneath; a child of that name, which is put in its place, is one of that encoding's own."""
+        return self.__dict__["_over"]
+
     # What the encoding underneath may change later.
     grid_size = property(lambda self: self.over.grid_size, lambda self, v: setattr(self.over, "grid_size", v))
     policy = property(lambda self: self.over.policy, lambda self, v: setattr(self.over, "policy", v))
@@ -190,6 +195,9 @@ class PositionWrapper(PositionEncoding):
     def set_input_grid(self, grid_size: Sequence[int]) -> None:
         self.over.set_input_grid(grid_size)
 
+    def keep_blocks(self, count: int) -> None:
+        self.over.keep_blocks(count)
+
     def reset_parameters(self) -> None:
         self.over.reset_parameters()
 
@@ -205,6 +213,16 @@ class PositionWrapper(PositionEncoding):
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         self.over._apply(fn, recurse)
         return self
+
+    def _replicate_for_data_parallel(self) -> Any:
+        replica = super()._replicate_for_data_parallel()
+        inner = self.over._replicate_for_data_parallel()
+        replica.__dict__["_over"], layer = inner, inner
+        inner.__dict__["lent"] = (replica, inner.__dict__["lent"][1])
+        while layer is not None:  # down to the innermost, all have one store
+            layer.__dict__ |= {key: replica.__dict__[key] for key in STORES}
+            layer = layer.over if isinstance(layer, PositionWrapper) else None
+        return replica
 
     def _load_from_state_dict(self, *args: Any) -> None:
         self.over._load_from_state_dict(*args)

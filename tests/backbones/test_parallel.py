@@ -1,0 +1,152 @@
+"""What shards, copies and parametrises models: FSDP in both forms, ``DataParallel``, ``torch.nn.utils.parametrize``."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import timm
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed.fsdp import FullyShardedDataParallel, MixedPrecisionPolicy, fully_shard
+from torch.nn.utils import parametrize
+
+from visionpe import Grid
+from visionpe.encodings.rotary.rope_norm import NormalizedRoPE
+
+# A world of one; and a stage may end in a view, which nobody changes in place.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:FSDP is switching to use"),
+    pytest.mark.filterwarnings("ignore:FSDP2-wrapped module"),
+]
+PLAIN = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "num_classes": 3}
+STAGES = {"img_size": 32, "embed_dim": 16, "depths": (1, 1), "num_heads": (2, 2), "num_classes": 3}
+FAMILIES = {"vit_ti": PLAIN, "vitdet_b": PLAIN | {"window_size": 3}, "swin_t": STAGES, "cswin_t": STAGES}
+
+
+def build(family: str, spec: Any, **more: Any) -> Any:
+    return timm.create_model(f"none_{family}", pos_encoding=spec, **{**FAMILIES[family], **more}).train()
+
+
+@pytest.fixture
+def process() -> Iterator[None]:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def shard_blocks(model: nn.Module, policy: MixedPrecisionPolicy) -> None:
+    for name, module in model.named_modules():
+        if name.rpartition(".")[0].endswith("blocks"):
+            fully_shard(module, mp_policy=policy)
+    fully_shard(model, mp_policy=policy)
+
+
+@pytest.mark.usefixtures("process")
+@pytest.mark.parametrize("family", FAMILIES)
+def test_mixed_precision_by_block(family: str) -> None:
+    model = build(family, "rope_mixed+ape")
+    shard_blocks(model, MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32))
+    model(torch.randn(2, 3, 32, 40)).float().square().sum().backward()
+    assert all(p.grad is not None for p in model.parameters())
+
+
+@pytest.mark.usefixtures("process")
+def test_blocks_get_positions_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All layers share the draw of a pass, and coordinates keep the digits that bfloat16 has not."""
+    spec = {"name": "rope_norm", "shift_coords": 0.5}
+    model, seen = build("vit_ti", spec, img_size=(8, 8 * 300), patch_drop_rate=0.1), []
+    drawn = NormalizedRoPE._drawn
+
+    def spy(self: Any, grid: Grid, *args: Any) -> torch.Tensor:
+        seen.append((grid, drawn(self, grid, *args)))
+        return seen[-1][1]
+
+    monkeypatch.setattr(NormalizedRoPE, "_drawn", spy)
+    shard_blocks(model, MixedPrecisionPolicy(param_dtype=torch.bfloat16))
+    model(torch.randn(1, 3, 8, 8 * 300))
+    (grid, first), (_, second) = seen
+    assert torch.equal(first, second)
+    assert grid.coords is not None
+    assert len(grid.coords[0].unique(dim=0)) == grid.num_spatial == 270
+
+
+@pytest.mark.usefixtures("process")
+@pytest.mark.parametrize("family", ["swin_t", "cswin_t"])
+@pytest.mark.parametrize("spec", ["ape", "dropped(fourier)", "lape", "rpb+cpe"])
+def test_stages_that_are_sharded(family: str, spec: str) -> None:
+    model, x = build(family, spec), torch.randn(2, 3, 32, 32)
+    torch.manual_seed(0)
+    wanted = model(x)
+    for stage in model.stages:
+        fully_shard(stage)
+    fully_shard(model)
+    torch.manual_seed(0)
+    found = model(x)
+    torch.testing.assert_close(found, wanted)
+    found.sum().backward()
+
+
+@pytest.mark.usefixtures("process")
+@pytest.mark.parametrize("original", [False, True])
+@pytest.mark.parametrize("spec", ["decomposed", "dropped(ape)", "cropped(lape(ape))", "dropped(dropped(rope_mixed))"])
+def test_flat_parameters(spec: str, original: bool) -> None:
+    model, x = build("vit_ti", spec), torch.randn(2, 3, 32, 32)
+    torch.manual_seed(0)
+    wanted = model(x)
+    sharded: Any = FullyShardedDataParallel(model, device_id=torch.device("cpu"), use_orig_params=original)
+    torch.manual_seed(0)
+    found = sharded(x)
+    torch.testing.assert_close(found, wanted)
+    found.sum().backward()
+
+
+def replica(model: nn.Module) -> Any:
+    """What ``DataParallel`` makes of a model for one of its devices; the model itself is of no use afterwards."""
+    modules: list[Any] = list(model.modules())
+    copies = {module: module._replicate_for_data_parallel() for module in modules}
+    for module, copied in copies.items():
+        for name, child in module._modules.items():
+            setattr(copied, name, copies[child])
+        for name, parameter in module._parameters.items():
+            setattr(copied, name, None if parameter is None else parameter * 1)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.fill_(float("nan"))
+    return copies[model]
+
+
+REPLICATED = ("ape", "dropped(ape)", "dropped(lape)", "randomised(rope_mixed)", "dropped(dropped(cpe))", "cpb", "lepe")
+
+
+@pytest.mark.parametrize("spec", REPLICATED)
+@pytest.mark.parametrize("family", ["vit_ti", "cswin_t"])
+def test_replicas(family: str, spec: str) -> None:
+    model, x = build(family, spec), torch.randn(2, 3, 32, 32)
+    torch.manual_seed(0)
+    wanted = model(x)
+    torch.manual_seed(0)
+    torch.testing.assert_close(replica(model)(x), wanted)
+
+
+class Half(nn.Module):
+    def forward(self, t: torch.Tensor) -> torch.Tensor:
+        return t / 2
+
+
+@pytest.mark.parametrize("spec", ["rpb", "decomposed", "crse", "dropped(ape)", "dropped(lape)", "rope_mixed", "irpe"])
+def test_parametrised(spec: str) -> None:
+    model, x = build("vit_ti", spec).eval(), torch.randn(2, 3, 32, 32)
+    halved = copy.deepcopy(model)
+    with torch.no_grad():
+        for name, parameter in halved.named_parameters():
+            if "pos_encoding" in name:
+                parameter /= 2
+    for name, module in list(model.named_modules()):
+        for key, _ in list(module.named_parameters(recurse=False)) if "pos_encoding" in name else ():
+            parametrize.register_parametrization(module, key, Half())
+    torch.testing.assert_close(model(x), halved(x))
+    model.train()(x).sum().backward()
