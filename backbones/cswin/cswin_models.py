@@ -35,11 +35,14 @@ default_cfgs: dict[str, Any] = {}
 
 
 def _cfg(tag: str = "", file: str = "") -> dict[str, Any]:
-    changes: dict[str, Any] = {"fixed_input_size": True}  # so that img_size follows the weights; any size runs
+    changes: dict[str, Any] = {
+        "fixed_input_size": True,
+        "pool_size": (7, 7),
+    }  # so that img_size follows the weights; any size runs
     if file:
         changes |= {"url": RELEASES + file, "license": "mit"}
     if "384" in tag:
-        changes |= {"input_size": (3, 384, 384), "crop_pct": 1.0}
+        changes |= {"input_size": (3, 384, 384), "pool_size": (12, 12), "crop_pct": 1.0}
     if tag == "ms_in22k":
         changes["num_classes"] = 21841
     return base_cfg(**changes)

@@ -28,7 +28,10 @@ default_cfgs: dict[str, Any] = {}
 
 def _cfgs(prefix: str, size: str) -> dict[str, dict[str, Any]]:
     """Weight sources and preprocessing as timm states them for the same files."""
-    fixed = {"fixed_input_size": True}  # so that img_size follows the weights; any size runs all the same
+    fixed = {
+        "fixed_input_size": True,
+        "pool_size": (7, 7),
+    }  # so that img_size follows the weights; any size runs all the same
     if prefix not in ("", "rpb"):
         return {"": base_cfg(**fixed)}
     # Of the tiny size, the weights from ImageNet-22k are the worse ones.

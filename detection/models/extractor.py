@@ -70,14 +70,13 @@ def size_divisor(network: Any, strides: Sequence[tuple[int, int]]) -> int:
     return lcm(*(max(steps) for steps in zip(*strides)))
 
 
-def freeze(network: Any, model_name: str, stages: int, out_indices: Sequence[int]) -> list[nn.Module]:
-    """Take the gradients of the first stages, and of norms whose features nobody asked for.
+def freeze(network: Any, model_name: str, stages: int) -> list[nn.Module]:
+    """Take the gradients of the first stages.
 
     Args:
         network: A timm model.
         model_name: Its name, for messages.
         stages: -1 for none, 0 for the stem, n for the stem and the first n stages, by ``group_matcher``.
-        out_indices: Stages whose features are used.
 
     Returns:
         The modules to keep in evaluation mode.
@@ -85,10 +84,6 @@ def freeze(network: Any, model_name: str, stages: int, out_indices: Sequence[int
     Raises:
         ValueError: If there are fewer stages, or the model does not tell them.
     """
-    norms = getattr(network, "norms", None)
-    if isinstance(norms, nn.ModuleList):  # DDP would wait for their gradients
-        for index in set(range(len(norms))) - set(out_indices):
-            norms[index].requires_grad_(False)
     if stages < 0:
         return []
     if not hasattr(network, "group_matcher"):

@@ -118,7 +118,7 @@ class TimmFeatures(KeepsLoadedWeights):
         if with_cp:
             self.model.set_grad_checkpointing(True)
         self.frozen_stages = frozen_stages
-        self._frozen = freeze(self.model, model_name, frozen_stages, self.out_indices)
+        self._frozen = freeze(self.model, model_name, frozen_stages)
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Images ``(B, C, H, W)`` to features ``(B, channels, ceil(H / stride), ceil(W / stride))``, of their dtype.

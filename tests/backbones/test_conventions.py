@@ -200,3 +200,9 @@ def test_policies_reach_all_stages(name: str) -> None:
     visionpe.set_policy(model, "bilinear")
     parts = [m for m in model.modules() if isinstance(m, visionpe.PositionEncoding)]
     assert {m.policy for m in parts} == {"interpolate", "bilinear"}
+
+
+@pytest.mark.parametrize("name", ["swin_t", "rope_swin_t", "cswin_b", "cswin_b.ms_384_in1k", "lape_cswin_t"])
+def test_configuration_tells_the_map_that_is_pooled(name: str) -> None:
+    cfg = timm.get_pretrained_cfg(name)
+    assert cfg.pool_size == tuple(side // 32 for side in cfg.input_size[1:])

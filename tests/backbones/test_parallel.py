@@ -150,3 +150,25 @@ def test_parametrised(spec: str) -> None:
             parametrize.register_parametrization(module, key, Half())
     torch.testing.assert_close(model(x), halved(x))
     model.train()(x).sum().backward()
+
+
+@pytest.mark.usefixtures("process")
+@pytest.mark.parametrize("family", ["vit_ti", "swin_t"])
+def test_parameters_that_stay_float32_are_sharded_apart(family: str) -> None:
+    """As documented: FSDP wants one dtype a group, and frequencies keep float32 beside bfloat16."""
+    model, x = build(family, "rope_mixed").bfloat16(), torch.randn(2, 3, 32, 32).bfloat16()
+    whole = copy.deepcopy(model)
+    torch.manual_seed(0)
+    wanted = whole(x)
+    wanted.sum().backward()
+    for module in model.modules():
+        if any(p.dtype == torch.float32 for p in module.parameters(recurse=False)):
+            fully_shard(module)
+    shard_blocks(model, MixedPrecisionPolicy())
+    torch.manual_seed(0)
+    found = model(x)
+    torch.testing.assert_close(found, wanted)
+    found.sum().backward()
+    gradients = {name: parameter.grad for name, parameter in whole.named_parameters()}
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.grad.full_tensor(), gradients[name])
