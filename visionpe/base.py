@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from math import prod
 from typing import Any, ClassVar
 
@@ -20,11 +19,12 @@ from visionpe.policy.functions.logits import log_temperature
 from visionpe.policy.grammar import DEFAULT
 from visionpe.policy.holder import HasPolicy
 from visionpe.ranges import MAX_DEPTH, MAX_DIM, MAX_SIDE, check_factory
+from visionpe.tensors import OwnTensors
 
 SITES = ("add", "refine", "rotate", "bias", "mix")
 
 
-class PositionEncoding(HasPolicy, nn.Module):
+class PositionEncoding(HasPolicy, OwnTensors):
     """Base of every encoding: five sites that do nothing unless they are overridden.
 
     One module serves all blocks of one width and head count (a ViT, or one stage of a pyramid); sites inside the
@@ -57,8 +57,6 @@ class PositionEncoding(HasPolicy, nn.Module):
     irregular: bool = False
     # Lists of modules that hold one for each block.
     by_block: ClassVar[tuple[str, ...]] = ()
-    # Modules that had another name in older checkpoints: that name, and theirs now.
-    renamed: ClassVar[Mapping[str, str]] = {}
     # True for what stands over another encoding.
     is_wrapper: ClassVar[bool] = False
     # True for what hands on to another encoding what the backbone says of itself.
@@ -96,14 +94,6 @@ class PositionEncoding(HasPolicy, nn.Module):
             self.set_policy(policy)
             self.mark_as_built()
 
-    def __getattr__(self, name: str) -> Any:
-        # Under a wrapper the model knows the wrapper alone: what shards or parametrises it leaves tensors there.
-        wrapper, names = self.__dict__.get("lent", (None, ()))
-        if (now := self.renamed.get(name)) is not None:
-            warnings.warn(f"{type(self).name}.{name} is {now} now", DeprecationWarning, stacklevel=2)
-            return getattr(self, now)
-        return getattr(wrapper, name) if name in names and name not in self._parameters else super().__getattr__(name)
-
     @property
     def spelling(self) -> str:
         """How it is written in a specification, with what it stands over: ``"lape(ape)"``."""
@@ -113,21 +103,6 @@ class PositionEncoding(HasPolicy, nn.Module):
     def set_policy(self, policy: str) -> None:
         super().set_policy(policy)
         self.policy_is_chosen = self.policy_is_chosen or policy != DEFAULT
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        def move(t: Tensor) -> Tensor:
-            if t.ndim != 5 or type(t.data) is not Tensor:
-                return fn(t)
-            # `model.to(memory_format=torch.channels_last)` is for pictures: a table of five axes refuses it.
-            return fn(t.flatten(0, 1)).unflatten(0, t.shape[:2]).contiguous()
-
-        return super()._apply(move, recurse)
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        for old, new in self.renamed.items():
-            for key in [key for key in state_dict if key.startswith(f"{prefix}{old}.")]:
-                state_dict[f"{prefix}{new}{key[len(prefix + old) :]}"] = state_dict.pop(key)
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def check_axes(self, grid: Grid) -> None:
         """Refuse tokens that stand on another number of axes than the encoding was built for.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -11,76 +11,13 @@ from timm.layers import resample_patch_embed
 from timm.models import resolve_pretrained_cfg
 from torch import Tensor, nn
 
+from visionpe.backbones.shared.fit import check_fit, check_tensors
 from visionpe.backbones.shared.saving import encoding_arguments
 from visionpe.backbones.shared.window_tables import take_window_tables
 from visionpe.base import Composition, PositionEncoding
 from visionpe.policy.sizes import as_size
 from visionpe.utils.errors import MisfitError
 from visionpe.utils.weight_files import StateDict, Weights, unwrapped
-
-
-def _listed(keys: list[str]) -> str:
-    return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
-
-
-def check_fit(state: StateDict, model: Any) -> None:
-    """Refuse a converted file that does not fit, by what the model says or by its first offending keys.
-
-    The classifier and the input channels may differ: timm adapts those. So may tables that are resized on loading.
-
-    Raises:
-        RuntimeError: If keys are missing, left over or of another shape.
-    """
-    model.check_state(state)
-    own = {k: v for k, v in model.state_dict().items() if not k.startswith("head.")}
-    given = {k: v for k, v in state.items() if not k.startswith("head.")}
-    missing, extra = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
-    free = {model.pretrained_cfg.get("first_conv", "patch_embed.proj") + ".weight", "patch_embed.proj.weight"}
-    for name, part in model.named_modules():
-        if isinstance(part, PositionEncoding):
-            free |= {f"{name}.{key}" for key in part.resized_on_load}
-    shapes = [
-        f"{k} (file {tuple(given[k].shape)}, model {tuple(own[k].shape)})"
-        for k in sorted(own.keys() & given.keys() - free)
-        if own[k].shape != given[k].shape
-    ]
-    problems = [
-        f"{what}: {_listed(keys)}"
-        for what, keys in (
-            ("missing from the file", missing),
-            ("not in the model", extra),
-            ("of another shape", shapes),
-        )
-        if keys
-    ]
-    problems += getattr(state, "problems", ())
-    if problems:
-        raise MisfitError(f"the checkpoint does not fit a {model.description}; {'; '.join(problems)}")
-
-
-def check_tensors(state: Any) -> None:
-    """Refuse what is no state dict.
-
-    Raises:
-        MisfitError: Names the first key that holds no tensor.
-    """
-    if not isinstance(state, Mapping):
-        raise MisfitError(f"the checkpoint is {type(state).__name__}; allowed: names and their tensors")
-    for key, value in state.items():
-        if not isinstance(value, Tensor):
-            raise MisfitError(f"the checkpoint holds {type(value).__name__} at {key!r}; allowed: tensors")
-
-
-def refuse_missing(keys: Iterable[str], model: Any) -> None:
-    """Refuse a file that lacks these.
-
-    Raises:
-        RuntimeError: If there are any.
-    """
-    if missing := sorted(keys):
-        raise RuntimeError(
-            f"the checkpoint does not fit a {model.description}; missing from the file: {_listed(missing)}"
-        )
 
 
 def fit_patches(weight: Tensor, patch_size: Sequence[int]) -> Tensor:

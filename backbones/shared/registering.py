@@ -13,7 +13,8 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, register_mo
 from timm.models._features import FeatureGetterNet
 
 from visionpe.backbones.shared.arguments import check_image_size
-from visionpe.backbones.shared.loading import checkpoint_filter_fn, refuse_missing, size_of_weights
+from visionpe.backbones.shared.fit import refuse_missing
+from visionpe.backbones.shared.loading import checkpoint_filter_fn, size_of_weights
 from visionpe.base import PositionEncoding
 from visionpe.checks import shown
 from visionpe.policy.apply import build_policy

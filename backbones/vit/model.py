@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -20,10 +20,11 @@ from visionpe.backbones.shared.arguments import (
     keywords_of,
 )
 from visionpe.backbones.shared.block import EncodedBlock
-from visionpe.backbones.shared.images import check_mask, take_indices
+from visionpe.backbones.shared.images import check_mask
 from visionpe.backbones.shared.loading import LoadsPublished, measure_from
 from visionpe.backbones.shared.patches import AdaptivePatchEmbed
 from visionpe.backbones.shared.talking_heads import TalkingHeadsAttention
+from visionpe.backbones.vit.features import GivesFeatures
 from visionpe.backbones.vit.jax_weights import read_jax
 from visionpe.backbones.vit.weights import convert
 from visionpe.base import Composition
@@ -49,7 +50,7 @@ def check_pool(global_pool: Any, class_token: bool) -> None:
         raise ValueError("global_pool='token' needs a class token; allowed: avg, max, avgmax, map, prr or empty")
 
 
-class VisionTransformer(LoadsPublished, TimmVisionTransformer):
+class VisionTransformer(GivesFeatures, LoadsPublished, TimmVisionTransformer):
     """timm's ViT with any position encoding, at any height and width that the patch divides.
 
     Everything but the positions is timm's: the constructor's keywords, pooling, head, feature extraction. Prefix
@@ -187,88 +188,6 @@ class VisionTransformer(LoadsPublished, TimmVisionTransformer):
     def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
         """Images ``(B, C, H, W)`` to logits ``(B, num_classes)``."""
         return self.forward_head(self.forward_features(x, attn_mask))
-
-    def forward_intermediates(
-        self,
-        x: Tensor,
-        indices: int | Sequence[int] | None = None,
-        return_prefix_tokens: bool = False,
-        norm: bool = False,
-        stop_early: bool = False,
-        output_fmt: str = "NCHW",
-        intermediates_only: bool = False,
-        output_dict: bool = False,
-        attn_mask: Tensor | None = None,
-    ) -> Any:
-        """Features between the blocks, in timm's manner.
-
-        Args:
-            x: Images ``(B, C, H, W)``.
-            indices: The last n blocks if an int, these blocks if a sequence, all if None.
-            return_prefix_tokens: Give ``(map, prefix tokens)`` pairs.
-            norm: Apply the final norm to each.
-            stop_early: Run no block after the last one asked for.
-            output_fmt: ``NCHW`` or ``NLC``.
-            intermediates_only: Leave the final features out.
-            output_dict: Give a dict of ``image_features``, ``image_intermediates`` and, if asked for,
-                ``image_intermediates_prefix``.
-            attn_mask: As in :meth:`forward`.
-
-        Returns:
-            ``(final tokens, list of features)``, the list alone, or the dict.
-
-        Raises:
-            ValueError: If ``output_fmt`` is neither.
-        """
-        if output_fmt not in ("NCHW", "NLC"):
-            raise ValueError(f"output_fmt={output_fmt!r} is unknown; allowed: NCHW, NLC")
-        wanted, last = take_indices(len(self.blocks), indices)
-        x, grid = self._embed(x)
-        check_mask(attn_mask, x)
-        features, prefixes = [], []
-        for index in range(last + 1 if stop_early else len(self.blocks)):
-            x = self._block(index, x, grid, attn_mask)
-            if index in wanted:
-                feature, prefix = self._feature(x, grid, norm=norm, as_map=output_fmt == "NCHW")
-                features.append(feature)
-                prefixes.append(prefix)
-        has_prefix = bool(self.num_prefix_tokens)
-        if output_dict:
-            result: dict[str, Any] = {"image_intermediates": features}
-            if return_prefix_tokens and has_prefix:
-                result["image_intermediates_prefix"] = prefixes
-            return result if intermediates_only else result | {"image_features": self._final(x)}
-        outputs = list(zip(features, prefixes)) if return_prefix_tokens and self.is_sequence else features
-        return outputs if intermediates_only else (self._final(x), outputs)
-
-    def _feature(self, x: Tensor, grid: Any, *, norm: bool, as_map: bool) -> tuple[Tensor, Tensor | None]:
-        """Tokens after a block as a feature, a map or a sequence, and the prefix tokens apart.
-
-        Raises:
-            ValueError: If a map is asked for and patches were dropped.
-        """
-        if as_map and not grid.dense:
-            raise ValueError("output_fmt='NCHW' needs every patch; use 'NLC' where patch_drop_rate drops some")
-        x = self.norm(x) if norm else x
-        feature, prefix = x[:, grid.prefix :], x[:, : grid.prefix]
-        if as_map:
-            feature = feature.transpose(1, 2).unflatten(2, grid.size).contiguous()
-        return feature, prefix
-
-    def prune_intermediate_layers(
-        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
-    ) -> list[int]:
-        """Drop the blocks after the last one asked for and their positions, the final norm and the classifier."""
-        wanted, _ = take_indices(len(self.blocks), indices)
-        super().prune_intermediate_layers(wanted, prune_norm=prune_norm, prune_head=prune_head)
-        before = set(self.pos_encoding.state_dict())
-        self._keep_encodings(len(self.blocks))
-        self.cut_keys |= {f"pos_encoding.{key}" for key in before - set(self.pos_encoding.state_dict())}
-        return wanted
-
-    def _keep_encodings(self, count: int) -> None:
-        """Drop from the encodings what belongs to other blocks than the first ``count``."""
-        self.pos_encoding.keep_blocks(count)
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A new classifier, or none with 0.

@@ -1,0 +1,107 @@
+"""Features between the blocks of a ViT, in timm's manner."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from visionpe.backbones.shared.images import check_mask, take_indices
+
+
+class GivesFeatures(nn.Module):
+    """Mixin of ViTs: what ``features_only`` and dense heads take."""
+
+    # Of the model.
+    blocks: Any
+    norm: Any
+    pos_encoding: Any
+    num_prefix_tokens: int
+    is_sequence: bool
+    cut_keys: set[str]
+    _embed: Any
+    _block: Any
+    _final: Any
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        return_prefix_tokens: bool = False,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+        output_dict: bool = False,
+        attn_mask: Tensor | None = None,
+    ) -> Any:
+        """Features between the blocks, in timm's manner.
+
+        Args:
+            x: Images ``(B, C, H, W)``.
+            indices: The last n blocks if an int, these blocks if a sequence, all if None.
+            return_prefix_tokens: Give ``(map, prefix tokens)`` pairs.
+            norm: Apply the final norm to each.
+            stop_early: Run no block after the last one asked for.
+            output_fmt: ``NCHW`` or ``NLC``.
+            intermediates_only: Leave the final features out.
+            output_dict: Give a dict of ``image_features``, ``image_intermediates`` and, if asked for,
+                ``image_intermediates_prefix``.
+            attn_mask: As in :meth:`forward`.
+
+        Returns:
+            ``(final tokens, list of features)``, the list alone, or the dict.
+
+        Raises:
+            ValueError: If ``output_fmt`` is neither.
+        """
+        if output_fmt not in ("NCHW", "NLC"):
+            raise ValueError(f"output_fmt={output_fmt!r} is unknown; allowed: NCHW, NLC")
+        wanted, last = take_indices(len(self.blocks), indices)
+        x, grid = self._embed(x)
+        check_mask(attn_mask, x)
+        features, prefixes = [], []
+        for index in range(last + 1 if stop_early else len(self.blocks)):
+            x = self._block(index, x, grid, attn_mask)
+            if index in wanted:
+                feature, prefix = self._feature(x, grid, norm=norm, as_map=output_fmt == "NCHW")
+                features.append(feature)
+                prefixes.append(prefix)
+        has_prefix = bool(self.num_prefix_tokens)
+        if output_dict:
+            result: dict[str, Any] = {"image_intermediates": features}
+            if return_prefix_tokens and has_prefix:
+                result["image_intermediates_prefix"] = prefixes
+            return result if intermediates_only else result | {"image_features": self._final(x)}
+        outputs = list(zip(features, prefixes)) if return_prefix_tokens and self.is_sequence else features
+        return outputs if intermediates_only else (self._final(x), outputs)
+
+    def _feature(self, x: Tensor, grid: Any, *, norm: bool, as_map: bool) -> tuple[Tensor, Tensor | None]:
+        """Tokens after a block as a feature, a map or a sequence, and the prefix tokens apart.
+
+        Raises:
+            ValueError: If a map is asked for and patches were dropped.
+        """
+        if as_map and not grid.dense:
+            raise ValueError("output_fmt='NCHW' needs every patch; use 'NLC' where patch_drop_rate drops some")
+        x = self.norm(x) if norm else x
+        feature, prefix = x[:, grid.prefix :], x[:, : grid.prefix]
+        if as_map:
+            feature = feature.transpose(1, 2).unflatten(2, grid.size).contiguous()
+        return feature, prefix
+
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Drop the blocks after the last one asked for and their positions, the final norm and the classifier."""
+        wanted, _ = take_indices(len(self.blocks), indices)
+        super().prune_intermediate_layers(wanted, prune_norm=prune_norm, prune_head=prune_head)  # type: ignore[misc]
+        before = set(self.pos_encoding.state_dict())
+        self._keep_encodings(len(self.blocks))
+        self.cut_keys |= {f"pos_encoding.{key}" for key in before - set(self.pos_encoding.state_dict())}
+        return wanted
+
+    def _keep_encodings(self, count: int) -> None:
+        """Drop from the encodings what belongs to other blocks than the first ``count``."""
+        self.pos_encoding.keep_blocks(count)
