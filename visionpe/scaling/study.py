@@ -31,7 +31,7 @@ from visionpe.scaling.summary import Row, against_native, summarise
 from visionpe.scaling.sweep import FAILED, Settings, sweep
 from visionpe.utils.console import FULL_WIDTH
 from visionpe.utils.device import default_device, device_name, open_device
-from visionpe.utils.errors import IncompleteError, InputError
+from visionpe.utils.errors import IncompleteError, InputError, check_seed
 from visionpe.utils.files import write_atomic
 from visionpe.utils.locks import locked
 from visionpe.utils.progress import SteadyProgress
@@ -51,6 +51,10 @@ def _check(options: StudyOptions, entries: Sequence[ModelEntry], source: Source)
         value = getattr(options, name)
         if value is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} {value}: must be at least 1")
+    check_seed(options.seed)
+    for name in ("crop", "cfg_options"):
+        if given := getattr(options, name):
+            raise InputError(f"--{name.replace('_', '-')} {' '.join(given)}: goes with --config")
     if options.auto_images < 2:
         raise InputError(f"--auto-images {options.auto_images}: must be at least 2")
     for name in ("num_workers", "diagnostics"):
