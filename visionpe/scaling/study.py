@@ -17,7 +17,7 @@ from visionpe.scaling.images import Source
 from visionpe.scaling.labels import assign_labels
 from visionpe.scaling.markdown import document
 from visionpe.scaling.models import ModelEntry, from_names, from_runs
-from visionpe.scaling.open_images import open_source
+from visionpe.scaling.open_images import check_outside, open_source
 from visionpe.scaling.options import AUTO, EMBEDDED, StudyOptions
 from visionpe.scaling.plan import Task, choose_policies, plan
 from visionpe.scaling.plot import plot
@@ -113,6 +113,8 @@ def run(options: StudyOptions, console: Console) -> list[Row]:
         IncompleteError: If rows failed, by no refusal of a model; everything was written, and running it again tries
             them again.
     """
+    for flag, data in (("--data", options.data), ("--auto-data", options.auto_data)):
+        check_outside(options.out, flag, data)
     processes = join_processes(options.launcher, options.device or default_device())
     try:
         console = console if processes.rank == 0 else Console(quiet=True, markup=False)
