@@ -89,6 +89,8 @@ def test_a_file_that_differs_is_not_written(
         (["rope_vit_tiny"], "model 'rope_vit_tiny' is unknown; did you mean rope_vit_ti"),
         (["rope_vit_ti", "--checkpoint", "nowhere.pth"], "--checkpoint nowhere.pth: there is no such file"),
         (["rope_vit_ti", "--img-size", "1", "2", "3"], "--img-size [1, 2, 3]"),
+        (["swin3d_s"], "swin3d_s takes no images"),
+        (["rope_vit_ti", "--tolerance", "nan"], "--tolerance nan: must be finite and at least 0"),
         (["rope_vit_ti", "--features", "99"], "--features [99]: allowed are 0 to 11"),
         (["rope_vit_ti", "--pos-encoding", "ropes"], "encoding 'ropes' is unknown; did you mean"),
         (["rope_vit_ti", "--img-size", "30"], "rope_vit_ti cannot be exported: "),
@@ -101,6 +103,14 @@ def test_what_is_refused(
     assert export_onnx.main(changes) == 1
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("text", ["depth", "=1", "depth="])
+def test_keywords_have_a_value(text: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as ended:
+        export_onnx.main(["rope_vit_ti", "--model-kwargs", text])
+    assert ended.value.code == 2
+    assert f"--model-kwargs {text}: not KEY=VALUE" in capsys.readouterr().err
 
 
 def test_names_what_is_not_installed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

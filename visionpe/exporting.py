@@ -63,7 +63,10 @@ def build(
 def _input_shape(model: Any, label: str, img_size: Sequence[int] | None, batch_size: int) -> tuple[int, ...]:
     """``(B, C, H, W)`` of the file."""
     config = getattr(model, "pretrained_cfg", None) or {"input_size": (3, 224, 224)}
-    size = list(img_size or config["input_size"][-2:])
+    known = config.get("input_size")
+    if known is None:
+        raise ExportError(f"{label} takes no images; allowed: models of images")
+    size = list(img_size or known[-2:])
     size = [*size, *size] if len(size) == 1 else size
     if len(size) != 2 or min(size) < 1 or batch_size < 1:
         raise ExportError(f"--img-size {size}, --batch-size {batch_size}: one or two positive sizes are allowed")
@@ -71,7 +74,7 @@ def _input_shape(model: Any, label: str, img_size: Sequence[int] | None, batch_s
     if count > LIMIT_BYTES:
         raise ExportError(f"{label} has {count / 2**30:.1f} GB of parameters; one ONNX file holds 2")
     first = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
-    return (batch_size, first.in_channels if first is not None else config["input_size"][0], *size)
+    return (batch_size, first.in_channels if first is not None else known[0], *size)
 
 
 def as_features(model: Any, indices: Sequence[int]) -> tuple[Any, list[int]]:
@@ -194,6 +197,8 @@ def export_onnx(
         visionpe.utils.errors.InputError: If there is no right to write ``out``, or a folder is in the way.
     """
     check_installed()
+    if not 0 <= tolerance < float("inf"):
+        raise ExportError(f"--tolerance {tolerance:g}: must be finite and at least 0")
     if out is not None and checkpoint and Path(out).resolve() == Path(checkpoint).resolve():
         raise ExportError(f"--out {out}: is the checkpoint that is to be read; give another file")
     label = model if isinstance(model, str) else type(model).__name__

@@ -183,6 +183,8 @@ class S3DISDataset(CloudDataset):
         """Read one room; colours in 0..255."""
         try:
             data = np.load(record["file"])
+            if getattr(data, "ndim", 0) != 2 or data.shape[1] != COLUMNS + 1 or data.dtype.kind != "f":
+                raise ValueError(f"no room: {COLUMNS + 1} numbers a point are expected")
         except (ValueError, EOFError, OSError) as error:
             raise InputError(
                 f"{record['file']}: cannot be read ({first_line(error, 80)}); delete it, and it is written again"

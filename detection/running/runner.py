@@ -31,7 +31,7 @@ from visionpe.detection.running.randomness import ResumableRandomnessHook, seed_
 from visionpe.detection.running.resume import newest_checkpoint
 from visionpe.detection.running.resume_check import check_start
 from visionpe.utils.configs import find_config
-from visionpe.utils.errors import InputError
+from visionpe.utils.errors import InputError, check_seed, first_line
 from visionpe.utils.files import replacing
 
 __all__ = [
@@ -52,6 +52,8 @@ __all__ = [
 
 
 UsageError = InputError  # its first name
+# Endings of the files that mmengine reads as configs.
+CONFIGS = (".py", ".yml", ".yaml", ".json")
 _RUNS = itertools.count()
 
 
@@ -113,10 +115,17 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
         The config, with ``work_dir`` set to ``work_dirs/<path below configs/, without suffix>`` if it had none.
 
     Raises:
-        InputError: If there is no such file; names the nearest ones beside it.
+        InputError: If there is no such file, naming the nearest ones beside it, or it is no config.
     """
     file = find_config(path)
-    config = Config.fromfile(str(file))
+    if file.suffix not in CONFIGS:
+        raise InputError(f"config {path!r}: is no config by its name; allowed: {', '.join(CONFIGS)}")
+    try:
+        config = Config.fromfile(str(file))
+    except (SyntaxError, ValueError) as error:  # of Python, of JSON
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"config {path!r}: cannot be read ({first_line(error)})") from None
     config.merge_from_dict(options or {})
     install_label_maps(config.get("default_scope"))
     if config.get("work_dir") is None:
@@ -127,7 +136,12 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
 
 
 def set_seed(config: Config, seed: int | None) -> None:
-    """Put ``seed`` into the config, if one is given."""
+    """Put ``seed`` into the config, if one is given.
+
+    Raises:
+        InputError: If it is out of range.
+    """
+    check_seed(seed)
     if seed is not None:
         config.randomness = {**config.get("randomness", {}), "seed": seed}
 

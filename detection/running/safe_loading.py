@@ -8,6 +8,7 @@ import mmengine.runner.checkpoint as mmengine_checkpoint
 import torch
 from mmengine.logging import HistoryBuffer
 
+from visionpe.detection.running import safe_handlers
 from visionpe.utils.checkpoints import clear_errors, is_trusted, plain_types_only, safe_torch_load
 from visionpe.utils.errors import InputError, first_line
 
@@ -49,6 +50,7 @@ def load_url(url: str, *args: Any, **kwargs: Any) -> Any:
 
 
 def install() -> None:
-    """Make every path of mmengine that reads weights take these."""
+    """Make every path of mmengine that reads weights take these, and its files of values plain ones."""
+    safe_handlers.install()
     mmengine_checkpoint._safe_torch_load = load_file
     mmengine_checkpoint.load_url = load_url

@@ -89,7 +89,7 @@ def plan(entries: Sequence[ModelEntry], factors: Sequence[float], crops: Sequenc
 
 def _stored(store: Store, key: str, fresh: bool) -> Row | None:
     """A finished row, the same in every process; rows that failed are tried again."""
-    row = None if fresh or get_rank() else store.load(key)
+    row = None if fresh or get_rank() else store.load(key, "status")
     found = [row if row and row["status"] == OK else None]
     broadcast_object_list(found)
     return found[0]

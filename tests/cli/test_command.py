@@ -52,3 +52,9 @@ def test_key_values() -> None:
     for bad in ("depth", "=3"):
         with pytest.raises(InputError, match="not KEY=VALUE"):
             key_values("--x", [bad])
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_a_seed_of_points_is_refused(seed: int, capsys: pytest.CaptureFixture) -> None:
+    assert main(["points", "predict", "--room", "1", "--seed", str(seed)]) == 2
+    assert f"--seed {seed}: must be 0 to 4294967295" in capsys.readouterr().err

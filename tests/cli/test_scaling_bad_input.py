@@ -38,16 +38,20 @@ def run(tmp_path, capsys):
         (f"--model rope_vit_ti {TINY} --crop-pct 2", ["--crop-pct 2", "at most 1"]),
         (f"--model rope_vit_ti {TINY} --controls none tiling", ["--controls none tiling", "alone"]),
         (f"--model rope_vit_ti {TINY} --launcher pytorch", ["--launcher pytorch", "torchrun"]),
+        (f"--model rope_vit_ti {TINY} --seed -1", ["--seed -1", "0 to 4294967295"]),
+        (f"--model rope_vit_ti {TINY} --crop 2x", ["--crop 2x", "--config"]),
+        ("--model swin3d_s", ["--model swin3d_s", "models of images"]),
         (f"--model rope_vit_ti {TINY} --limit 0", ["--limit 0", "at least 1"]),
         (f"--model rope_vit_ti {TINY} --device cuda:99", ["--device cuda:99"]),
         (f"--model rope_vit_ti {TINY} --protocol dream", ["--protocol", "dream", "object", "canvas"]),
         ("--runs /no/such/runs", ["--runs /no/such/runs", "model.json"]),
     ],
 )
-def test_bad_input_is_one_clear_line(run, command, words):
+def test_bad_input_is_one_clear_line(run, command, words, tmp_path):
     code, _, err = run(command)
     assert code == 2
     assert_one_line(err, *words)
+    assert not list(tmp_path.iterdir())
 
 
 def test_bad_folders(run, tmp_path):

@@ -38,6 +38,10 @@ def test_a_damaged_cache_is_named(tmp_path):
     file.write_bytes(file.read_bytes()[:200])
     with pytest.raises(InputError, match=rf"{file.name}: cannot be read .*delete it"):
         rooms[0]
+    for wrong in (np.zeros(7), np.zeros((5, 3)), np.zeros((5, 7), complex), np.array(["a"])):
+        np.save(file, wrong)
+        with pytest.raises(InputError, match=rf"{file.name}: cannot be read .*7 numbers a point.*delete it"):
+            rooms[0]
 
 
 HEAD = """ply

@@ -5,11 +5,12 @@ import time
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.model import PretrainedInit
 from torch import nn
 
 from visionpe.detection import TimmFeatures, TimmImageClassifier
-from visionpe.detection.running.runner import InputError, QuietRunner, build_runner, load_config
+from visionpe.detection.running.runner import InputError, QuietRunner, build_runner, load_config, set_seed
 
 WEIGHTS = "work_dirs/imagenet/cswin_300e/rope_cswin_t/model.safetensors"
 
@@ -44,6 +45,22 @@ def test_weights_to_start_from_are_looked_for_first(changes, words, tmp_path):
     with pytest.raises(InputError, match=words):
         build_runner(config, stages=("train",))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [("c.txt", "", r"allowed: \.py, "), ("c.py", "a = (", "cannot be read"), ("c.json", "{", "cannot be read")],
+)
+def test_what_is_no_config(name, text, words, tmp_path):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=f"{name}.*{words}"):
+        load_config(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_seeds_that_numpy_does_not_take(seed):
+    with pytest.raises(InputError, match=rf"--seed {seed}: must be 0 to 4294967295"):
+        set_seed(Config(), seed)
 
 
 def test_a_head_for_other_classes_is_refused(tmp_path):

@@ -151,3 +151,27 @@ def test_weights_of_nans_are_no_result(run, tmp_path):
     assert code == 1
     assert "the outputs are not finite" in out
     assert "rows failed" in err
+
+
+@pytest.mark.parametrize("content", ["[]", "3", "{}", '{"status": "ok"}', '"x"'])
+def test_rows_that_are_none_of_ours_are_measured_again(content, run):
+    command = f"--model ape_vit_ti {TINY} {SMALL} --resolutions 1x --protocol object --controls none"
+    run(command)
+    kept = list((run.out / "rows").iterdir())
+    for file in kept:
+        file.write_text(content)
+    code, out, _ = run(command)
+    assert code == 0
+    assert f"{len(kept)} rows, 0 of them already finished" in out
+
+
+@pytest.mark.parametrize("place", [".", "class0", "new", "class0/new"])
+@pytest.mark.parametrize("flag", ["--data", "--auto-data"])
+def test_results_do_not_go_among_the_images(place, flag, run, tmp_path):
+    folder = fake_images(tmp_path / "data")
+    before = sorted(folder.rglob("*"))
+    more = "" if flag == "--data" else f"--data {fake_images(tmp_path / 'other')} --policy auto"
+    code, _, err = run(f"{PHOTO} {more} {flag} {folder} --resolutions 32", folder / place)
+    assert code == 2
+    assert_one_line(err, f"--out {folder / place}", f"{flag} {folder}", "outside")
+    assert sorted(folder.rglob("*")) == before

@@ -49,6 +49,19 @@ def holder(tmp_path: Path) -> subprocess.Popen:
     process.wait()
 
 
+def test_a_folder_into_which_nothing_came_is_removed(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), locked(tmp_path / "new", "training"):
+        _ = 1 / 0
+    assert not (tmp_path / "new").exists()
+    with locked(tmp_path / "new", "training"):
+        (tmp_path / "new" / "log").touch()
+    assert (tmp_path / "new" / "log").exists()
+    (tmp_path / "mine").mkdir()
+    with locked(tmp_path / "mine", "training"):
+        pass
+    assert (tmp_path / "mine").exists()
+
+
 def test_a_folder_is_held_until_its_process_ends(holder: subprocess.Popen, tmp_path: Path) -> None:
     with (
         pytest.raises(InputError, match=rf"another training is at work there \(process {holder.pid}\)"),

@@ -39,6 +39,10 @@ def borrowed_action(place: str) -> type[argparse.Action]:
         def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
             module, name = place.split(":")
             action = getattr(import_module(module), name)(self.option_strings, self.dest)
+            for text in values:
+                key, _, value = text.partition("=")
+                if not (key.strip() and value):
+                    parser.error(f"{option_string} {text}: not KEY=VALUE")
             action(parser, namespace, values, option_string)
 
     return Borrowed

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from visionpe.cli.clouds import load, source_arguments, view_of, write
 from visionpe.cli.common import exit_code, key_values, make_parser, trust_option
-from visionpe.utils.errors import InputError
+from visionpe.utils.errors import InputError, check_seed
 
 
 def parser(prog: str = "visionpe points predict") -> argparse.ArgumentParser:
@@ -47,6 +47,7 @@ def check(args: argparse.Namespace) -> None:
         InputError: Names the argument.
     """
     view_of(args)
+    check_seed(args.seed)
     if args.config and not args.checkpoint:
         raise InputError("--config needs --checkpoint: an untrained model can be had by --model")
     if args.config and (args.model_kwargs or args.voxel is not None):

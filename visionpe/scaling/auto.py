@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import torch
@@ -75,7 +75,7 @@ class PolicyChooser:
         """
         if task.is_native or not task.entry.info.policies:
             return PolicyChoice(DEFAULT, "none", 0.0, 1.0, False)
-        kept = self.store.load(key := self.key(task, spec))
+        kept = self.store.load(key := self.key(task, spec), *(x.name for x in fields(PolicyChoice)))
         if kept is not None:
             return PolicyChoice(**kept)
         choice = self._choose(task, model, spec)

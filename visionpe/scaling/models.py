@@ -141,12 +141,16 @@ class ModelEntry:
     def info(self) -> ModelInfo:
         """What the model says of itself; builds it once without weights."""
         model = self.build(weights=False)
+        try:
+            trained = self.trained or trained_size(model)
+        except ValueError:  # of point clouds
+            raise InputError(f"--model {self.name}: tells no size of images; allowed: models of images") from None
         embed = getattr(model, "patch_embed", None)
         patch = getattr(embed, "patch_size", None)
         config = resolve_model_data_config(model)
         convolution = next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
         return ModelInfo(
-            trained=self.trained or trained_size(model),
+            trained=trained,
             patch=None if patch is None or getattr(embed, "dynamic_img_pad", False) else _pair(patch),
             prefix=int(getattr(model, "num_prefix_tokens", 0)),
             classes=int(getattr(model, "num_classes", 0)),

@@ -11,6 +11,24 @@ from visionpe.scaling.options import EMBEDDED
 from visionpe.utils.errors import InputError
 
 
+def check_outside(out: Path, flag: str, data: str | None) -> None:
+    """Refuse results among the images: their folder would be a class, and the plot an image, from then on.
+
+    Args:
+        out: Where the results go.
+        flag, data: What names the images, and what it was given; None for nothing.
+
+    Raises:
+        InputError: If ``out`` is the folder of classes, or below it.
+    """
+    if data is None or data in EMBEDDED:
+        return
+    folder = Path(data)
+    folder = (folder / "val" if (folder / "val").is_dir() else folder).resolve()
+    if out.resolve().is_relative_to(folder):
+        raise InputError(f"--out {out}: is among the images of {flag} {data}; give a folder outside of it")
+
+
 def open_source(name: str, split: Literal["test", "val"] = "test", class_map: str | None = None) -> Source:
     """Open a data set.
 

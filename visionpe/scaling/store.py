@@ -32,12 +32,18 @@ class Store:
     def __init__(self, out: Path) -> None:
         self.directory = out / "rows"
 
-    def load(self, key: str) -> dict[str, Any] | None:
-        """A finished row, or None if there is none that can be read."""
+    def load(self, key: str, *names: str) -> dict[str, Any] | None:
+        """A finished row, or None if there is none that can be read.
+
+        Args:
+            key: Of the row.
+            names: What it must hold; a file without them is none of ours.
+        """
         try:
-            return json.loads((self.directory / f"{key}.json").read_text())
+            row = json.loads((self.directory / f"{key}.json").read_text())
         except (OSError, ValueError):
             return None
+        return row if isinstance(row, dict) and row.keys() >= set(names) else None
 
     def save(self, key: str, row: dict[str, Any]) -> None:
         """Keep a row."""

@@ -17,7 +17,7 @@ from visionpe.scaling.images import Source
 from visionpe.scaling.labels import assign_labels
 from visionpe.scaling.markdown import document
 from visionpe.scaling.models import ModelEntry, from_names, from_runs
-from visionpe.scaling.open_images import open_source
+from visionpe.scaling.open_images import check_outside, open_source
 from visionpe.scaling.options import AUTO, EMBEDDED, StudyOptions
 from visionpe.scaling.plan import Task, choose_policies, plan
 from visionpe.scaling.plot import plot
@@ -31,7 +31,7 @@ from visionpe.scaling.summary import Row, against_native, summarise
 from visionpe.scaling.sweep import FAILED, Settings, sweep
 from visionpe.utils.console import FULL_WIDTH
 from visionpe.utils.device import default_device, device_name, open_device
-from visionpe.utils.errors import IncompleteError, InputError
+from visionpe.utils.errors import IncompleteError, InputError, check_seed
 from visionpe.utils.files import write_atomic
 from visionpe.utils.locks import locked
 from visionpe.utils.progress import SteadyProgress
@@ -51,6 +51,10 @@ def _check(options: StudyOptions, entries: Sequence[ModelEntry], source: Source)
         value = getattr(options, name)
         if value is not None and value < 1:
             raise InputError(f"--{name.replace('_', '-')} {value}: must be at least 1")
+    check_seed(options.seed)
+    for name in ("crop", "cfg_options"):
+        if given := getattr(options, name):
+            raise InputError(f"--{name.replace('_', '-')} {' '.join(given)}: goes with --config")
     if options.auto_images < 2:
         raise InputError(f"--auto-images {options.auto_images}: must be at least 2")
     for name in ("num_workers", "diagnostics"):
@@ -109,6 +113,8 @@ def run(options: StudyOptions, console: Console) -> list[Row]:
         IncompleteError: If rows failed, by no refusal of a model; everything was written, and running it again tries
             them again.
     """
+    for flag, data in (("--data", options.data), ("--auto-data", options.auto_data)):
+        check_outside(options.out, flag, data)
     processes = join_processes(options.launcher, options.device or default_device())
     try:
         console = console if processes.rank == 0 else Console(quiet=True, markup=False)

@@ -57,25 +57,40 @@ _ARRAYS = (
 )
 
 
+def _bytes_of(text: str, encoding: str) -> bytes:
+    """How Python 3 writes bytes in the protocols of Python 2: ``_codecs.encode``, of this encoding alone."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"the file holds _codecs.encode to {encoding!r}; allowed: 'latin1'")
+    return text.encode(encoding)
+
+
 class _ArrayUnpickler(pickle.Unpickler):
     """Reads arrays and plain containers, and refuses what could run code."""
 
     def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("_codecs", "encode"):
+            return _bytes_of
         modern = re.sub(r"^numpy\.core\b", "numpy._core", module)
         if (modern, name) not in _ARRAYS:
             raise pickle.UnpicklingError(f"the file holds {module}.{name}; allowed: arrays and plain containers")
         return super().find_class(modern, name)
 
 
-def safe_pickle_load(path: str | Path) -> Any:
+def safe_pickle_load(file: str | Path | IO[bytes], *, encoding: str = "latin1") -> Any:
     """A pickle of arrays and plain containers, such as detectron2 publishes (``.pkl``); of Python 2 too.
+
+    Args:
+        file: The file, or its path.
+        encoding: Of Python 2's strings; ``latin1`` keeps the bytes of arrays.
 
     Raises:
         pickle.UnpicklingError: If it holds anything else, unless the user said that files may run code.
     """
-    with Path(path).open("rb") as file:
-        reader = pickle.Unpickler if is_trusted() else _ArrayUnpickler
-        return reader(file, encoding="latin1").load()
+    if isinstance(file, (str, Path)):
+        with Path(file).open("rb") as opened:
+            return safe_pickle_load(opened, encoding=encoding)
+    reader = pickle.Unpickler if is_trusted() else _ArrayUnpickler
+    return reader(file, encoding=encoding).load()
 
 
 def is_trusted() -> bool:

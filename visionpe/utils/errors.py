@@ -50,6 +50,20 @@ def plain_worker_errors() -> Iterator[None]:
         raise InputError(text.strip().splitlines()[-1].partition(": ")[2]) from None
 
 
+def check_seed(seed: int | None, flag: str = "--seed") -> None:
+    """Refuse what numpy does not take as a seed; None is allowed.
+
+    Args:
+        seed: The seed.
+        flag: What it was given by, for the message.
+
+    Raises:
+        InputError: If it is below 0, or of more than 32 bits.
+    """
+    if seed is not None and not 0 <= seed < 2**32:
+        raise InputError(f"{flag} {seed}: must be 0 to {2**32 - 1}")
+
+
 def check_counts(args: Any, *names: str) -> None:
     """Refuse counts below one.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from visionpe.utils.errors import InputError
@@ -20,7 +20,7 @@ def locked(folder: str | Path, what: str, flag: str = "--out") -> Iterator[None]
     """Hold a folder for one kind of work; the system lets go of it when this process ends, however it ends.
 
     Args:
-        folder: Made if missing.
+        folder: Made if missing, and removed again if nothing came into it.
         what: The work, such as ``training``: others may go on in the same folder.
         flag: What the folder was given by, for the message.
 
@@ -29,6 +29,7 @@ def locked(folder: str | Path, what: str, flag: str = "--out") -> Iterator[None]
     """
     folder = Path(folder)
     file = folder / f".{what.replace(' ', '_')}.lock"
+    made = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
         opened = file.open("a+")
@@ -54,3 +55,6 @@ def locked(folder: str | Path, what: str, flag: str = "--out") -> Iterator[None]
             yield
         finally:
             file.unlink(missing_ok=True)  # while it is held: whoever opened it since finds another file
+            if made:
+                with suppress(OSError):  # it holds results
+                    folder.rmdir()
