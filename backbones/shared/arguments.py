@@ -37,7 +37,7 @@ def _layer(get: Callable[[Any], Any]) -> Check:
             known = value is None or callable(value) or (isinstance(value, str) and get(value) is not None)
         except (AssertionError, KeyError, AttributeError):
             known = False
-        if not known:
+        if not known or (isinstance(value, type) and not issubclass(value, nn.Module)):
             raise ValueError(f"{name}={shown(value)} is no layer; allowed: a class of one, or a name that timm knows")
 
     return check

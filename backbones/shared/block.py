@@ -54,7 +54,7 @@ class Partition:
         """``(B * windows, tokens, C)`` to ``(B, height, width, C)``."""
         if self.gather is None:
             return self.windows.join(x)
-        x = x.view(batch, self.windows.number * self.windows.tokens, x.shape[-1]).index_select(1, self.gather[1])
+        x = x.reshape(batch, self.windows.number * self.windows.tokens, x.shape[-1]).index_select(1, self.gather[1])
         return x.unflatten(1, self.windows.size)
 
 

@@ -242,3 +242,17 @@ def test_export_serves_every_size(pos_encoding: str, depths: tuple) -> None:
 def test_refusals(kwargs: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         tiny_swin(**kwargs)
+
+
+@torch.no_grad()
+def test_heads_of_one_channel() -> None:
+    """Attention leaves them in another order of memory."""
+    model = timm.create_model("swin_t", embed_dim=2, depths=(2,), num_heads=(2,), window_size=2, num_classes=3).eval()
+    assert model(torch.randn(2, 3, 40, 24)).isfinite().all()
+
+
+def test_a_class_that_is_no_layer_is_refused() -> None:
+    for name in ("cswin_t", "swin_t", "rope_vit_ti"):
+        for keyword in ("act_layer", "norm_layer"):
+            with pytest.raises((ValueError, TypeError), match=rf"{keyword}=.*is no layer"):
+                timm.create_model(name, **{keyword: object})
