@@ -7,16 +7,9 @@ import timm
 import torch
 from conftest import ENCODINGS, randomize, tiny_spec
 from timm.utils import AttentionExtract
+from tiny_backbones import MODELS
 
 import visionpe
-
-PLAIN = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}
-MODELS = {
-    "none_vit_ti": PLAIN,
-    "vitdet_b": PLAIN | {"window_size": 3, "global_blocks": (1,)},
-    "swin_t": {"img_size": 32, "embed_dim": 8, "depths": (2, 1), "num_heads": (1, 2), "window_size": 3},
-    "cswin_t": {"img_size": 32, "embed_dim": 16, "depths": (1, 1, 1, 1), "stripe_widths": (1, 2, 1, 1)},
-}
 
 
 @pytest.fixture(autouse=True)
