@@ -1,0 +1,122 @@
+"""Run a program of OpenMMLab, or of anybody, with mmcv's operators in place.
+
+    python -m visionpe.detection mmdet/tools/test.py CONFIG CHECKPOINT ...
+    python -m visionpe.detection mmseg:browse_dataset.py CONFIG ...
+    python -m visionpe.detection path/to/script.py ...
+    python -m visionpe.detection -m package.module ...
+    torchrun --nproc-per-node 8 -m visionpe.detection mmdet/tools/train.py CONFIG --launcher pytorch
+
+SCRIPT is a file, or the name of a program that an installed package brings: the package, then the path below its
+`.mim` folder or the end of that path. All that follows is the script's own. `--list` names the programs there are.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from importlib.util import find_spec
+from pathlib import Path
+
+from visionpe.utils.errors import InputError
+
+PROG = "python -m visionpe.detection"
+PACKAGES = ("mmdet", "mmseg", "mmpretrain")
+# Read by the start-up line (build_backend/startup.py), so that Pythons which a script starts have the operators too.
+SWITCH = "VISIONPE_OPENMMLAB"
+
+
+def packaged(package: str) -> dict[str, Path]:
+    """The programs that an installed package brings, by their path below its ``.mim`` folder."""
+    try:
+        spec = find_spec(package)
+    except (ImportError, ValueError):
+        return {}
+    folders = [Path(place) / ".mim" for place in (spec.submodule_search_locations or ())] if spec else []
+    return {
+        file.relative_to(folder).as_posix(): file
+        for folder in folders
+        for file in sorted((folder / "tools").rglob("*.py"))
+    }
+
+
+def find_script(name: str) -> Path:
+    """The file of a program.
+
+    Args:
+        name: A path; or ``package/tools/test.py``, ``package:test.py`` and the like, with or without ``.py``.
+
+    Raises:
+        InputError: If there is none, or more than one of that name; says which there are.
+    """
+    file = Path(name).expanduser()
+    if file.is_file():
+        return file
+    parts = re.fullmatch(r"(\w+)(?:::?|[/\\])(.+?)(?:\.py)?", name)
+    programs = packaged(parts[1]) if parts and not file.is_absolute() else {}
+    if not parts or not programs:
+        raise InputError(
+            f"SCRIPT {name!r} is no file, and no program of an installed package; "
+            f"allowed: a path, or such as mmdet/tools/test.py (--list names them)"
+        )
+    inside = parts[2].replace("\\", "/").removeprefix(".mim/")
+    if f"{inside}.py" in programs:
+        return programs[f"{inside}.py"]
+    found = [each for each in programs if f"/{each}".endswith(f"/{inside}.py")]
+    if len(found) == 1:
+        return programs[found[0]]
+    near = found or get_close_matches(f"{inside}.py", programs, n=3) or [each for each in programs if inside in each]
+    raise InputError(
+        f"SCRIPT {name!r}: {parts[1]} brings {len(found) or 'no'} programs of that name; "
+        f"allowed: {', '.join(f'{parts[1]}/{each}' for each in near or programs)}"
+    )
+
+
+def run_script(script: Path, arguments: Sequence[str]) -> None:
+    """Run a file as ``python FILE ...`` does."""
+    sys.argv = [str(script), *arguments]
+    if not sys.flags.safe_path:
+        sys.path[0] = str(script.resolve().parent)
+    runpy.run_path(str(script), run_name="__main__")
+
+
+def run_module(name: str, arguments: Sequence[str]) -> None:
+    """Run a module as ``python -m NAME ...`` does."""
+    sys.argv = [name, *arguments]  # which runpy puts the file's path in place of
+    runpy.run_module(name, run_name="__main__", alter_sys=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The program.
+
+    Args:
+        argv: Arguments, or None for those of the process.
+
+    Returns:
+        The exit code, where the script sets none: 0, 2 for a script that is not there.
+    """
+    first, *rest = list(sys.argv[1:] if argv is None else argv) or [""]
+    if first in ("", "-h", "--help"):
+        print(f"usage: {PROG} SCRIPT ...\n\n{__doc__}")
+        return 0 if first else 2
+    if first == "--list":
+        print(*(f"{package}/{name}" for package in rest or PACKAGES for name in packaged(package)), sep="\n")
+        return 0
+    os.environ[SWITCH] = "1"
+    try:
+        if first == "-m":
+            if not rest or find_spec(rest[0]) is None:
+                raise InputError(f"-m {' '.join(rest[:1])}: allowed: the name of a module that can be imported")
+        else:
+            script = find_script(first)
+    except (InputError, ImportError) as error:
+        print(f"{PROG}: error: {error}", file=sys.stderr)
+        return 2
+    if first == "-m":
+        run_module(rest[0], rest[1:])
+    else:
+        run_script(script, rest)
+    return 0
