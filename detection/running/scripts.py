@@ -21,6 +21,8 @@ from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 
+from visionpe.detection.running.safe_loading import LOGGED
+from visionpe.utils.checkpoints import plain_types_only
 from visionpe.utils.errors import InputError
 
 PROG = "python -m visionpe.detection"
@@ -78,9 +80,12 @@ def find_script(name: str) -> Path:
 def run_script(script: Path, arguments: Sequence[str]) -> None:
     """Run a file as ``python FILE ...`` does."""
     sys.argv = [str(script), *arguments]
+    script = script.resolve()
     if not sys.flags.safe_path:
-        sys.path[0] = str(script.resolve().parent)
-    runpy.run_path(str(script), run_name="__main__")
+        sys.path[0] = str(script.parent)
+    if ".mim" in script.parts:  # programs that import each other as `tools.<name>`, as in a clone
+        sys.path.append(str(next(each for each in script.parents if each.name == ".mim")))
+    runpy.run_path(str(sys.argv[0]), run_name="__main__")
 
 
 def run_module(name: str, arguments: Sequence[str]) -> None:
@@ -115,8 +120,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (InputError, ImportError) as error:
         print(f"{PROG}: error: {error}", file=sys.stderr)
         return 2
-    if first == "-m":
-        run_module(rest[0], rest[1:])
-    else:
-        run_script(script, rest)
+    with plain_types_only(LOGGED):  # what a training of theirs writes, they read by plain torch.load
+        if first == "-m":
+            run_module(rest[0], rest[1:])
+        else:
+            run_script(script, rest)
     return 0

@@ -47,8 +47,10 @@ _base_ = "visionpe::digits/fcn_rope_vit.py"
 model = dict(
     backbone=dict(embed_dim=16, depth=1, num_heads=2, out_indices=(0,)),
     neck=dict(in_channels=16),
+    decode_head=dict(num_classes=150, loss_decode=dict(class_weight=None)),
 )
-loader = dict(num_workers=0, persistent_workers=False, dataset=dict(data_root="{data}/ade"))
+data = dict(type="ADE20KDataset", data_root="{data}/ade", metainfo=None)
+loader = dict(num_workers=0, persistent_workers=False, dataset=data)
 train_dataloader = dict(batch_size=4, **loader)
 val_dataloader = dict(batch_size=2, **loader)
 test_dataloader = val_dataloader
@@ -92,26 +94,20 @@ visualizer = dict(type="UniversalVisualizer", vis_backends=[dict(type="LocalVisB
 PROGRAMS = {
     "mmdet": {
         "train.py": "{config} --work-dir {work}",
-        "test.py": "{config} {last} --work-dir {out} --out {results} --show-dir {out}/shown",
+        "test.py": "{config} {last} --work-dir {out} --out {results} --show-dir {out}/shown"
+        " --cfg-options test_evaluator.outfile_prefix={work}/found",
         "test.py --tta": "{config} {last} --work-dir {out} --tta",
         "analysis_tools/browse_dataset.py": "{config} --not-show --output-dir {out}",
         "analysis_tools/get_flops.py": "{config} --num-images 2",
-        "analysis_tools/analyze_logs.py plot_curve": "{log} --keys loss --out {out}.png",
+        "analysis_tools/analyze_logs.py plot_curve": "{log} --keys loss --style ggplot --out {out}.png",
         "analysis_tools/analyze_logs.py cal_train_time": "{log}",
         "analysis_tools/eval_metric.py": "{config} {results}",
         "analysis_tools/analyze_results.py": "{config} {results} {out} --topk 2",
         "analysis_tools/confusion_matrix.py": "{config} {results} {out}",
-        "analysis_tools/fuse_results.py": "{results} {results} --annotation {data}/coco/annotations/instances_val2017.json"
-        " --fusion-iou-thr 0.5 --out-dir {out}",
-        "analysis_tools/optimize_anchors.py": "{config} --algorithm k-means --iters 10 --input-shape 64 64"
-        " --device cpu --output-dir {out}",
-        "analysis_tools/coco_error_analysis.py": "{out}/../mmdet.bbox.json {out}"
-        " --ann {data}/coco/annotations/instances_val2017.json",
+        "analysis_tools/coco_error_analysis.py": "{work}/found.bbox.json {out} --ann {coco}",
         "analysis_tools/test_robustness.py": "{config} {last} --out {out}.pkl --corruptions gaussian_noise"
         " --severities 1",
-        "analysis_tools/benchmark.py": "{config} --checkpoint {last} --task inference --max-iter 4 --repeat-num 1",
         "misc/print_config.py": "{config}",
-        "misc/get_image_metas.py": "{config} --dataset val --out {out}.pkl --nproc 1",
         "misc/split_coco.py": "--data-root {data}/coco --out-dir {out} --labeled-percent 50 --fold 1",
         "dataset_converters/images2coco.py": "{data}/coco/val2017 {data}/classes.txt made.json",
         "model_converters/publish_model.py": "{last} {out}.pth",
@@ -187,6 +183,7 @@ def places(folder: Path, library: str, number: int) -> dict[str, str]:
     return {
         "config": str(folder / f"{library}_tiny.py"),
         "data": str(folder / "data"),
+        "coco": str(folder / "data/coco/annotations/instances_val2017.json"),
         "photo": str(folder / "data/coco/val2017/000000000001.jpg"),
         "work": str(work),
         "last": str(saved[-1]) if saved else "none.pth",
@@ -211,7 +208,7 @@ def outcome(command: list[str], folder: Path) -> str:
 
 
 def run_all(folder: Path, words: tuple[str, ...] = ()) -> Iterator[dict[str, str]]:
-    """Yield a row a program, in the order they run: training and test come first, as the others read what they write."""
+    """Yield a row a program, in the order they run: training and test first, as the others read what those write."""
     prepare(folder)
     for library, programs in PROGRAMS.items():
         shared = {"library": library, "version": version(DISTRIBUTIONS[library])}

@@ -89,19 +89,19 @@ def test_too_late_is_said(bare, monkeypatch):
 
 def test_an_operator_that_is_not_there_is_named():
     module = StandIn()
-    assert hasattr(module, "carafe_forward")  # mmcv asks at import
-    with pytest.raises(NotImplementedError, match=r"'carafe_forward' has no stand-in.*--no-binary onedl-mmcv"):
-        module.carafe_forward(torch.zeros(1), up=2)
+    assert hasattr(module, "hard_voxelize_forward")  # mmcv asks at import
+    with pytest.raises(NotImplementedError, match=r"'hard_voxelize_forward' has no stand-in.*--no-binary onedl-mmcv"):
+        module.hard_voxelize_forward(torch.zeros(1), size=2)
     with pytest.raises(AttributeError, match="__wrapped__"):
         module.__wrapped__  # noqa: B018  introspection must not find an operator
     assert set(OPS) <= set(dir(module))
 
 
 def test_mmcv_says_which_operator_is_missing():
-    from mmcv.ops import nms_match
+    from mmcv.ops import nms_rotated
 
-    with pytest.raises(NotImplementedError, match="'nms_match'"):
-        nms_match(torch.rand(3, 5), 0.5)
+    with pytest.raises(NotImplementedError, match="'nms_rotated'"):
+        nms_rotated(torch.rand(3, 5), torch.rand(3), 0.5)
 
 
 def test_other_libraries_find_it():
