@@ -22,6 +22,7 @@ from visionpe.detection.operators import boxes as ops_boxes
 from visionpe.detection.operators import deform as ops_deform
 from visionpe.detection.operators import deform_rois as ops_deform_rois
 from visionpe.detection.operators import masks as ops_masks
+from visionpe.detection.operators import norms as ops_norms
 from visionpe.detection.operators import rois as ops_rois
 from visionpe.detection.operators import upsampling as ops_upsampling
 
@@ -67,6 +68,11 @@ OPS: dict[str, Callable] = {
         ops_masks.psamask_backward,
         ops_masks.masked_im2col_forward,
         ops_masks.masked_col2im_forward,
+        ops_norms.sync_bn_forward_mean,
+        ops_norms.sync_bn_forward_var,
+        ops_norms.sync_bn_forward_output,
+        ops_norms.sync_bn_backward_param,
+        ops_norms.sync_bn_backward_data,
         ops_upsampling.carafe_naive_forward,
         ops_upsampling.carafe_naive_backward,
         ops_upsampling.carafe_forward,

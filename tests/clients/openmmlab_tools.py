@@ -87,7 +87,6 @@ train_cfg = dict(max_epochs=1, val_interval=1)
 
 
 default_hooks = dict(logger=dict(interval=1))
-visualizer = dict(type="UniversalVisualizer", vis_backends=[dict(type="LocalVisBackend")])
 """,
 }
 # What each program gets: {config}, {last} the checkpoint, {log} of the training, {results} of the test, {out}.
@@ -132,13 +131,14 @@ PROGRAMS = {
         "test.py": "{config} {last} --work-dir {out} --out {results}",
         "test.py --tta": "{config} {last} --work-dir {out}",
         "visualization/browse_dataset.py": "{config} --not-show --output-dir {out}",
-        "visualization/vis_scheduler.py": "{config} --not-show --save-path {out}.png --dataset-size 20",
+        "visualization/vis_scheduler.py": "{config} --not-show --save-path {out}.png --dataset-size 20"
+        " --cfg-options custom_hooks=[]",
         "visualization/vis_tsne.py": "{config} --checkpoint {last} --work-dir {out} --perplexity 5 --n-iter 250",
         "visualization/vis_cam.py": "{photo} {config} {last} --save-path {out}.png",
         "analysis_tools/get_flops.py": "{config} --shape 24",
         "analysis_tools/analyze_logs.py plot_curve": "{log} --keys loss --out {out}.png",
         "analysis_tools/analyze_logs.py cal_train_time": "{log}",
-        "analysis_tools/eval_metric.py": "{config} {results} --metric type=Accuracy topk=1",
+        "analysis_tools/eval_metric.py": "{results} --metric type=Accuracy topk=1",
         "analysis_tools/analyze_results.py": "{config} {results} --out-dir {out} --topk 2",
         "analysis_tools/confusion_matrix.py": "{config} {results} --show-path {out}.png",
         "misc/print_config.py": "{config}",

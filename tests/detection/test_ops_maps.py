@@ -96,3 +96,21 @@ def test_masked_convolution_is_a_convolution_at_some_places(device, kernel, padd
     expected = F.conv2d(maps, layer.weight, layer.bias, padding=padding) * (mask > 0)
     torch.testing.assert_close(layer(maps, mask), expected)
     assert not layer(maps, torch.zeros_like(mask)).any()
+
+
+@on_every_device
+@pytest.mark.parametrize("mode", ["default", "N"])
+def test_synchronised_norm_of_one_process_is_a_batch_norm(device, mode, monkeypatch):
+    monkeypatch.setattr(ops.sync_bn.dist, "get_world_size", lambda group: 1)
+    monkeypatch.setattr(ops.sync_bn.dist, "group", type("group", (), {"WORLD": None}))
+    norm, plain = ops.SyncBatchNorm(3, stats_mode=mode).to(device), torch.nn.BatchNorm2d(3).to(device)
+    torch.nn.init.normal_(norm.bias)
+    plain.load_state_dict(norm.state_dict())
+    for _ in range(2):
+        maps = torch.randn(2, 3, 4, 5, device=device, requires_grad=True)
+        assert_same(norm(maps), plain(maps), (maps,))
+        torch.testing.assert_close(norm.state_dict(), plain.state_dict())
+    upstream = torch.randn(2, 3, 4, 5, device=device)
+    found, expected = (torch.autograd.grad(each(maps), tuple(each.parameters()), upstream) for each in (norm, plain))
+    torch.testing.assert_close(found, expected)
+    assert norm(maps[:0]).shape == (0, 3, 4, 5)
