@@ -36,33 +36,47 @@ class _KnowsVisionpe:
         return spec
 
 
-class _Loaded:
-    def __init__(self, module):
-        self.module, self.spec = module, module.__spec__
+class _AfterVisionpe:
+    """Loads a package of OpenMMLab when visionpe.detection has been imported, which has loaded it by then."""
+
+    def __init__(self, spec, finder):
+        self.loader, self.finder, self.done, self.own = spec.loader, finder, None, None
 
     def create_module(self, spec):
-        return self.module
+        if self.finder in sys.meta_path:
+            sys.meta_path.remove(self.finder)
+            import visionpe.detection  # noqa: F401
+
+            self.done = sys.modules.get(spec.name)
+        if self.done is None:
+            return self.loader.create_module(spec)
+        self.own = self.done.__spec__
+        return self.done
 
     def exec_module(self, module):
-        module.__spec__ = self.spec
+        if self.done is None:
+            self.loader.exec_module(module)
+        else:
+            module.__spec__ = self.own
+
+    def __getattr__(self, name):
+        return getattr(self.loader, name)
 
 
 class _BringsOperators:
     def find_spec(self, name, path=None, target=None):
         if name not in ("mmcv", "mmdet", "mmpretrain", "mmseg"):
             return None
-        sys.meta_path.remove(self)
-        if "visionpe.detection" not in sys.modules:
-            import visionpe.detection  # noqa: F401
-
-        if name not in sys.modules:
-            return None
-        from importlib.machinery import ModuleSpec
-
-        # Taken out, as importlib would load it anew by the specification of what it finds there.
-        return ModuleSpec(name, _Loaded(sys.modules.pop(name)), is_package=True)
+        for finder in sys.meta_path[sys.meta_path.index(self) + 1 :]:
+            spec = finder.find_spec(name, path, target)
+            if spec is not None:
+                spec.loader = _AfterVisionpe(spec, self)
+                return spec
+        return None
 
 
-sys.meta_path.insert(0, _KnowsVisionpe())
-if os.environ.get("VISIONPE_OPENMMLAB") == "1":
-    sys.meta_path.insert(0, _BringsOperators())
+if not hasattr(sys, "_visionpe_started"):  # once, from however many folders of packages
+    sys._visionpe_started = True
+    sys.meta_path.insert(0, _KnowsVisionpe())
+    if os.environ.get("VISIONPE_OPENMMLAB") == "1":
+        sys.meta_path.insert(0, _BringsOperators())

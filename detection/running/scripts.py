@@ -12,6 +12,7 @@ SCRIPT is a file, or the name of a program that an installed package brings: the
 
 from __future__ import annotations
 
+import inspect
 import os
 import re
 import runpy
@@ -20,6 +21,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from visionpe.detection.running.safe_loading import LOGGED
 from visionpe.utils.checkpoints import plain_types_only
@@ -31,12 +33,16 @@ PACKAGES = ("mmdet", "mmseg", "mmpretrain")
 SWITCH = "VISIONPE_OPENMMLAB"
 
 
+def _is_module(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
 def packaged(package: str) -> dict[str, Path]:
     """The programs that an installed package brings, by their path below its ``.mim`` folder."""
-    try:
-        spec = find_spec(package)
-    except (ImportError, ValueError):
-        return {}
+    spec = find_spec(package) if _is_module(package) else None
     folders = [Path(place) / ".mim" for place in (spec.submodule_search_locations or ())] if spec else []
     return {
         file.relative_to(folder).as_posix(): file
@@ -45,11 +51,18 @@ def packaged(package: str) -> dict[str, Path]:
     }
 
 
+def _ends_like(path: list[str], words: list[str]) -> bool:
+    """Whether a path ends in the last word, and has the others ahead of it in their order."""
+    left = iter(path)
+    return path[-1] == words[-1] and all(word in left for word in words if word != ".mim")
+
+
 def find_script(name: str) -> Path:
     """The file of a program.
 
     Args:
-        name: A path; or ``package/tools/test.py``, ``package:test.py`` and the like, with or without ``.py``.
+        name: A path; or ``package/tools/test.py``, ``package:test.py`` and the like, with or without ``.py`` and the
+            folders ahead of it; of programs of one name that which lies least deep.
 
     Raises:
         InputError: If there is none, or more than one of that name; says which there are.
@@ -64,28 +77,41 @@ def find_script(name: str) -> Path:
             f"SCRIPT {name!r} is no file, and no program of an installed package; "
             f"allowed: a path, or such as mmdet/tools/test.py (--list names them)"
         )
-    inside = parts[2].replace("\\", "/").removeprefix(".mim/")
-    if f"{inside}.py" in programs:
-        return programs[f"{inside}.py"]
-    found = [each for each in programs if f"/{each}".endswith(f"/{inside}.py")]
+    words = f"{parts[2]}.py".replace("\\", "/").split("/")
+    found = [each for each in programs if _ends_like(each.split("/"), words)]
+    found = [each for each in found if each.count("/") == min(other.count("/") for other in found)]
     if len(found) == 1:
         return programs[found[0]]
-    near = found or get_close_matches(f"{inside}.py", programs, n=3) or [each for each in programs if inside in each]
-    raise InputError(
-        f"SCRIPT {name!r}: {parts[1]} brings {len(found) or 'no'} programs of that name; "
-        f"allowed: {', '.join(f'{parts[1]}/{each}' for each in near or programs)}"
+    near = found or [each for each in programs if get_close_matches(words[-1], [each.rpartition("/")[2]], cutoff=0.7)]
+    allowed = (
+        f"allowed: {', '.join(f'{parts[1]}/{each}' for each in near)}" if near else f"--list {parts[1]} names them"
     )
+    raise InputError(f"SCRIPT {name!r}: {parts[1]} brings {len(found) or 'no'} programs of that name; {allowed}")
+
+
+def _mend_matplotlib() -> None:
+    """matplotlib 3.11 wants a renderer that mmpretrain's browse_dataset.py, written for older ones, does not give."""
+    from matplotlib import _tight_bbox
+
+    adjust = _tight_bbox.adjust_bbox
+
+    def adjust_bbox(figure: Any, box: Any, renderer: Any = None, fixed_dpi: Any = None) -> Any:
+        return adjust(figure, box, renderer or figure.canvas.get_renderer(), fixed_dpi)
+
+    if inspect.signature(adjust).parameters["renderer"].default is inspect.Parameter.empty:
+        _tight_bbox.adjust_bbox = adjust_bbox
 
 
 def run_script(script: Path, arguments: Sequence[str]) -> None:
     """Run a file as ``python FILE ...`` does."""
     sys.argv = [str(script), *arguments]
-    script = script.resolve()
     if not sys.flags.safe_path:
-        sys.path[0] = str(script.parent)
+        sys.path[0] = str(script.resolve().parent)
     if ".mim" in script.parts:  # programs that import each other as `tools.<name>`, as in a clone
         sys.path.append(str(next(each for each in script.parents if each.name == ".mim")))
-    runpy.run_path(str(sys.argv[0]), run_name="__main__")
+        if "adjust_bbox(" in script.read_text(errors="replace"):
+            _mend_matplotlib()
+    runpy.run_path(str(script), run_name="__main__")
 
 
 def run_module(name: str, arguments: Sequence[str]) -> None:
@@ -113,11 +139,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ[SWITCH] = "1"
     try:
         if first == "-m":
-            if not rest or find_spec(rest[0]) is None:
+            if not rest or not _is_module(rest[0]):
                 raise InputError(f"-m {' '.join(rest[:1])}: allowed: the name of a module that can be imported")
         else:
             script = find_script(first)
-    except (InputError, ImportError) as error:
+    except InputError as error:
         print(f"{PROG}: error: {error}", file=sys.stderr)
         return 2
     with plain_types_only(LOGGED):  # what a training of theirs writes, they read by plain torch.load
