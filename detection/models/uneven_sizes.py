@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch.nn.functional as F
@@ -12,6 +12,8 @@ from torch import Tensor
 
 # They join a map with one of twice its size, and fail where the other has a row less.
 DOUBLING = ("CSPNeXtPAFPN", "YOLOXPAFPN", "YOLOV3Neck", "HRFPN")
+# They join a map with one of half its size rounded up, and fail where it was rounded down, as ViTDet's pyramid does.
+HALVING = ("PAFPN", "DyHead")
 
 
 def _padded(maps: Tensor, height: int, width: int) -> Tensor:
@@ -26,16 +28,25 @@ def _even(maps: Sequence[Tensor]) -> list[Tensor]:
     return [_padded(each, height * step, width * step) for each, step in zip(maps, steps)]
 
 
-def _evenly(forward: Any) -> Any:
-    """The same forward pass on even maps; levels that come in go out in the size they had."""
+def _rounded_up(maps: Sequence[Tensor]) -> list[Tensor]:
+    """Maps, finest first, padded with zeros below and right to half of the one before at least."""
+    fitted = list(maps[:1])
+    for each in maps[1:]:
+        height, width = (max(each.shape[axis], -(-fitted[-1].shape[axis] // 2)) for axis in (-2, -1))
+        fitted.append(_padded(each, height, width))
+    return fitted
+
+
+def _fitted(forward: Any, fit: Callable[[Sequence[Tensor]], list[Tensor]]) -> Any:
+    """The same forward pass on maps that fit; levels that come in go out in the size they had."""
 
     @functools.wraps(forward)
     def run(self: Any, inputs: Sequence[Tensor], *args: Any, **kwargs: Any) -> Any:
-        even = _even(inputs)
-        if all(new.shape == old.shape for new, old in zip(even, inputs)):
+        fitted = fit(inputs)
+        if all(new.shape == old.shape for new, old in zip(fitted, inputs)):
             return forward(self, inputs, *args, **kwargs)
-        outputs = forward(self, tuple(even), *args, **kwargs)
-        grown = {new.shape[-2:]: old.shape[-2:] for new, old in zip(even, inputs)}
+        outputs = forward(self, tuple(fitted), *args, **kwargs)
+        grown = {new.shape[-2:]: old.shape[-2:] for new, old in zip(fitted, inputs)}
         sizes = [grown.get(each.shape[-2:], each.shape[-2:]) for each in outputs]
         return tuple(each[..., : size[0], : size[1]] for each, size in zip(outputs, sizes))
 
@@ -66,6 +77,7 @@ def _wrap(module: str, name: str, method: str, wrapper: Any) -> None:
 
 def install() -> None:
     """Let the necks and heads that are imported take any sizes; where they ran before nothing changes."""
-    for name in DOUBLING:
-        _wrap("mmdet.models.necks", name, "forward", _evenly)
+    for fit, names in ((_even, DOUBLING), (_rounded_up, HALVING)):
+        for name in names:
+            _wrap("mmdet.models.necks", name, "forward", functools.partial(_fitted, fit=fit))
     _wrap("mmdet.models.dense_heads", "RTMDetInsHead", "loss_mask_by_feat", _with_whole_masks)

@@ -12,6 +12,7 @@ from mmengine.utils.dl_utils import collect_env, mmcv_full_available
 
 from visionpe.detection.operators import extension as ops
 from visionpe.detection.operators.extension import NAME, OPS, StandIn
+from visionpe.detection.operators.needed import needs
 
 NMS = """
 import torch
@@ -124,3 +125,14 @@ def test_a_fresh_process_needs_only_the_import():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "" == done.stderr
+
+
+def test_what_openmmlab_takes_from_mmcv_is_there():
+    """But for the lanes of CLRNet; and what is read of the packages is what they hold."""
+    found = needs()
+    assert {name for name, need in found.items() if need.lacking} <= {"line_nms"}
+    assert {"nms_match", "MaskedConv2d", "CARAFEPack", "PSAMask", "DeformRoIPoolPack", "SAConv2d"} <= found.keys()
+    assert "mmseg/models/decode_heads/psa_head.py" in found["PSAMask"].sources
+    assert "mmdet::strong_baselines" in found["SyncBatchNorm"].configs
+    assert {"modulated_deform_conv_forward"} < found["ModulatedDeformConv2dPack"].functions
+    assert "nms" in found["batched_nms"].functions

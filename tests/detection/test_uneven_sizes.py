@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from mmengine.registry import MODELS
 
 from visionpe.detection.models import uneven_sizes
 
@@ -66,6 +67,30 @@ def test_necks_that_double_maps_take_any_size(name: str) -> None:
             expected = sorted(own(neck, tuple(padded)), key=lambda each: -each.shape[-1])
             for output, whole in zip(outputs, expected):
                 assert torch.equal(output, whole[..., : output.shape[-2], : output.shape[-1]])
+
+
+@pytest.mark.parametrize(
+    "neck",
+    [
+        dict(type="PAFPN", in_channels=[8, 8, 16], out_channels=8, num_outs=3),
+        [
+            dict(type="ChannelMapper", in_channels=[8, 8, 16], out_channels=16, kernel_size=1),
+            dict(type="DyHead", in_channels=16, out_channels=16, num_blocks=1, zero_init_offset=False),
+        ],
+    ],
+    ids=["PAFPN", "DyHead"],
+)
+def test_necks_that_halve_maps_take_those_rounded_down(neck: object) -> None:
+    steps = [MODELS.build(each).eval() for each in (neck if isinstance(neck, list) else [neck])]
+    with torch.no_grad():
+        for rounded in (math.ceil, math.floor):
+            uneven = outputs = maps(80, 112, rounded)
+            for step in steps:
+                own = type(step).forward.__wrapped__ if hasattr(type(step).forward, "__wrapped__") else None
+                if own and rounded is math.ceil:
+                    assert all(torch.equal(a, b) for a, b in zip(step(outputs), own(step, outputs)))
+                outputs = step(outputs)
+            assert [each.shape[-2:] for each in outputs] == [each.shape[-2:] for each in uneven]
 
 
 @pytest.mark.parametrize("size", [(70, 90), (80, 112)])
