@@ -1,9 +1,11 @@
 """Run the programs that mmdet, mmseg and mmpretrain bring, and their inferencers, on tiny models and data.
 
     python tests/clients/openmmlab_tools.py [WORDS ...]
+    python tests/clients/openmmlab_tools.py --table < ROWS
 
 Prints one JSON line a program: library, version, what, result. Each runs in a process of its own, as
 `python -m visionpe.detection SCRIPT`; with WORDS only those whose name holds one of them, and what they read.
+`--table` makes of such lines the table in docs/openmmlab.md.
 """
 
 from __future__ import annotations
@@ -234,7 +236,22 @@ def rows() -> list[dict[str, str]]:
         return list(run_all(Path(folder)))
 
 
+def table(found: list[dict[str, str]]) -> str:
+    """Rows as a table in Markdown, one line a library, then one for each program that does not run."""
+    lines = ["| library | programs in `tools/`, and APIs | result |", "|---|---|---|"]
+    for library, number in dict.fromkeys((row["library"], row["version"]) for row in found):
+        own = [row for row in found if row["library"] == library]
+        names = [f"`{row['what'].removeprefix('tools/')}`" for row in own if row["result"] == "works"]
+        lines.append(f"| {library} {number} | {', '.join(names)} | works |")
+        failed = [row for row in own if row["result"] != "works"]
+        lines += [f"| | `{row['what'].removeprefix('tools/')}` | {row['result']} |" for row in failed]
+    return "\n".join(lines)
+
+
 if __name__ == "__main__":
+    if sys.argv[1:] == ["--table"]:
+        print(table([json.loads(line) for line in sys.stdin]))
+        sys.exit()
     with tempfile.TemporaryDirectory() as made:
         for row in run_all(Path(made), tuple(sys.argv[1:])):
             print(json.dumps(row), flush=True)

@@ -53,7 +53,7 @@ def test_predictions_are_read_and_call_nothing(folder: Path) -> None:
     (again,) = mmengine.load("a.pkl")
     assert all(torch.equal(again[name], found[name]) for name in ("boxes", "labels", "half"))
     Path("a.pkl").write_bytes(pickle.dumps([PlantedInStorage()]))
-    with pytest.raises(InputError, match="can run code|was not loaded"):
+    with pytest.raises(InputError, match=r"can run code|was not loaded"):
         mmengine.load("a.pkl")
     assert [file.name for file in folder.iterdir()] == ["a.pkl"]
 
