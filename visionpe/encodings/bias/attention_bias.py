@@ -28,6 +28,7 @@ class AttentionBias(OffsetEncoding):
     """
 
     source = "LeViT, arXiv 2104.01136"
+    block_axis = 0
     policies = OFFSET_TABLE_POLICIES
     resized_on_load = ("table",)
     whole_coords = True

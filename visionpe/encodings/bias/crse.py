@@ -60,6 +60,7 @@ class ContextualRelativeSignalEncoding(PositionEncoding):
     """
 
     source = "Swin3D, arXiv 2304.06906"
+    block_axis = 0
     irregular = True
     structure = "signals"
     policies = POSITION_POLICIES

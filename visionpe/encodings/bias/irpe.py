@@ -58,6 +58,7 @@ class ImageRelativePositionEncoding(PositionEncoding):
     """
 
     source = "iRPE, arXiv 2107.14222"
+    block_axis = 0
     structure = "buckets"
     policies = (*POSITION_POLICIES, "reach")
     v_table: nn.Parameter

@@ -31,6 +31,7 @@ class Kerple(OffsetEncoding):
     """
 
     source = "KERPLE, arXiv 2205.09921"
+    block_axis = 0
     irregular = True
 
     def __init__(self, *, kernel: KernelName = "log", **context: Any) -> None:

@@ -44,6 +44,7 @@ class RelativePositionBias(OffsetEncoding):
     """
 
     source = "Swin, arXiv 2103.14030"
+    block_axis = 0
     policies = OFFSET_TABLE_POLICIES
     resized_on_load = ("table",)
     whole_coords = True

@@ -47,6 +47,7 @@ class CommutingRoPE(WideParameters, PositionEncoding):
     """
 
     source = "ComRoPE, arXiv 2506.03737"
+    block_axis = 0
     irregular = True
     policies = ("interpolate", "extrapolate", "rescale")
 

@@ -39,6 +39,7 @@ class MixedRoPE(RotaryEncoding):
     """
 
     source = "RoPE-ViT, arXiv 2403.13298"
+    block_axis = 1
     irregular = True
     fixed = False
 
