@@ -117,3 +117,15 @@ def test_names_what_is_not_installed(monkeypatch: pytest.MonkeyPatch, capsys: py
     monkeypatch.setattr(exporting, "NEEDED", ("onnx", "no_such_package"))
     assert export_onnx.main(["rope_vit_ti"]) == 1
     assert "not installed: no_such_package; pip install 'visionpe[onnx]'" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("spec", ["cpb", "dpb", "fire", "rope_mixed", "rpb", "irpe+cpe"])
+@torch.no_grad()
+def test_the_older_exporter(spec: str, tmp_path: Path) -> None:
+    model = randomize(timm.create_model("none_vit_ti", pos_encoding=spec, **TINY["rope_vit_ti"])).eval()
+    out, x = tmp_path / "model.onnx", torch.randn(1, 3, 32, 32)
+    torch.onnx.export(model, (x,), out, dynamo=False, opset_version=17)
+    session = ort.InferenceSession(out, providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    np.testing.assert_allclose(logits, model(x).numpy(), atol=1e-4)
