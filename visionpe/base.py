@@ -57,6 +57,8 @@ class PositionEncoding(HasPolicy, OwnTensors):
     irregular: bool = False
     # Lists of modules that hold one for each block.
     by_block: ClassVar[tuple[str, ...]] = ()
+    # Parameters, by a pattern of their names, that hold an entry for each block, and the axis of these.
+    stacked: ClassVar[tuple[tuple[str, int], ...]] = ()
     # True for what stands over another encoding.
     is_wrapper: ClassVar[bool] = False
     # True for what hands on to another encoding what the backbone says of itself.
