@@ -20,7 +20,7 @@ optim_wrapper = dict(
     paramwise_cfg=dict(
         _delete_=True,
         lr_mult=dict(backbone=0.1),
-        decay_mult={"*.bias": 1.0, "*norm*": 0.0, "*.gn.*": 0.0},
+        decay_mult={"*bias": 1.0, "*norm*": 0.0, "*.gn.*": 0.0},
         no_weight_decay=["*.query_embed.*", "*.query_feat.*", "*.level_embed.*"],
     ),
 )

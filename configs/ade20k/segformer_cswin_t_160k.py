@@ -14,11 +14,14 @@ model = dict(
     ),
     decode_head=dict(in_channels=[64, 128, 256, 512]),
 )
-# As published: biases decay, and the batch norm of the head; norms of the backbone and positions do not.
+# As published: biases decay, and the batch norm of the head; norms of the backbone and positions do not, but for that
+# of the stem of CSWin, which by its published name is none.
 optim_wrapper = dict(
     constructor="TimmOptimWrapperConstructor",
     paramwise_cfg=dict(
-        _delete_=True, lr_mult=dict(decode_head=10.0), decay_mult={"*.bias": 1.0, "*.bn.*": 1.0, "*norm*": 0.0}
+        _delete_=True,
+        lr_mult=dict(decode_head=10.0),
+        decay_mult={"*bias": 1.0, "*.bn.*": 1.0, "*norm*": 0.0, "*.patch_embed.norm.*": 1.0},
     ),
 )
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=2))

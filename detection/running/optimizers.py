@@ -50,7 +50,7 @@ class TimmOptimWrapperConstructor(DefaultOptimWrapperConstructor):
     Args:
         optim_wrapper_cfg: Config of the wrapper, with ``optimizer``.
         paramwise_cfg: ``decay_mult``, factors on the weight decay by patterns of names, of which the last that fits
-            counts: ``{"*.bias": 1.0, "*norm*": 0.0}`` is Swin's rule for detectors;
+            counts: ``{"*bias": 1.0, "*norm*": 0.0}`` is Swin's rule for detectors;
             ``no_weight_decay``, a list of names or patterns (``"*.query_embed.*"``) without any;
             ``layer_decay``, see :func:`~visionpe.detection.running.layer_rates.layer_scales`;
             ``lr_mult``, factors on the learning rate by part, ``dict(backbone=0.1)``, of which the longest name counts.

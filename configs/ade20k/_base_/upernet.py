@@ -18,6 +18,6 @@ model = dict(
 # As published: biases decay, and batch norms of heads; norms of the backbone and positions do not.
 optim_wrapper = dict(
     constructor="TimmOptimWrapperConstructor",
-    paramwise_cfg=dict(_delete_=True, decay_mult={"*.bias": 1.0, "*.bn.*": 1.0, "*norm*": 0.0}),
+    paramwise_cfg=dict(_delete_=True, decay_mult={"*bias": 1.0, "*.bn.*": 1.0, "*norm*": 0.0}),
 )
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=2))

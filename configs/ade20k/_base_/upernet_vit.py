@@ -15,9 +15,9 @@ model = dict(
         drop_path_rate=0.1,
     ),
 )
-# As published: biases decay, and batch norms of heads; norms of the backbone and positions do not.
+# As published: biases decay, LayerScale, and batch norms of heads; norms of the backbone and positions do not.
 optim_wrapper = dict(
     constructor="TimmOptimWrapperConstructor",
-    paramwise_cfg=dict(_delete_=True, decay_mult={"*.bias": 1.0, "*.bn.*": 1.0, "*norm*": 0.0}),
+    paramwise_cfg=dict(_delete_=True, decay_mult={"*bias": 1.0, "*.gamma": 1.0, "*.bn.*": 1.0, "*norm*": 0.0}),
 )
 default_hooks = dict(checkpoint=dict(max_keep_ckpts=2))

@@ -26,7 +26,7 @@ optim_wrapper = dict(
     constructor="TimmOptimWrapperConstructor",
     optimizer=dict(_delete_=True, type="AdamW", lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
     # As published: biases decay, and batch norms of heads; norms of the backbone and positions do not.
-    paramwise_cfg=dict(decay_mult={"*.bias": 1.0, "*.bn.*": 1.0, "*norm*": 0.0}),
+    paramwise_cfg=dict(decay_mult={"*bias": 1.0, "*.bn.*": 1.0, "*norm*": 0.0}),
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=500),

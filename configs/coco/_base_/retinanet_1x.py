@@ -6,7 +6,7 @@ model = dict(backbone=dict(_delete_=True, type="TimmFeatures", model_name="cswin
 optim_wrapper = dict(
     constructor="TimmOptimWrapperConstructor",
     optimizer=dict(_delete_=True, type="AdamW", lr=1e-4, betas=(0.9, 0.999), weight_decay=0.05),
-    paramwise_cfg=dict(decay_mult={"*.bias": 1.0, "*norm*": 0.0}),
+    paramwise_cfg=dict(decay_mult={"*bias": 1.0, "*norm*": 0.0}),
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=500),

@@ -47,7 +47,7 @@ train_dataloader = dict(batch_size=256, dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(batch_size=256, dataset=dict(pipeline=test_pipeline))
 test_dataloader = dict(batch_size=256, dataset=dict(pipeline=test_pipeline))
 
-optim_wrapper = dict(optimizer=dict(lr=2e-3))
+optim_wrapper = dict(optimizer=dict(lr=2e-3), clip_grad=None)
 param_scheduler = _base_.param_scheduler  # mmengine puts the base here
 param_scheduler[0].update(start_factor=5e-4)
 # ExportHook of runtime.py, then the average: decay 0.99984.
