@@ -250,7 +250,12 @@ READERS |= {
     "crop": lambda c: train(c, "RandomCrop")[0].crop_size[0],
     "one class at most": lambda c: train(c, "RandomCrop")[0].cat_max_ratio,
     "jitter of scale": lambda c: list(train(c, "RandomResize")[0].ratio_range),
-    "images without boxes": lambda c: "left out" if train(c, "FilterAnnotations")[0].keep_empty else "trained on",
+    "images without boxes": lambda c: "left out" if dataset(c).filter_cfg.filter_empty_gt else "trained on",
+    "images whose boxes were cropped away": lambda c: ["trained on", "left out"][
+        train(c, "FilterAnnotations")[0].keep_empty
+    ],
+    "queries": lambda c: c.model.num_queries,
+    "temperature of the encoder's positions": lambda c: c.model.positional_encoding.temperature,
     "square": lambda c: c.model.data_preprocessor.pad_size_divisor,
     "window": lambda c: network(c).get("window_size", 14),
     "levels": lambda c: list(c.model.neck.get("scales", (4.0, 2.0, 1.0, 0.5))),

@@ -67,6 +67,19 @@ def test_every_published_recipe_is_in_the_table() -> None:
     assert told <= configs
 
 
+def test_encodings_are_compared_from_equal_weights() -> None:
+    """A learned table and rotary models start from RoPE-ViT's weights, of one recipe; RoPE-Swin from its own."""
+    tags = {}
+    for path in [*CONFIGS.glob("coco/*.py"), *CONFIGS.glob("ade20k/*.py")]:
+        if any(f"_{name}_" in path.name for name in ("ape_vit_b", "rope_vit_b", "rope_swin_t")):
+            backbone = Config.fromfile(path).model.backbone
+            assert backbone.pretrained
+            assert not backbone.get("init_cfg")
+            tags[path.stem] = backbone.model_name.partition(".")[2]
+    assert len(tags) == 6 + 5
+    assert set(tags.values()) == {"naver_in1k"}
+
+
 @pytest.mark.parametrize("name", [name for name, each in RECIPES.items() if "global blocks" in str(each["rows"])])
 def test_global_blocks(name: str) -> None:
     import timm

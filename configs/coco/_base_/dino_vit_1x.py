@@ -21,7 +21,7 @@ model = dict(
     encoder=dict(layer_cfg=dict(self_attn_cfg=dict(num_levels=levels))),
     decoder=dict(layer_cfg=dict(cross_attn_cfg=dict(num_levels=levels))),
 )
-train_dataloader = dict(dataset=dict(pipeline=_base_.lsj_train))
+train_dataloader = dict(dataset=dict(filter_cfg=dict(filter_empty_gt=True), pipeline=_base_.lsj_train))
 val_dataloader = dict(dataset=dict(pipeline=_base_.lsj_test))
 test_dataloader = dict(dataset=dict(pipeline=_base_.lsj_test))
 # The pyramid is part of detrex's backbone. There, norms do not decay, but for those of the pyramid.
