@@ -103,7 +103,7 @@ def _passes(config: Config) -> int:
 @reads("clipping")
 def _clipping(config: Config) -> Any:
     if optimizer(config).type == "Lamb":
-        return 1.0  # mmpretrain's default
+        return optimizer(config).get("max_grad_norm", 1.0)  # mmpretrain's default
     return (config.optim_wrapper.get("clip_grad") or {}).get("max_norm", "none")
 
 
@@ -228,7 +228,7 @@ READERS |= {
     "batch of one GPU": lambda c: c.train_dataloader.batch_size,
     "optimizer": lambda c: {"Lamb": "LAMB"}.get(optimizer(c).type, optimizer(c).type),
     "rate": lambda c: optimizer(c).lr,
-    "epsilon": lambda c: optimizer(c).get("eps", 1e-8),
+    "epsilon": lambda c: optimizer(c).get("eps", 1e-6 if optimizer(c).type == "Lamb" else 1e-8),  # their defaults
     "weight decay": lambda c: optimizer(c).weight_decay,
     "warm-up epochs": lambda c: _warm_up(c).end,
     "warm-up iterations": lambda c: _warm_up(c).end,
