@@ -55,8 +55,10 @@ class PositionEncoding(HasPolicy, Unscriptable, OwnTensors):
     irregular: bool = False
     # Lists of modules that hold one for each block.
     by_block: ClassVar[tuple[str, ...]] = ()
-    # The axis of its own parameters along which the blocks stand; None where one block does not make do with its own.
-    block_axis: ClassVar[int | None] = None
+    # Parameters, by a pattern of their names, that hold an entry for each block, and the axis of these.
+    stacked: ClassVar[tuple[tuple[str, int], ...]] = ()
+    # True where a block goes on from what the block before it has made.
+    goes_on: ClassVar[bool] = False
     # True for what `one_block` made, in which block 0 stands for the one.
     of_one_block: bool = False
     # True for what stands over another encoding.

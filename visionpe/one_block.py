@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Any, TypeVar
 
 from torch import nn
@@ -33,10 +34,13 @@ def _part(part: PositionEncoding, layer: int) -> PositionEncoding:
         return _with(part, _over=inner, of_one_block=True, **shared) if inner.of_one_block else part
     _, lent = part.__dict__.get("lent", (None, ()))
     # Tensors that another library took away, or computes, are not taken apart.
-    if part.block_axis is None or hasattr(part, "parametrizations") or any(n not in part._parameters for n in lent):
+    away = hasattr(part, "parametrizations") or any(name not in part._parameters for name in lent)
+    if away or part.goes_on or not (part.stacked or part.by_block):
         return part
-    own = {name: None if t is None else t.select(part.block_axis, layer) for name, t in part._parameters.items()}
-    parameters = {name: None if t is None else t.unsqueeze(part.block_axis) for name, t in own.items()}
+    parameters = dict(part._parameters)
+    for name, t in part._parameters.items():
+        for axis in (axis for pattern, axis in part.stacked if t is not None and fnmatchcase(name, pattern)):
+            parameters[name] = t.narrow(axis, layer, 1)  # type: ignore
     modules = {name: m[layer : layer + 1] if name in part.by_block else m for name, m in part._modules.items()}  # type: ignore
     return _with(part, _parameters=parameters, _modules=modules, depth=1, of_one_block=True)
 

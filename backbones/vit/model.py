@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.layers import LayerNorm, PatchDropoutWithIndices, get_norm_layer
+from timm.layers import DropPath, LayerNorm, PatchDropoutWithIndices, get_norm_layer
 from timm.models.vision_transformer import VisionTransformer as TimmVisionTransformer
 from torch import Tensor
 
@@ -26,7 +26,7 @@ from visionpe.backbones.shared.talking_heads import TalkingHeadsAttention
 from visionpe.backbones.vit.features import GivesFeatures
 from visionpe.backbones.vit.jax_weights import read_jax
 from visionpe.backbones.vit.weights import convert
-from visionpe.checks import check_choice
+from visionpe.checks import check_choice, check_flag
 from visionpe.composition import Composition
 from visionpe.grid import Grid
 from visionpe.registry import Spec, create_encodings
@@ -72,6 +72,8 @@ class VisionTransformer(GivesFeatures, LoadsPublished, TimmVisionTransformer):
         init_values: Initial LayerScale; 0 for none. Default 1e-4, as in DeiT-III and RoPE-ViT.
         norm_eps: What all norms add to variances; default that of ``norm_layer``, 1e-6.
         talking_heads: Mix logits and weights across heads, as MiniViT does.
+        constant_drop_path: Stochastic depth is ``drop_path_rate`` in every block, as in DeiT-III and RoPE-ViT, and does
+            not grow from 0 at the first to it at the last.
         kwargs: timm's own (``embed_dim depth num_heads mlp_ratio num_classes class_token reg_tokens global_pool
             qk_norm drop_path_rate patch_drop_rate dynamic_img_pad ...``).
 
@@ -92,6 +94,7 @@ class VisionTransformer(GivesFeatures, LoadsPublished, TimmVisionTransformer):
         init_values: float = 1e-4,
         norm_eps: float | None = None,
         talking_heads: bool = False,
+        constant_drop_path: bool = False,
         patch_drop_rate: float = 0.0,
         embed_layer: Callable[..., Any] = AdaptivePatchEmbed,
         block_fn: Callable[..., Any] = EncodedBlock,
@@ -107,6 +110,7 @@ class VisionTransformer(GivesFeatures, LoadsPublished, TimmVisionTransformer):
             block_fn = partial(block_fn, attention=TalkingHeadsAttention)
         for moot in ("dynamic_img_size", "no_embed_class"):  # always so here
             kwargs.pop(moot, None)
+        check_flag("constant_drop_path", constant_drop_path)
         self._check(img_size, patch_size, init_values=init_values, patch_drop_rate=patch_drop_rate, **kwargs)
         super().__init__(
             img_size=img_size,
@@ -119,6 +123,8 @@ class VisionTransformer(GivesFeatures, LoadsPublished, TimmVisionTransformer):
             block_fn=block_fn,
             **kwargs,
         )
+        for block in self.blocks if constant_drop_path and kwargs.get("drop_path_rate") else ():
+            block.drop_path1, block.drop_path2 = (DropPath(kwargs["drop_path_rate"]) for _ in range(2))
         self.num_heads, self.depth = self.blocks[0].attn.num_heads, len(self.blocks)
         super().set_trained_size(self.patch_embed.img_size, self.patch_embed.patch_size)
         parts = create_encodings(

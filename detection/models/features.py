@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from mmengine.logging import print_log
 from mmengine.registry import MODELS
-from torch import Tensor
+from torch import Tensor, nn
 
 from visionpe import set_policy
 from visionpe.checks import check_count, check_counts, check_flag, shown
 from visionpe.detection.models.classifier import check_model_name
 from visionpe.detection.models.extractor import axis_strides, create_extractor, freeze, size_divisor
-from visionpe.detection.models.features_weights import load_backbone
+from visionpe.detection.models.features_weights import load_backbone, start_norms
 from visionpe.detection.models.init_cfg import KeepsLoadedWeights
 from visionpe.ranges import MAX_DEPTH
 
@@ -49,6 +49,9 @@ class TimmFeatures(KeepsLoadedWeights):
         policy: What the position encodings do at sizes they were not trained at, see :func:`visionpe.set_policy`.
         channels: Expected channels of the features; a guard against a neck that was written for another backbone.
         strides: Expected strides of the features, pixels; (vertical, horizontal) where patches are not square.
+        fresh_norms: Norms of the features (``feature_norms=True``) start at the identity, as in the published detectors
+            and segmentors on Swin and CSWin; otherwise the last is the final norm of a classifier whose weights are
+            loaded. Those of a file that has them all are loaded in any case.
         pad_to: Pad images to a multiple of this, pixels. Default: the side of a patch where the model cuts images into
             patches (it pads what follows by itself), the largest stride otherwise.
         **kwargs: Further keywords for ``timm.create_model``: ``pos_encoding``, ``img_size`` (pixels at which the
@@ -61,7 +64,8 @@ class TimmFeatures(KeepsLoadedWeights):
 
     Raises:
         ValueError: If the model is unknown or gives no features, an index or ``frozen_stages`` is out of range,
-            ``channels`` or ``strides`` differ from what is there, or weights or ``policy`` do not fit.
+            ``channels`` or ``strides`` differ from what is there, ``fresh_norms`` are asked of a model without, or
+            weights or ``policy`` do not fit.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class TimmFeatures(KeepsLoadedWeights):
         policy: str | None = None,
         channels: Sequence[int] | None = None,
         strides: Sequence[Any] | None = None,
+        fresh_norms: bool = False,
         pad_to: int | None = None,
         **kwargs: Any,
     ) -> None:
@@ -92,6 +97,7 @@ class TimmFeatures(KeepsLoadedWeights):
         check_counts("out_indices", out_indices, None, -MAX_DEPTH, MAX_DEPTH - 1)
         check_count("frozen_stages", frozen_stages, -1)
         check_flag("with_cp", with_cp)
+        self.fresh_norms = check_flag("fresh_norms", fresh_norms)
         getter = create_extractor(model_name, tuple(out_indices), bool(pretrained), kwargs)
         self.model: Any = getter.model
         self.out_indices = tuple(getter.feature_info.out_indices)
@@ -111,6 +117,10 @@ class TimmFeatures(KeepsLoadedWeights):
                     f"at out_indices={tuple(out_indices)}"
                 )
         self.pad_to = size_divisor(self.model, self.steps) if pad_to is None else check_count("pad_to", pad_to)
+        if fresh_norms and not isinstance(getattr(self.model, "norms", None), nn.ModuleList):
+            raise ValueError(f"fresh_norms=True: {model_name!r} has no norms of its features; allowed: False")
+        if fresh_norms and pretrained:
+            start_norms(self.model)
         if policy is not None:
             set_policy(self.model, policy)
         if checkpoint_path:
@@ -157,7 +167,9 @@ class TimmFeatures(KeepsLoadedWeights):
         Raises:
             ValueError: If the weights do not fit; the first offending names are given.
         """
-        count = load_backbone(self.model, checkpoint, prefix=prefix, names=self._all_names)
+        count = load_backbone(
+            self.model, checkpoint, prefix=prefix, names=self._all_names, fresh_norms=self.fresh_norms
+        )
         print_log(f"Loaded {count} tensors from {checkpoint} into {self.model_name}", logger="current")
 
     def _all_names(self) -> set[str]:

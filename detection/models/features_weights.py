@@ -34,7 +34,21 @@ def read_weights(checkpoint: str) -> Weights:
     return state
 
 
-def load_backbone(network: Any, checkpoint: str, *, prefix: str = "", names: Callable[[], set[str]]) -> int:
+def start_norms(network: Any) -> None:
+    """Set the norms of the features to the identity."""
+    for norm in network.norms:
+        if any(True for _ in norm.parameters()):  # others belong to features that nobody asked for
+            norm.reset_parameters()
+
+
+def load_backbone(
+    network: Any,
+    checkpoint: str,
+    *,
+    prefix: str = "",
+    names: Callable[[], set[str]],
+    fresh_norms: bool = False,
+) -> int:
     """Load weights into a timm model that was cut down to its features.
 
     Args:
@@ -43,6 +57,7 @@ def load_backbone(network: Any, checkpoint: str, *, prefix: str = "", names: Cal
             ``.safetensors``, or in any layout that the model knows.
         prefix: Only what is below this name in the file.
         names: Gives the names of the weights of the whole model; those that the features do not need may be left over.
+        fresh_norms: Of a classifier, leave the final norm out: norms of the features start at the identity.
 
     Returns:
         How many tensors the model took.
@@ -66,6 +81,8 @@ def load_backbone(network: Any, checkpoint: str, *, prefix: str = "", names: Cal
             del state[name]
         if ours:
             network.load_state_dict(state)
+            if fresh_norms and "norm.weight" in given:
+                start_norms(network)
         else:
             load_weights(network, state, source=source)
     except RuntimeError as error:

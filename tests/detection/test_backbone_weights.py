@@ -57,6 +57,28 @@ def test_a_classifier_has_one_norm_and_features_have_four(name, tmp_path):
     assert own["norms.0.weight"].eq(1).all()
 
 
+@pytest.mark.parametrize("name", ["swin_t", "cswin_t"])
+def test_fresh_norms(name, tmp_path):
+    """As Swin and CSWin are published for dense tasks: of a classifier no norm; of a detector all of them."""
+    options = {key: value for key, value in TINY[name].items() if key != "feature_norms"}
+    classifier, file = drawn(timm.create_model(name, **options)).state_dict(), tmp_path / "model.safetensors"
+    save_file(classifier, file)
+    overlay = {"file": str(file), "num_classes": 1000}
+    ways = [{"checkpoint_path": str(file)}, {"pretrained": True, "pretrained_cfg_overlay": overlay}]
+    for way in ways:
+        own = build(name, fresh_norms=True, **way).model.state_dict()
+        assert own["stages.0.blocks.0.mlp.fc1.weight"].equal(classifier["stages.0.blocks.0.mlp.fc1.weight"])
+        norms = {key: value for key, value in own.items() if key.startswith("norms.")}
+        assert len(norms) == 8
+        assert all(value.eq(key.endswith("weight")).all() for key, value in norms.items())
+    detector = drawn(build(name)).state_dict()
+    torch.save({"state_dict": {f"backbone.{key}": value for key, value in detector.items()}}, tmp_path / "d.pth")
+    own = build(name, fresh_norms=True, checkpoint_path=str(tmp_path / "d.pth")).state_dict()
+    assert all(value.equal(detector[key]) for key, value in own.items())
+    with pytest.raises(ValueError, match=r"fresh_norms=True: 'resnet18' has no norms of its features; allowed: False"):
+        TimmFeatures("resnet18", fresh_norms=True)
+
+
 @pytest.mark.parametrize("name", ["resnet18", "cswin_t"])
 def test_prefix_names_the_part_of_a_file(name, tmp_path):
     whole = drawn(build(name))

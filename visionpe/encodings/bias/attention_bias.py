@@ -28,10 +28,10 @@ class AttentionBias(OffsetEncoding):
     """
 
     source = "LeViT, arXiv 2104.01136"
-    block_axis = 0
     policies = OFFSET_TABLE_POLICIES
     resized_on_load = ("table",)
     whole_coords = True
+    stacked = (("table", 0),)
 
     def __init__(self, **context: Any) -> None:
         super().__init__(**context)

@@ -32,7 +32,6 @@ class ContinuousPositionBias(OffsetEncoding):
     """
 
     source = "SwinV2, arXiv 2111.09883"
-    block_axis = 0
     irregular = True
     by_block = ("mlp",)
 

@@ -60,8 +60,8 @@ class ContextualRelativeSignalEncoding(PositionEncoding):
     """
 
     source = "Swin3D, arXiv 2304.06906"
-    block_axis = 0
     irregular = True
+    stacked = (("*_table", 0),)
     structure = "signals"
     policies = POSITION_POLICIES
     query_xyz_table: nn.Parameter

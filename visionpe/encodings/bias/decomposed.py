@@ -111,11 +111,11 @@ class DecomposedRelativePosition(PositionEncoding):
     """
 
     source = "MViTv2, arXiv 2112.01526; ViTDet, arXiv 2203.16527"
-    block_axis = 0
     structure = "low rank"
     policies = ("interpolate", *READ_POLICIES)
     resized_on_load = tuple(f"{axis}_table" for axis in AXES)
     whole_coords = True
+    stacked = (("*_table", 0),)
 
     def __init__(self, *, init_std: float = 0.0, **context: Any) -> None:
         super().__init__(**context)

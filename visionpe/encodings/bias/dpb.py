@@ -28,7 +28,6 @@ class DynamicPositionBias(OffsetEncoding):
     """
 
     source = "CrossFormer, arXiv 2108.00154"
-    block_axis = 0
     irregular = True
     by_block = ("mlp",)
 

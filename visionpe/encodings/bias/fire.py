@@ -53,9 +53,9 @@ class Fire(OffsetEncoding):
     """
 
     source = "FIRE, arXiv 2310.04418"
-    block_axis = 0
     irregular = True
     by_block = ("mlp",)
+    stacked = (("c", 0), ("threshold", 0))
 
     def __init__(self, *, hidden: int = 32, c: float = 0.1, **context: Any) -> None:
         super().__init__(**context)

@@ -58,8 +58,8 @@ class ImageRelativePositionEncoding(PositionEncoding):
     """
 
     source = "iRPE, arXiv 2107.14222"
-    block_axis = 0
     structure = "buckets"
+    stacked = (("*_table", 0),)
     policies = (*POSITION_POLICIES, "reach")
     v_table: nn.Parameter
 

@@ -31,8 +31,8 @@ class Kerple(OffsetEncoding):
     """
 
     source = "KERPLE, arXiv 2205.09921"
-    block_axis = 0
     irregular = True
+    stacked = (("r1", 0), ("r2", 0))
 
     def __init__(self, *, kernel: KernelName = "log", **context: Any) -> None:
         super().__init__(**context)

@@ -38,7 +38,6 @@ class LocallyEnhancedPositionEncoding(PositionEncoding):
     """
 
     source = "CSWin, arXiv 2107.00652"
-    block_axis = 0
     policies = CONVOLUTION_POLICIES
     takes_coords = False
     reads_neighbours = True

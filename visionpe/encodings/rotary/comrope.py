@@ -47,8 +47,8 @@ class CommutingRoPE(WideParameters, PositionEncoding):
     """
 
     source = "ComRoPE, arXiv 2506.03737"
-    block_axis = 0
     irregular = True
+    stacked = (("generators", 0), ("multiplier", 0))
     policies = ("interpolate", "extrapolate", "rescale")
 
     def __init__(

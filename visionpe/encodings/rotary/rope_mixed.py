@@ -39,8 +39,8 @@ class MixedRoPE(RotaryEncoding):
     """
 
     source = "RoPE-ViT, arXiv 2403.13298"
-    block_axis = 1
     irregular = True
+    stacked = (("freqs", 1),)
     fixed = False
 
     def __init__(self, *, theta: float = 10.0, **context: Any) -> None:
