@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from visionpe import set_policy
 from visionpe.checks import check_count, check_counts, check_flag, shown
+from visionpe.detection.models import uneven_sizes
 from visionpe.detection.models.classifier import check_model_name
 from visionpe.detection.models.extractor import axis_strides, create_extractor, freeze, size_divisor
 from visionpe.detection.models.features_weights import load_backbone, start_norms
@@ -88,6 +89,7 @@ class TimmFeatures(KeepsLoadedWeights):
         **kwargs: Any,
     ) -> None:
         super().__init__(init_cfg)
+        uneven_sizes.install()
         if autocast not in (None, "bfloat16"):
             raise ValueError(f"autocast={autocast!r} is unknown; allowed: None, 'bfloat16'")
         check_model_name(model_name)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from visionpe.detection.data import coco, folders
 from visionpe.detection.data.classes import classes_of, dataset_class, downloads, image_folder, in_root, prefixes
+from visionpe.utils.errors import InputError
 
 TREES = {
     "ImageNet": """
@@ -52,6 +54,40 @@ def datasets(config: Any, path: str) -> Iterator[tuple[str, Mapping]]:
             yield from datasets(item, f"{path}.{index}")
 
 
+def _steps(pipeline: Any) -> Iterator[tuple[str, Mapping]]:
+    """Yield the steps of a pipeline, those inside of others too: name and config."""
+    if isinstance(pipeline, Mapping):
+        if (kind := pipeline.get("type")) is not None:
+            yield (kind if isinstance(kind, str) else kind.__name__).rpartition(".")[2], pipeline
+        yield from _steps(list(pipeline.values()))
+    elif isinstance(pipeline, (list, tuple)):
+        for each in pipeline:
+            yield from _steps(each)
+
+
+def _reads_maps(dataset: Mapping, key: str) -> bool:
+    """Whether the pipeline reads the label maps below a prefix: mmdet's ``seg``, mmseg's ``seg_map_path``."""
+    if dataset.get("pipeline") is None:
+        return True  # for all that is known
+    loaders = [(name, step) for name, step in _steps(dataset.get("pipeline")) if "Annotation" in name]
+    return any(step.get("with_seg") or key != "seg" or name != "LoadAnnotations" for name, step in loaders)
+
+
+def _folders(dataset: Mapping) -> list[str]:
+    """Those of ``data_prefix`` that are read."""
+    given = dataset.get("data_prefix")
+    if not isinstance(given, Mapping):
+        return prefixes(dataset)
+    unread = [key for key in ("seg", "seg_map_path") if key in given and not _reads_maps(dataset, key)]
+    return [str(folder) for key, folder in given.items() if folder and key not in unread]
+
+
+def _check_panoptic(path: str) -> None:
+    """Reading panoptic annotations, and measuring by them, takes a package that mmdet does not bring."""
+    if find_spec("panopticapi") is None:
+        raise InputError(f"{path} needs panopticapi: pip install git+https://github.com/cocodataset/panopticapi.git")
+
+
 def _needed(dataset: Mapping, kind: str) -> Iterator[Path]:
     """The files and folders that ``dataset`` reads."""
     if kind == "ImageNet":
@@ -69,7 +105,7 @@ def _needed(dataset: Mapping, kind: str) -> Iterator[Path]:
         yield in_root(dataset, "scans_test" if split == "test" else "scans")
     if dataset.get("ann_file"):
         yield in_root(dataset, dataset["ann_file"])
-    yield from (in_root(dataset, folder) for folder in prefixes(dataset))
+    yield from (in_root(dataset, folder) for folder in _folders(dataset))
 
 
 def _is_remote(dataset: Mapping) -> bool:
@@ -119,7 +155,7 @@ def _check_content(dataset: Mapping, scope: str | None, path: str) -> None:
     if images is not None:
         folders.warn_of_order(images, path)
     if images is not None or ("BaseSegDataset" in names and not dataset.get("ann_file")):
-        for folder in [images] if images is not None else [in_root(dataset, each) for each in prefixes(dataset)]:
+        for folder in [images] if images is not None else [in_root(dataset, each) for each in _folders(dataset)]:
             folders.check_links(folder)
 
 
@@ -135,6 +171,8 @@ def evaluators(config: Mapping, stage: str) -> Iterator[tuple[str, Mapping]]:
 
 def _check_evaluators(config: Mapping, stage: str) -> None:
     for path, evaluator in evaluators(config, stage):
+        if str(evaluator.get("type")).rpartition(".")[2] == "CocoPanopticMetric":
+            _check_panoptic(path)
         file = str(evaluator.get("ann_file") or "")
         if not file or "://" in file:
             continue
@@ -157,8 +195,8 @@ def check_data(config: Mapping, stages: tuple[str, ...]) -> None:
 
     Raises:
         FileNotFoundError: If a file or folder is missing; shows the expected tree.
-        visionpe.utils.errors.InputError: If annotations lack a field, name what does not exist, or an image is a link
-            to nowhere; names the file, the record and the field.
+        InputError: If annotations lack a field, name what does not exist, or an image is a link to nowhere; names the
+            file, the record and the field. If panopticapi is needed and not installed.
     """
     scope = config.get("default_scope")
     for stage in stages:
@@ -168,5 +206,7 @@ def check_data(config: Mapping, stages: tuple[str, ...]) -> None:
             missing = _missing(dataset, str(dataset.get("type", "")).split(".")[-1], stage, path)
             if missing is not None:
                 raise missing
+            if any(name == "LoadPanopticAnnotations" for name, _ in _steps(dataset.get("pipeline"))):
+                _check_panoptic(f"{path}.pipeline")
             _check_content(dataset, scope, path)
         _check_evaluators(config, stage)

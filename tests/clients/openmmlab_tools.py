@@ -208,10 +208,13 @@ def outcome(command: list[str], folder: Path) -> str:
     return (errors or lines or [f"exit code {done.returncode}"])[-1].strip()[:200]
 
 
-def run_all(folder: Path, words: tuple[str, ...] = ()) -> Iterator[dict[str, str]]:
+def run_all(
+    folder: Path, words: tuple[str, ...] = (), libraries: tuple[str, ...] = tuple(PROGRAMS)
+) -> Iterator[dict[str, str]]:
     """Yield a row a program, in the order they run: training and test first, as the others read what those write."""
     prepare(folder)
-    for library, programs in PROGRAMS.items():
+    for library in libraries:
+        programs = PROGRAMS[library]
         shared = {"library": library, "version": version(DISTRIBUTIONS[library])}
         commands = {f"tools/{name}": ["-m", "visionpe.detection", f"{library}/tools/{name}"] for name in programs}
         for number, (name, command) in enumerate(commands.items()):

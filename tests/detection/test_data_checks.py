@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import logging
+import sys
+import types
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +80,46 @@ def test_prefixes_are_text_or_a_mapping(tmp_path: Path) -> None:
             check_data(config_of(dataset), ("train",))
     with pytest.raises(FileNotFoundError, match="later"):
         check_data(config_of({"type": "CIFAR10", "data_root": str(tmp_path / "later"), "download": False}), ("train",))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "read"),
+    [
+        (dict(type="CocoDataset", pipeline=[dict(type="LoadAnnotations", with_mask=True)]), False),
+        (dict(type="CocoDataset", pipeline=[dict(type="mmdet.LoadAnnotations", with_seg=True)]), True),
+        (dict(type="CocoPanopticDataset", pipeline=[dict(type="LoadImageFromFile")]), False),
+        (dict(type="BaseSegDataset", pipeline=[dict(type="LoadImageFromFile"), dict(type="PackSegInputs")]), False),
+        (
+            dict(
+                type="BaseSegDataset",
+                pipeline=[dict(type="TestTimeAug", transforms=[[dict(type="LoadAnnotations")], [dict(type="Flip")]])],
+            ),
+            True,
+        ),
+    ],
+)
+def test_label_maps_are_asked_for_where_they_are_read(dataset: dict, read: bool, tmp_path: Path) -> None:
+    folders(tmp_path, ["images"])
+    names = ("img_path", "seg_map_path") if dataset["type"] == "BaseSegDataset" else ("img", "seg")
+    config = config_of(dict(dataset, data_root=str(tmp_path), data_prefix=dict(zip(names, ("images", "maps")))))
+    if read:
+        with pytest.raises(FileNotFoundError, match="maps"):
+            check_data(config, ("train",))
+    else:
+        check_data(config, ("train",))
+
+
+def test_panoptic_annotations_need_a_package(tmp_path: Path, monkeypatch) -> None:
+    prefix = dict(img=str(folders(tmp_path, ["images"])), seg=str(tmp_path))
+    steps = [dict(type="LoadPanopticAnnotations")]
+    config = config_of(dict(type="CocoPanopticDataset", data_prefix=prefix, pipeline=steps))
+    monkeypatch.setitem(sys.modules, "panopticapi", None)
+    with pytest.raises(InputError, match=r"train_dataloader.dataset.pipeline needs panopticapi: pip install"):
+        check_data(config, ("train",))
+    there = types.ModuleType("panopticapi")
+    there.__spec__ = ModuleSpec("panopticapi", None)
+    monkeypatch.setitem(sys.modules, "panopticapi", there)
+    check_data(config, ("train",))
 
 
 def test_numbered_folders_are_said_to_differ_from_timm(tmp_path: Path, caplog) -> None:

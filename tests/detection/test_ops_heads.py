@@ -93,15 +93,18 @@ def slim(node, widths, key=None):
     return [slim(value, widths) for value in node] if isinstance(node, (list, tuple)) else node
 
 
-def build(config, levels=(0, 1, 2, 3)):
+def build(config, levels=(0, 1, 2, 3), backbone=None, pyramid=None):
+    """A packaged model made slim, on the stages of the backbone here, or on another and a pyramid ahead of the neck."""
     torch.manual_seed(0)
     MessageHub.get_current_instance().update_info("epoch", 0)  # TOOD asks for it
     packaged = Config.fromstring(f"_base_ = {config!r}", ".py").model.to_dict()
     packaged.pop("pretrained", None)
     if "encoder" in packaged:
         packaged["bbox_head"]["embed_dims"] = 256  # DETR's heads leave it to their default
-    model = slim(packaged, [WIDTHS[level] for level in levels])
-    model["backbone"] = {**BACKBONE, "out_indices": levels}
+    model = slim(packaged, [pyramid["out_channels"] if pyramid else WIDTHS[level] for level in levels])
+    model["backbone"] = backbone or {**BACKBONE, "out_indices": levels}
+    if pyramid:
+        model["neck"] = [pyramid, model["neck"]]
     built = MODELS.build(ConfigDict(model))
     built.init_weights()
     return built
