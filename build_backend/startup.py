@@ -1,6 +1,6 @@
 # Python runs this at every start where visionpe is installed (site-packages/visionpe.pth). It imports nothing. It waits
-# for mmengine and then makes `_base_ = "visionpe::..."` known there, so that OpenMMLab's own tools find our configs; and
-# it lets `import visionpe` find the package beside a folder of that name, such as a clone that Python is started above.
+# for mmengine and then makes `_base_ = "visionpe::..."` known there, so that OpenMMLab's own tools find our configs.
+# `import visionpe` finds the package beside a folder of that name, such as a clone above which Python was started.
 import sys
 
 

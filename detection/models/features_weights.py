@@ -10,7 +10,7 @@ from torch import Tensor
 
 from visionpe.detection.running.checkpoint import load_weights, read_checkpoint
 from visionpe.utils.errors import InputError
-from visionpe.utils.file_kinds import NoWeightsError
+from visionpe.utils.file_kinds import NoWeightsError, warn_of_nonfinite
 from visionpe.utils.timm_reading import load_state_dict
 from visionpe.utils.weight_files import Weights, unwrapped
 
@@ -25,10 +25,10 @@ def read_weights(checkpoint: str) -> Weights:
         visionpe.utils.errors.InputError: If it is no file of weights, or holds none.
     """
     if checkpoint.endswith(".pkl") and Path(checkpoint).is_file():
-        content: Any = load_state_dict(checkpoint)
+        state = unwrapped(load_state_dict(checkpoint))
     else:
-        content = read_checkpoint(checkpoint)
-    state = unwrapped(content)
+        state = unwrapped(read_checkpoint(checkpoint))
+        warn_of_nonfinite(state, checkpoint)
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise NoWeightsError(f"checkpoint {checkpoint!r} holds no dictionary of tensors by name")
     return state
@@ -49,7 +49,7 @@ def load_backbone(network: Any, checkpoint: str, *, prefix: str = "", names: Cal
 
     Raises:
         InputError: If the file does not hold all that ``network`` needs, or holds something unknown.
-        FileNotFoundError: If there is no such file.
+        visionpe.utils.errors.MissingFileError: If there is no such file.
     """
     source = f"checkpoint {checkpoint!r}"
     ours = hasattr(network, "convert_state")  # ours know the published layouts, and say what does not fit

@@ -10,6 +10,7 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from visionpe.detection.models.features import TimmFeatures
+from visionpe.detection.running.kinds import kind_name
 
 HEADS = ("decode_head", "auxiliary_head", "panoptic_head", "bbox_head")
 SOURCES = ("pretrained", "checkpoint_path", "init_cfg", "channels", "strides")
@@ -22,7 +23,7 @@ def _get(owner: Any, name: str) -> Any:
 def _channels(backbone: Any) -> list[int] | None:
     """Channels of a backbone or of its config; None where it is no ``TimmFeatures``."""
     if isinstance(backbone, Mapping):
-        if str(backbone.get("type", "")).split(".")[-1] != TimmFeatures.__name__:
+        if kind_name(backbone) != TimmFeatures.__name__:
             return None
         with torch.device("meta"):
             backbone = MODELS.build({key: value for key, value in backbone.items() if key not in SOURCES})

@@ -11,6 +11,7 @@ from torch import nn
 
 from visionpe.detection.running.checkpoint import read_checkpoint
 from visionpe.utils.errors import InputError
+from visionpe.utils.file_kinds import warn_of_nonfinite
 
 # Of a classifier or a backbone: what may change from one start to the next without it being another model.
 FREE = {"loss", "train_cfg", "test_cfg", "data_preprocessor", "init_cfg", "pretrained", "checkpoint_path", "with_cp"}
@@ -98,6 +99,7 @@ def check_start(model: nn.Module, config: Config) -> None:
         changed = list(_differences(before, config.model)) if before else []
         if changed:
             raise InputError(f"--resume {path}: another model was trained there: {_listed(changed)}")
+    warn_of_nonfinite(state, path)
     found = _misfits(model, state)
     if config.get("resume"):
         if found:
