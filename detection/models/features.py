@@ -93,6 +93,8 @@ class TimmFeatures(KeepsLoadedWeights):
         check_model_name(model_name)
         if drop_path_rate is not None:
             kwargs["drop_path_rate"] = drop_path_rate
+        if kwargs.get("class_token") is False:
+            kwargs.setdefault("global_pool", "avg")  # features are not pooled; models want to hear of it
         self.model_name, self.model_kwargs, self.autocast = model_name, kwargs, autocast
         check_count("frozen_stages", frozen_stages, -1)
         check_flag("with_cp", with_cp)

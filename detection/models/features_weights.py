@@ -58,6 +58,9 @@ def load_backbone(network: Any, checkpoint: str, *, prefix: str = "", names: Cal
             network.load_pretrained(checkpoint)
             return len(network.state_dict())
         given = below(read_weights(checkpoint), prefix, source)
+    except RuntimeError as error:
+        raise InputError(f"{source}: {error}") from None
+    try:
         converted = network.in_our_layout(given) if ours else given
         state = converted if isinstance(converted, Weights) else given.derived(converted)
         extra = state.keys() - network.state_dict().keys()
@@ -68,9 +71,22 @@ def load_backbone(network: Any, checkpoint: str, *, prefix: str = "", names: Cal
             network.load_state_dict(state)
         else:
             load_weights(network, state, source=source)
-    except RuntimeError as error:
-        raise InputError(f"{source}: {error}") from None
+    except (RuntimeError, InputError) as error:
+        text = str(error) if str(error).startswith(source) else f"{source}: {error}"
+        raise InputError(text + _hint(network, given)) from None
     return len(state)
+
+
+def _hint(network: Any, given: Weights) -> str:
+    """Which keyword would make the model the one that was trained, where it is easily told."""
+    own = network.state_dict()
+    if ("cls_token" in given) != ("cls_token" in own):
+        which = "a class token" if "cls_token" in given else "none: give class_token=False"
+        return f"; the model has {'a' if 'cls_token' in own else 'no'} class token, the file {which}"
+    scaled = [any(name.endswith("ls1.gamma") for name in names) for names in (given, own)]
+    if scaled == [True, False]:
+        return "; the file has LayerScale: give init_values=1e-5"
+    return "; the file has no LayerScale: give init_values=0" if scaled == [False, True] else ""
 
 
 def below(weights: Weights, prefix: str, source: str) -> Weights:

@@ -76,6 +76,13 @@ def _misfits(model: nn.Module, state: Mapping[str, Any]) -> list[str]:
     return sorted(found)
 
 
+def _of_backbone(model: nn.Module, state: Mapping[str, Any]) -> bool:
+    """Whether a file holds the backbone of a model under names of its own: that of a classifier."""
+    backbone = getattr(model, "backbone", None)
+    names = {name.removeprefix("model.") for name in backbone.state_dict()} if isinstance(backbone, nn.Module) else ()
+    return 2 * sum(name.removeprefix("module.").removeprefix("model.") in names for name in state) > len(names) > 0
+
+
 def check_start(model: nn.Module, config: Config) -> None:
     """Refuse ``load_from`` where it cannot be resumed or started from.
 
@@ -109,4 +116,8 @@ def check_start(model: nn.Module, config: Config) -> None:
         return
     found = [text for text in found if not any(word in text.split(" is ")[0] for word in HEADS)]
     if found:
-        raise InputError(f"load_from={path!r}: does not fit the model: {_listed(found)}; heads alone may differ")
+        advice = f"; to start its backbone: model.backbone.init_cfg=dict(type='Pretrained', checkpoint={path!r})"
+        raise InputError(
+            f"load_from={path!r}: does not fit the model: {_listed(found)}; heads alone may differ"
+            + (advice if _of_backbone(model, state) else "")
+        )
