@@ -95,9 +95,7 @@ def test_a_classifier_is_no_detector(name: str, tmp_path: Path) -> None:
     meta = {"cfg": "model = dict(type='TimmImageClassifier', model_name='rope_vit_ti')"}
     torch.save({"state_dict": trained.state_dict(), "meta": meta}, path)
     config.load_from, config.resume = path, False
-    with pytest.raises(
-        InputError, match=r"load_from=.*does not fit .*model\.backbone\.init_cfg=dict"
-    ):
+    with pytest.raises(InputError, match=r"load_from=.*does not fit .*model\.backbone\.init_cfg=dict"):
         check_start(model, config)
     config.resume = True
     with pytest.raises(InputError, match=r"--resume .*epoch_1\.pth: another model was trained there"):
