@@ -1,5 +1,6 @@
-# Python runs this at every start where visionpe is installed (site-packages/visionpe.pth). It waits for mmengine and
-# then makes `_base_ = "visionpe::..."` known there, so that OpenMMLab's own tools find our configs; it imports nothing.
+# Python runs this at every start where visionpe is installed (site-packages/visionpe.pth). It imports nothing. It waits
+# for mmengine and then makes `_base_ = "visionpe::..."` known there, so that OpenMMLab's own tools find our configs.
+# `import visionpe` finds the package beside a folder of that name, such as a clone above which Python was started.
 # Where the environment says VISIONPE_OPENMMLAB=1, the first import of a package of OpenMMLab that needs mmcv's
 # operators imports visionpe.detection ahead of it, as `python -m visionpe.detection SCRIPT` does.
 import os
@@ -75,8 +76,19 @@ class _BringsOperators:
         return None
 
 
+class _FindsVisionpe:
+    # The finder of an editable install is asked last; before it a folder without __init__.py passes for a package.
+    def find_spec(self, name, path=None, target=None):
+        if name != "visionpe" or path is not None:
+            return None
+        others = [finder for finder in sys.meta_path if type(finder).__name__ != type(self).__name__]  # may stand twice
+        others = [finder for finder in others if hasattr(finder, "find_spec")]
+        found = (finder.find_spec(name, path, target) for finder in others)
+        return next((spec for spec in found if spec is not None and spec.origin is not None), None)
+
+
 if not hasattr(sys, "_visionpe_started"):  # once, from however many folders of packages
     sys._visionpe_started = True
-    sys.meta_path.insert(0, _KnowsVisionpe())
+    sys.meta_path[:0] = [_KnowsVisionpe(), _FindsVisionpe()]
     if os.environ.get("VISIONPE_OPENMMLAB") == "1":
         sys.meta_path.insert(0, _BringsOperators())

@@ -5,6 +5,7 @@
 - ``TimmImageClassifier``: any timm model as an mmpretrain classifier;
 - ``TimmFeatures``: any timm model as a backbone of mmdet and mmseg;
 - ``SimpleFeaturePyramid``: ViTDet's neck, and ``LayerNorm2d`` for the norms of heads;
+- ``TimmBinaryCrossEntropy``: timm's loss, with targets above a threshold in full;
 - ``DigitsDataset``: real handwritten digits, in memory;
 - ``CloudSegmentor``: any timm model over voxels as a segmentor of point clouds, with the data sets, transforms and
   the metric of :mod:`visionpe.detection.clouds`;
@@ -49,6 +50,7 @@ with quiet_imports():
     from visionpe.detection.clouds.transforms import DropColor, JitterCloud, RotateCloud, ScaleCloud, SwapAxes
     from visionpe.detection.data import pictures
     from visionpe.detection.data.digits import DigitsDataset
+    from visionpe.detection.models import losses  # noqa: F401  timm's, by name
     from visionpe.detection.models.classifier import TimmImageClassifier
     from visionpe.detection.models.features import TimmFeatures
     from visionpe.detection.models.neck_check import check_neck

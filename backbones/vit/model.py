@@ -7,8 +7,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.layers import LayerNorm, PatchDropoutWithIndices, get_norm_layer
-from timm.models import checkpoint
+from timm.layers import DropPath, LayerNorm, PatchDropoutWithIndices, get_norm_layer
 from timm.models.vision_transformer import VisionTransformer as TimmVisionTransformer
 from torch import Tensor
 
@@ -19,7 +18,7 @@ from visionpe.backbones.shared.arguments import (
     check_keywords,
     keywords_of,
 )
-from visionpe.backbones.shared.block import EncodedBlock
+from visionpe.backbones.shared.block import EncodedBlock, run_block
 from visionpe.backbones.shared.images import check_mask
 from visionpe.backbones.shared.loading import LoadsPublished, measure_from
 from visionpe.backbones.shared.patches import AdaptivePatchEmbed
@@ -27,8 +26,8 @@ from visionpe.backbones.shared.talking_heads import TalkingHeadsAttention
 from visionpe.backbones.vit.features import GivesFeatures
 from visionpe.backbones.vit.jax_weights import read_jax
 from visionpe.backbones.vit.weights import convert
-from visionpe.base import Composition
-from visionpe.checks import check_choice
+from visionpe.checks import check_choice, check_flag
+from visionpe.composition import Composition
 from visionpe.grid import Grid
 from visionpe.registry import Spec, create_encodings
 from visionpe.tracing import map_size
@@ -50,6 +49,14 @@ def check_pool(global_pool: Any, class_token: bool) -> None:
         raise ValueError("global_pool='token' needs a class token; allowed: avg, max, avgmax, map, prr or empty")
 
 
+torch.fx.wrap("full_grid")  # one node of a graph: there sizes are not known
+
+
+def full_grid(x: Tensor, prefix: int) -> Grid:
+    """Where the tokens of a map ``(B, height, width, dim)`` stand, behind this many prefix tokens."""
+    return Grid(size=map_size(x), prefix=prefix)
+
+
 class VisionTransformer(GivesFeatures, LoadsPublished, TimmVisionTransformer):
     """timm's ViT with any position encoding, at any height and width that the patch divides.
 
@@ -65,6 +72,8 @@ class VisionTransformer(GivesFeatures, LoadsPublished, TimmVisionTransformer):
         init_values: Initial LayerScale; 0 for none. Default 1e-4, as in DeiT-III and RoPE-ViT.
         norm_eps: What all norms add to variances; default that of ``norm_layer``, 1e-6.
         talking_heads: Mix logits and weights across heads, as MiniViT does.
+        constant_drop_path: Stochastic depth is ``drop_path_rate`` in every block, as in DeiT-III and RoPE-ViT, and does
+            not grow from 0 at the first to it at the last.
         kwargs: timm's own (``embed_dim depth num_heads mlp_ratio num_classes class_token reg_tokens global_pool
             qk_norm drop_path_rate patch_drop_rate dynamic_img_pad ...``).
 
@@ -85,6 +94,7 @@ class VisionTransformer(GivesFeatures, LoadsPublished, TimmVisionTransformer):
         init_values: float = 1e-4,
         norm_eps: float | None = None,
         talking_heads: bool = False,
+        constant_drop_path: bool = False,
         patch_drop_rate: float = 0.0,
         embed_layer: Callable[..., Any] = AdaptivePatchEmbed,
         block_fn: Callable[..., Any] = EncodedBlock,
@@ -100,6 +110,7 @@ class VisionTransformer(GivesFeatures, LoadsPublished, TimmVisionTransformer):
             block_fn = partial(block_fn, attention=TalkingHeadsAttention)
         for moot in ("dynamic_img_size", "no_embed_class"):  # always so here
             kwargs.pop(moot, None)
+        check_flag("constant_drop_path", constant_drop_path)
         self._check(img_size, patch_size, init_values=init_values, patch_drop_rate=patch_drop_rate, **kwargs)
         super().__init__(
             img_size=img_size,
@@ -112,6 +123,8 @@ class VisionTransformer(GivesFeatures, LoadsPublished, TimmVisionTransformer):
             block_fn=block_fn,
             **kwargs,
         )
+        for block in self.blocks if constant_drop_path and kwargs.get("drop_path_rate") else ():
+            block.drop_path1, block.drop_path2 = (DropPath(kwargs["drop_path_rate"]) for _ in range(2))
         self.num_heads, self.depth = self.blocks[0].attn.num_heads, len(self.blocks)
         super().set_trained_size(self.patch_embed.img_size, self.patch_embed.patch_size)
         parts = create_encodings(
@@ -155,7 +168,7 @@ class VisionTransformer(GivesFeatures, LoadsPublished, TimmVisionTransformer):
     def _embed(self, x: Tensor) -> tuple[Tensor, Grid]:
         """Images ``(B, C, H, W)`` to tokens ``(B, N, dim)`` and where they stand."""
         x = self.patch_embed(x)  # (B, height, width, dim)
-        grid = Grid(size=map_size(x), prefix=self.num_prefix_tokens)
+        grid = full_grid(x, self.num_prefix_tokens)
         x = self.pos_encoding.add(x.flatten(1, 2), grid)
         prefix = [t.expand(x.shape[0], -1, -1) for t in (self.cls_token, self.reg_token) if t is not None]
         x = self.pos_drop(torch.cat([*prefix, x], dim=1) if prefix else x)
@@ -166,11 +179,8 @@ class VisionTransformer(GivesFeatures, LoadsPublished, TimmVisionTransformer):
         return self.norm_pre(x), grid
 
     def _block(self, index: int, x: Tensor, grid: Grid, attn_mask: Tensor | None) -> Tensor:
-        block = self.blocks[index]
-        if self.grad_checkpointing and not torch.jit.is_scripting():
-            x = checkpoint(block, x, self.pos_encoding, grid, attn_mask)
-        else:
-            x = block(x, self.pos_encoding, grid, attn_mask)
+        arguments = (x, self.pos_encoding, grid, attn_mask)
+        x = run_block(self.blocks[index], index, *arguments, checkpointed=self.grad_checkpointing)
         return self.pos_encoding.refine(x, grid, layer=index)
 
     def forward_features(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:

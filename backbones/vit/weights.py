@@ -15,6 +15,7 @@ from visionpe.backbones.vit.tables import TABLE, adopt_policy, split_table
 from visionpe.utils.weight_files import StateDict, Weights
 
 FREQS = "pos_encoding.rope_mixed.freqs"
+PUBLISHED_FREQS = ("freqs", "rope.freqs")  # of all blocks, by RoPE-ViT's authors and in timm
 # Coordinates and fixed frequencies that are computed anew at every size.
 REBUILT = ("freqs_t_x", "freqs_t_y", "rope.")
 # In keys of timm alone.
@@ -38,7 +39,7 @@ def convert(state: StateDict, model: Any) -> StateDict:
     source = in_layout_of_deit(state if isinstance(state, Weights) else Weights(state), model)
     slotless, by_authors = _origin(source, model)
     for key, value in source.items():
-        if key in ("freqs", "rope.freqs"):
+        if key in PUBLISHED_FREQS:
             key, value = FREQS, value.reshape(*value.shape[:2], model.blocks[0].attn.num_heads, -1)
         elif key.startswith(REBUILT):
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from visionpe.backbones.shared.registering import Family, base_cfg
+from visionpe.backbones.vit import vit_models
 from visionpe.backbones.vitdet.model import WindowedVisionTransformer
 
 __all__: list[str] = []
@@ -35,12 +36,18 @@ WEIGHTS = {
     },
 }
 
+# RoPE-ViT's plain ViTs start a detector as MAE does, and have init_values=1e-4: encodings, and our name of the weights.
+PLAIN, PLAIN_TAG = ("rope", "rope_mixed", "rope_axial", "ape"), "naver_in1k"
+
 default_cfgs: dict[str, Any] = {}
 
 
 def _cfgs(prefix: str, size: str) -> dict[str, dict[str, Any]]:
-    """Preprocessing, and where the weights are; the published ones have no classifier."""
+    """Preprocessing, and where the weights are; the published ones have no classifier of a map."""
     shared = base_cfg(input_size=(3, 1024, 1024), crop_pct=1.0, classifier="head")
+    if prefix in PLAIN and size in ("b", "l"):
+        source = vit_models.default_cfgs[f"{prefix}_vit_{size}"].cfgs[PLAIN_TAG].hf_hub_id
+        return {PLAIN_TAG: {**shared, "hf_hub_id": source, "num_classes": 0}}
     if prefix:
         return {"": shared}
     files = {tag: f"{SITE}/{files[size]}" for tag, files in WEIGHTS.items()}

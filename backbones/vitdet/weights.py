@@ -14,6 +14,7 @@ from visionpe.backbones.shared.loading import fit_patches
 from visionpe.backbones.shared.position_tables import file_slots, table_shape
 from visionpe.backbones.shared.window_tables import tables_of, window_of
 from visionpe.backbones.vit.tables import patch_grid, reg_tokens
+from visionpe.backbones.vit.weights import PUBLISHED_FREQS, REBUILT
 from visionpe.utils.weight_files import StateDict
 
 # Of what a file holds, only the backbone is read: what stands beside this.
@@ -36,7 +37,7 @@ ADDED = ("pos_encoding.", "neck.", "fc_norm.", "norm.", "head.")
 
 
 def convert(state: StateDict, model: Any) -> StateDict:
-    """Turn the key layouts of detectron2, SAM, MAE and timm's ViT and samvit into ours; ours stays as it is.
+    """Turn the key layouts of detectron2, SAM, MAE, RoPE-ViT and timm's ViT and samvit into ours; ours stays as it is.
 
     Of a whole detector or segmenter the backbone is taken. Prefix tokens are dropped, and with them a classifier that
     reads them. What a file lacks (positions, convolutions after the blocks, neck, classifier) starts as initialised;
@@ -66,6 +67,11 @@ def convert(state: StateDict, model: Any) -> StateDict:
             out[key] = fit_patches(value, model.patch_embed.patch_size)
         elif key == "pos_embed":
             out[TABLE] = _table(value, state, model)
+        elif key in PUBLISHED_FREQS:
+            freqs = value.reshape(*value.shape[:2], model.num_heads, -1)  # (axes, depth, heads, pairs)
+            out.update(_of_plain_vit("rope_mixed.freqs", freqs, model))
+        elif key.startswith(REBUILT):
+            continue
         elif key.startswith("pos_encoding."):
             out.update(_of_plain_vit(key.split(".", 1)[1], value, model))
         elif not key.startswith(DROPPED):

@@ -1,6 +1,4 @@
 _base_ = "upernet_swin_t_160k.py"
 
-weights = "work_dirs/imagenet/swin_300e/rope_swin_t/model.safetensors"
-model = dict(
-    backbone=dict(model_name="rope_swin_t", pretrained=False, init_cfg=dict(type="Pretrained", checkpoint=weights))
-)
+# RoPE-Swin's own weights, from the same 300 epochs as Swin's.
+model = dict(backbone=dict(model_name="rope_swin_t.naver_in1k"))

@@ -1,3 +1,3 @@
-_base_ = "dino_rope_vit_b_1x.py"
+_base_ = "_base_/dino_vit_1x.py"
 
-model = dict(backbone=dict(model_name="ape_vit_b"))
+model = dict(backbone=dict(model_name="ape_vitdet_b.naver_in1k"))

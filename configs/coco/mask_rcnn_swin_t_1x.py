@@ -1,3 +1,3 @@
 _base_ = ["_base_/mask_rcnn.py", "_base_/adamw_1x.py"]
 
-model = dict(backbone=dict(model_name="swin_t", pretrained=True))
+model = dict(backbone=dict(model_name="swin_t", pretrained=True, drop_path_rate=0.1))

@@ -39,6 +39,7 @@ VIT = {
     "norm_layer": ("nonsense", 3),
     "attn_layer": (torch.nn.Linear,),
     "class_token": ("no",),
+    "constant_drop_path": ("no", nan),
 }
 PYRAMID = {"embed_dim": COUNT, "depths": ((0, 1), (1, 0.5), (), 3, "12", (1,) * 30)}
 PYRAMID |= {"num_heads": (0, (0, 2), (2, nan), "22")}

@@ -209,7 +209,12 @@ def test_published_weights_are_those_of_timm() -> None:
         for key in ("hf_hub_id", "url", "tag", "input_size", "crop_pct", "num_classes", "license"):
             assert getattr(cfg, key) == getattr(default, key)
     assert timm.get_pretrained_cfg("swin_l.ms_in22k").num_classes == 21841
-    assert not timm.is_model_pretrained("rope_swin_t")
+    for ours, theirs in (("rope", "mixed"), ("rope_mixed", "mixed"), ("rope_axial", "axial")):
+        cfg = timm.get_pretrained_cfg(f"{ours}_swin_t.naver_in1k", allow_unregistered=False)
+        assert cfg.hf_hub_id == f"naver-ai/swin_rope_{theirs}_tiny_patch4_window7_224"
+        assert (cfg.crop_pct, cfg.num_classes, cfg.mean) == (0.875, 1000, default.mean)
+    assert not timm.is_model_pretrained("rope_swin_l")
+    assert not timm.is_model_pretrained("alibi_swin_t")
 
 
 def test_names() -> None:

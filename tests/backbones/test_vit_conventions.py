@@ -8,6 +8,7 @@ import pytest
 import timm
 import torch
 from conftest import VIT_NAMES, randomize, tiny_vit
+from timm.layers import DropPath
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch.export import Dim
 
@@ -278,6 +279,19 @@ def test_attention_mask() -> None:
             torch.testing.assert_close(a, b)
             additive = torch.zeros(37, 37).masked_fill(~mask, float("-inf"))
             torch.testing.assert_close(model.forward_features(x, attn_mask=additive)[:, :30], a)
+
+
+@pytest.mark.parametrize("name", ["rope_vit_ti", "vitdet_b"])
+def test_stochastic_depth(name: str) -> None:
+    """It grows with the depth, as in timm, or is the same everywhere, as in DeiT-III."""
+    sizes = dict(img_size=32, embed_dim=16, num_heads=2, depth=3, drop_path_rate=0.2)
+    for constant, rates in ((False, [0.0, 0.1, 0.2]), (True, [0.2] * 3)):
+        model = timm.create_model(name, constant_drop_path=constant, **sizes)
+        for path in ("drop_path1", "drop_path2"):
+            found = [getattr(getattr(block, path), "drop_prob", 0.0) for block in model.blocks]
+            assert found == pytest.approx(rates)
+    model = timm.create_model(name, constant_drop_path=True, **{**sizes, "drop_path_rate": 0.0})
+    assert not any(isinstance(module, DropPath) for module in model.modules())
 
 
 def test_same_seed_same_body() -> None:

@@ -214,6 +214,40 @@ def test_refusals(tmp_path: Path) -> None:
         loaded(normed, tmp_path, name="none_vitdet_b")
 
 
+@pytest.mark.filterwarnings(NO_HEAD)
+@pytest.mark.parametrize("layout", ["timm", "authors"])
+@torch.no_grad()
+def test_rotary_plain_vits(layout: str, tmp_path: Path) -> None:
+    """RoPE-ViT's files: frequencies are shared out among global and windowed blocks, fixed ones built anew."""
+    sizes = {k: v for k, v in TINY.items() if k not in ("pretrain_img_size", "window_size", "num_classes")}
+    theirs = randomize(timm.create_model("vit_base_patch16_rope_mixed_ape_224", num_classes=5, **sizes))
+    state, name = theirs.state_dict(), "rope_vitdet_b"
+    if layout == "authors":
+        state["freqs"] = state.pop("rope.freqs").flatten(2)
+        state |= {key: torch.zeros(16) for key in ("freqs_t_x", "freqs_t_y")}
+    spec = {"pos_encoding": "rope_mixed+ape", "init_values": 1e-4}
+    plain = tiny_vit("rope_mixed+ape", depth=sizes["depth"], **{k: v for k, v in sizes.items() if k != "depth"})
+    plain.load_state_dict(state)
+    ours = loaded(state, tmp_path, name=name, **spec)
+    freqs = plain.pos_encoding["rope_mixed"].freqs
+    for kind in ("whole", "window"):
+        blocks = [i for i, (its, _) in ours.places.items() if its == kind]
+        assert blocks
+        assert torch.equal(ours.pos_encoding.inside[kind]["rope_mixed"].freqs, freqs[:, blocks])
+    assert torch.equal(ours.pos_encoding.map["ape"].table, plain.pos_encoding["ape"].table)
+    assert torch.equal(ours.blocks[1].ls2.gamma, plain.blocks[1].ls2.gamma)
+    axial = timm.create_model("vit_base_patch16_rope_224", num_classes=5, **sizes)
+    loaded(axial.state_dict() | {"rope.bands": torch.ones(2)}, tmp_path, name="rope_axial_vitdet_b", init_values=1e-4)
+
+
+def test_published_plain_vits() -> None:
+    for ours in ("rope_vitdet_b", "ape_vitdet_l", "rope_axial_vitdet_b"):
+        cfg, plain = (timm.get_pretrained_cfg(f"{n}.naver_in1k") for n in (ours, ours.replace("vitdet", "vit")))
+        assert cfg.hf_hub_id == plain.hf_hub_id
+        assert (cfg.input_size, cfg.num_classes) == ((3, 1024, 1024), 0)
+    assert not timm.is_model_pretrained("alibi_vitdet_b")
+
+
 def test_published_names() -> None:
     names = timm.list_models("vitdet_*", include_tags=True)
     cfgs = [timm.get_pretrained_cfg(name, allow_unregistered=False) for name in names if "." in name]

@@ -8,7 +8,7 @@ from timm.optim import param_groups_layer_decay
 from torch import nn
 
 from visionpe.detection import SimpleFeaturePyramid, TimmFeatures, TimmImageClassifier
-from visionpe.detection.running.optimizers import layer_scales
+from visionpe.detection.running.layer_rates import block_scales, layer_scales
 
 TINY = {
     "rope_ape_vit_s": {"embed_dim": 16, "depth": 3, "num_heads": 2, "out_indices": (2,), "img_size": 32},
@@ -55,18 +55,77 @@ def test_every_trained_parameter_is_in_one_group(name, layer_decay, frozen):
     assert len(found) < len(list(model.parameters())) or frozen < 0
 
 
+# Of three blocks, the last that a table serves: the last is global, the others have windows.
+LAST = {"rope_mixed.freqs": 2, "whole.decomposed": 2, "window.decomposed": 1}
+
+
 @pytest.mark.parametrize("name", ["rope_ape_vit_s", "vitdet_b"])
 def test_rates_of_vitdet(name):
     # detectron2: decay ** (depth + 1 - layer), the stem being layer 0 and all around the backbone depth + 1.
     found, _ = settings(Detector(name), layer_decay=0.5)
     for key, (rate, _) in found.items():
+        last = next((block for part, block in LAST.items() if part in key), None)
         if not key.startswith("backbone."):
             expected = 1.0
+        elif last is not None:
+            expected = 0.5 ** (3 - last)
         elif ".blocks." in key:
             expected = 0.5 ** (3 - int(key.split(".")[3]))
         else:
             expected = 0.5**4
         assert rate == expected, key
+
+
+def test_tables_learn_at_the_rates_of_their_blocks():
+    """As published: each block with a table of its own, in a group with the block's rate."""
+    model = Detector("vitdet_b")
+    config = {
+        "constructor": "TimmOptimWrapperConstructor",
+        "optimizer": {"type": "AdamW", "lr": 0.1, "weight_decay": 0.5},
+        "paramwise_cfg": {"layer_decay": 0.5, "decay_mult": {"*_table": 1.0}},
+    }
+    optimizer = build_optim_wrapper(model, config).optimizer
+    tables = {key: p for key, p in model.named_parameters() if "decomposed" in key}
+    assert len(tables) == 4
+    blocks = {"whole": [2], "window": [0, 1]}
+    theirs = []
+    for key, table in tables.items():
+        torch.nn.init.normal_(table)
+        for own, block in zip(table.detach().unbind(), blocks[key.split(".")[4]]):
+            theirs.append((own.clone().requires_grad_(), 0.5 ** (3 - block)))
+    reference = torch.optim.AdamW([{"params": [p], "lr": 0.1 * rate} for p, rate in theirs], weight_decay=0.5)
+    for _ in range(3):
+        grads = [torch.randn_like(table) for table in tables.values()]
+        for table, grad in zip(tables.values(), grads):
+            table.grad = grad
+        for (p, _), grad in zip(theirs, (row for each in grads for row in each.unbind())):
+            p.grad = grad.clone()
+        for each in (optimizer, reference):
+            each.step()
+    rows = [own for table in tables.values() for own in table.detach().unbind()]
+    assert len(rows) == len(theirs) == 6
+    for own, (p, _) in zip(rows, theirs):
+        torch.testing.assert_close(own, p.detach(), atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["irpe_cswin_t", "cswin_t", "swin_t", "irpe_vit_s", "lepe_vit_s"])
+def test_positions_follow_their_blocks(name):
+    options = {"depth": 3, "num_heads": 2} if "vit" in name else {"depths": (1, 2, 2, 1), "num_heads": (2, 4, 8, 8)}
+    model = timm.create_model(name, embed_dim=16, **options)
+    scales, shares = layer_scales(model, 0.5), block_scales(model, 0.5)
+    checked = 0
+    for key, parameter in model.named_parameters():
+        if "pos_encoding" not in key:
+            continue
+        home, _, rest = key.partition("pos_encoding.")
+        own = lambda block, home=home: scales[f"{home}blocks.{block}.norm1.weight"]  # noqa: E731
+        if ".convs." in rest:  # a module for each block
+            assert scales[key] == own(int(rest.split(".convs.")[1].split(".")[0]))
+        else:  # a table for all
+            expected = [own(block) for block in range(len(parameter))]
+            assert (shares.get(key, torch.ones(1)) * scales[key]).flatten().tolist() in (expected, expected[:1]), key
+        checked += 1
+    assert checked
 
 
 def test_rates_of_a_pyramid_follow_its_blocks():
@@ -125,6 +184,23 @@ def test_parts_with_rates_and_decay_of_their_own():
     assert decayed["backbone.model.blocks.2.mlp.fc1.weight"][0] == pytest.approx(0.05)
 
 
+def test_of_patterns_the_last_that_fits_counts():
+    model = Detector("swin_t")
+    found, _ = settings(
+        model,
+        decay_mult={"*.bias": 1.0, "*norm*": 0.0, "*.norm2.weight": 0.5},
+        no_weight_decay=["bbox_head.fc.bias"],
+    )
+    for key, (_, decay) in found.items():
+        if "norm" in key:
+            expected = 0.5 if key.endswith("norm2.weight") else 0
+        elif key.endswith(".bias"):
+            expected = 1 if key != "bbox_head.fc.bias" else 0
+        else:
+            expected = model.get_parameter(key).ndim > 1 and "table" not in key
+        assert decay == 0.5 * expected, key
+
+
 def test_mistakes_are_named():
     model = Detector("resnet18")
     with pytest.raises(ValueError, match=r"\['norm_decay'\]; allowed: layer_decay, no_weight_decay, lr_mult"):
@@ -133,6 +209,9 @@ def test_mistakes_are_named():
         settings(model, lr_mult={"backbon": 0.1})
     with pytest.raises(ValueError, match=r"layer_decay=1.5 is out of range"):
         settings(model, layer_decay=1.5)
+    for bad in (0.5, {"*.bias": -1}, {"*.bias": "no"}, {"*.bias": True}):
+        with pytest.raises(ValueError, match=r"decay_mult=.*; allowed: patterns of names, each with a number from 0"):
+            settings(model, decay_mult=bad)
     with pytest.raises(ValueError, match=r"layer_decay=0.5 needs a timm model; Linear holds none"):
         settings(nn.Linear(2, 2), layer_decay=0.5)
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
+from fnmatch import fnmatchcase
 
 import pytest
 import torch
-from conftest import ENCODINGS, tiny_vit
+from conftest import ENCODINGS, tiny_spec, tiny_vit
 from small_encodings import DIM, HEADS, SPECS, logits, make, mix, qk
 from torch import Tensor
 
@@ -27,6 +28,16 @@ def test_dtype_is_kept_and_close(spec: str, dtype: torch.dtype) -> None:
         assert a.dtype == dtype
         assert (a.float() - b).norm() / b.norm() < 0.01
     assert encoding.refine(torch.randn(1, grid.num_tokens, DIM, dtype=dtype), grid).dtype == dtype
+
+
+@pytest.mark.parametrize("spec", ENCODINGS)
+def test_what_is_stacked_by_block_is_told(spec: str) -> None:
+    """For learning rates by layer: 17 is no other size of any parameter."""
+    encoding = visionpe.create_encoding(tiny_spec(spec), dim=DIM, num_heads=HEADS, depth=17, grid_size=(6, 5))
+    for name, parameter in encoding.named_parameters():
+        told = [axis for pattern, axis in encoding.stacked if fnmatchcase(name, pattern)]
+        assert told == [axis for axis, size in enumerate(parameter.shape) if size == 17], name
+        assert not told or name.count(".") == 0
 
 
 @pytest.mark.parametrize("name", ["rope_axial", "rope_mixed"])

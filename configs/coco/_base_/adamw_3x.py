@@ -1,22 +1,8 @@
-# 36 epochs with the scales and crops of DETR and Sparse R-CNN, as Swin and CSWin have them.
+# The same for 36 epochs.
 _base_ = "adamw_1x.py"
 
-scales = [(short, 1333) for short in range(480, 801, 32)]
-crop = [
-    dict(type="RandomChoiceResize", scales=[(400, 1333), (500, 1333), (600, 1333)], keep_ratio=True),
-    dict(type="RandomCrop", crop_type="absolute_range", crop_size=(384, 600), allow_negative_crop=True),
-]
-resize = [dict(type="RandomChoiceResize", scales=scales, keep_ratio=True)]
-train_pipeline = [
-    dict(type="LoadImageFromFile"),
-    dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
-    dict(type="RandomFlip", prob=0.5),
-    dict(type="RandomChoice", transforms=[resize, [*crop, *resize]]),
-    dict(type="PackDetInputs"),
-]
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 train_cfg = dict(max_epochs=36)
 param_scheduler = [
-    dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=1000),
+    dict(type="LinearLR", start_factor=0.001, by_epoch=False, begin=0, end=500),
     dict(type="MultiStepLR", by_epoch=True, begin=0, end=36, milestones=[27, 33], gamma=0.1),
 ]

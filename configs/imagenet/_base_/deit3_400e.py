@@ -1,7 +1,8 @@
 # DeiT III (Touvron et al., "DeiT III: Revenge of the ViT", 2022, https://arxiv.org/abs/2204.07118) in the 400 epochs
 # of RoPE-ViT (Heo et al., 2024, https://arxiv.org/abs/2403.13298; https://github.com/naver-ai/rope-vit, deit/README):
 # LAMB, binary cross-entropy, 3-Augment, mixup and cutmix, repeated augmentation, batch 8 x 256 = 2048.
-# Not taken over: the moving average of weights that the original keeps beside the model it reports.
+# Its moving average of weights stands beside the model that is reported, and is left out. Its rate moves once an epoch,
+# here every iteration.
 _base_ = ["../../_base_/runtime.py", "mmpretrain::_base_/datasets/imagenet_bs64_swin_224.py", "vit.py"]
 
 epochs, warmup = 400, 5
@@ -9,7 +10,9 @@ img_size = 224
 
 model = dict(
     img_size=img_size,
-    loss=dict(type="CrossEntropyLoss", use_sigmoid=True),
+    constant_drop_path=True,  # one rate in every block
+    # Every class that is in a mixed image counts in full.
+    loss=dict(type="TimmBinaryCrossEntropy", smoothing=0.0, target_threshold=0.0),
     # One of the two for each batch, with even odds.
     train_cfg=dict(augments=[dict(type="Mixup", alpha=0.8), dict(type="CutMix", alpha=1.0)]),
 )
@@ -49,8 +52,10 @@ train_dataloader = dict(
 val_dataloader = dict(**loader, batch_size=256, dataset=dict(pipeline=test_pipeline))
 test_dataloader = dict(**loader, batch_size=256, dataset=dict(pipeline=test_pipeline))
 
-# LAMB clips the gradient to norm 1 itself.
-optim_wrapper = dict(constructor="TimmOptimWrapperConstructor", optimizer=dict(type="Lamb", lr=4e-3, weight_decay=0.03))
+# LAMB clips the gradient to norm 1 itself, as the original's does. Biases, norms and positions do not decay.
+optim_wrapper = dict(
+    constructor="TimmOptimWrapperConstructor", optimizer=dict(type="Lamb", lr=4e-3, eps=1e-8, weight_decay=0.03)
+)
 param_scheduler = [
     dict(type="LinearLR", start_factor=2.5e-4, by_epoch=True, end=warmup, convert_to_iter_based=True),
     dict(type="CosineAnnealingLR", eta_min=1e-5, by_epoch=True, begin=warmup, end=epochs, convert_to_iter_based=True),

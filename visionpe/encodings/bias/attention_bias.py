@@ -31,6 +31,7 @@ class AttentionBias(OffsetEncoding):
     policies = OFFSET_TABLE_POLICIES
     resized_on_load = ("table",)
     whole_coords = True
+    stacked = (("table", 0),)
 
     def __init__(self, **context: Any) -> None:
         super().__init__(**context)

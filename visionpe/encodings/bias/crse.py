@@ -61,6 +61,7 @@ class ContextualRelativeSignalEncoding(PositionEncoding):
 
     source = "Swin3D, arXiv 2304.06906"
     irregular = True
+    stacked = (("*_table", 0),)
     structure = "signals"
     policies = POSITION_POLICIES
     query_xyz_table: nn.Parameter

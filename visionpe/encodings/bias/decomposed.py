@@ -115,6 +115,7 @@ class DecomposedRelativePosition(PositionEncoding):
     policies = ("interpolate", *READ_POLICIES)
     resized_on_load = tuple(f"{axis}_table" for axis in AXES)
     whole_coords = True
+    stacked = (("*_table", 0),)
 
     def __init__(self, *, init_std: float = 0.0, **context: Any) -> None:
         super().__init__(**context)

@@ -59,6 +59,7 @@ class ImageRelativePositionEncoding(PositionEncoding):
 
     source = "iRPE, arXiv 2107.14222"
     structure = "buckets"
+    stacked = (("*_table", 0),)
     policies = (*POSITION_POLICIES, "reach")
     v_table: nn.Parameter
 

@@ -32,6 +32,7 @@ class Kerple(OffsetEncoding):
 
     source = "KERPLE, arXiv 2205.09921"
     irregular = True
+    stacked = (("r1", 0), ("r2", 0))
 
     def __init__(self, *, kernel: KernelName = "log", **context: Any) -> None:
         super().__init__(**context)

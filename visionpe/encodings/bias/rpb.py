@@ -47,6 +47,7 @@ class RelativePositionBias(OffsetEncoding):
     policies = OFFSET_TABLE_POLICIES
     resized_on_load = ("table",)
     whole_coords = True
+    stacked = (("table", 0),)
 
     def __init__(self, *, init_std: float = 0.02, gain: float = 1.0, **context: Any) -> None:
         super().__init__(**context)

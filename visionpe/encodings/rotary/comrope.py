@@ -48,6 +48,7 @@ class CommutingRoPE(WideParameters, PositionEncoding):
 
     source = "ComRoPE, arXiv 2506.03737"
     irregular = True
+    stacked = (("generators", 0), ("multiplier", 0))
     policies = ("interpolate", "extrapolate", "rescale")
 
     def __init__(

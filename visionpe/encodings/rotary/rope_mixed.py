@@ -40,6 +40,7 @@ class MixedRoPE(RotaryEncoding):
 
     source = "RoPE-ViT, arXiv 2403.13298"
     irregular = True
+    stacked = (("freqs", 1),)
     fixed = False
 
     def __init__(self, *, theta: float = 10.0, **context: Any) -> None:
