@@ -10,10 +10,10 @@ def install() -> None:
     """Make mmengine find our configs, and those of the maintained fork of mmsegmentation."""
     # The fork is found by its module's name, not by the old distribution's.
     MODULE2PACKAGE["mmseg"] = "mmseg"
-    if "visionpe" in MODULE2PACKAGE:
-        return
     MODULE2PACKAGE["visionpe"] = "visionpe"
     find = Config._get_cfg_path
+    if find.__name__ == "find_unscoped":
+        return
 
     def find_unscoped(cfg_path: str, filename: str) -> tuple[str, str | None]:
         """The types in our configs are OpenMMLab's: there is no scope of ours to look for them."""

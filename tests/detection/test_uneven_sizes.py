@@ -38,7 +38,7 @@ PYRAMID = dict(type="SimpleFeaturePyramid", in_channels=32, out_channels=32, sca
 @pytest.fixture(scope="module", autouse=True)
 def _fitted() -> None:
     register_all_modules()
-    uneven_sizes.install()
+    MODELS.build(VIT)  # any backbone of ours
 
 
 def maps(height: int, width: int, rounded: object = math.ceil) -> tuple[torch.Tensor, ...]:
