@@ -16,6 +16,8 @@
 - pictures read as everywhere here, and named where they are bad (``pictures.install()`` runs at import);
 - ``.safetensors`` files wherever mmengine takes a checkpoint, and ``mmseg::`` and ``visionpe::`` in ``_base_``.
 
+``python -m visionpe.detection SCRIPT ...`` runs a program of OpenMMLab with all of this in place.
+
 ``train``, ``test`` and ``predict`` are the commands of those names as functions. In rooms: ``operators`` (mmcv's,
 uncompiled), ``models`` (timm's, in OpenMMLab's places), ``running`` (from a config to a run), ``predicting``, ``data``,
 ``clouds`` (point clouds) and ``scaling`` (the resolution study through mmdet's and mmseg's test loops).
