@@ -98,7 +98,8 @@ def _mend_matplotlib() -> None:
     def adjust_bbox(figure: Any, box: Any, renderer: Any = None, fixed_dpi: Any = None) -> Any:
         return adjust(figure, box, renderer or figure.canvas.get_renderer(), fixed_dpi)
 
-    if inspect.signature(adjust).parameters["renderer"].default is inspect.Parameter.empty:
+    wanted = inspect.signature(adjust).parameters.get("renderer")
+    if wanted is not None and wanted.default is inspect.Parameter.empty:
         _tight_bbox.adjust_bbox = adjust_bbox
 
 
@@ -127,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: Arguments, or None for those of the process.
 
     Returns:
-        The exit code, where the script sets none: 0, 2 for a script that is not there.
+        The exit code, where the script sets none: 0; 2 for a script that is not there, or input that we refuse in it.
     """
     first, *rest = list(sys.argv[1:] if argv is None else argv) or [""]
     if first in ("", "-h", "--help"):
@@ -143,12 +144,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 raise InputError(f"-m {' '.join(rest[:1])}: allowed: the name of a module that can be imported")
         else:
             script = find_script(first)
+        with plain_types_only(LOGGED):  # what a training of theirs writes, they read by plain torch.load
+            if first == "-m":
+                run_module(rest[0], rest[1:])
+            else:
+                run_script(script, rest)
     except InputError as error:
         print(f"{PROG}: error: {error}", file=sys.stderr)
         return 2
-    with plain_types_only(LOGGED):  # what a training of theirs writes, they read by plain torch.load
-        if first == "-m":
-            run_module(rest[0], rest[1:])
-        else:
-            run_script(script, rest)
     return 0

@@ -97,6 +97,16 @@ def test_a_module_and_its_exit_code(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert argv == [str(tmp_path / "some_module_of_mine.py"), "a"]
 
 
+def test_what_we_refuse_in_a_script_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "empty.pth").write_text("")
+    script = tmp_path / "run.py"
+    script.write_text(
+        f"from mmengine.runner import load_checkpoint; load_checkpoint(None, {str(tmp_path / 'empty.pth')!r})"
+    )
+    assert scripts.main([str(script)]) == 2
+    assert capsys.readouterr().err.startswith("python -m visionpe.detection: error: ")
+
+
 def test_programs_read_what_mmengine_saves(tmp_path: Path) -> None:
     """Their publish_model.py reads checkpoints by plain torch.load, which knows no log buffers."""
     from mmengine.logging import HistoryBuffer
