@@ -209,6 +209,12 @@ def _norms(config: Config) -> str:
     return "fresh" if has_norms and backbone.get("fresh_norms") else "of the classifier"
 
 
+@reads("padding of windows")
+def _padding(config: Config) -> str:
+    names = {"mask": "masked", "tokens": "zero tokens", "values": "zero keys and values"}
+    return names[network(config).get("padding", "mask")]
+
+
 @reads("weights to start from")
 def _weights(config: Config) -> str:
     assert network(config).pretrained
