@@ -7,6 +7,7 @@
 # make quickstart-rooms         train a tiny Swin3D on labelled rooms with three encodings: mIoU, pages to turn
 # make study      train eight encodings, three seeds each, and measure every resolution policy: under an hour
 # make fuzz       draw 10000 bad and good values and see what calls end in: minutes
+# make runs-with  try other people's programs on our models: docs/runs_with.md; TIMM=<checkout of timm> for its scripts
 # make lint       ruff and the type checker
 
 PYTHON ?= python3
@@ -14,8 +15,9 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 OLDEST := .venv-oldest
+CLIENTS := .venv-clients
 
-.PHONY: all fuzz test test-oldest quickstart quickstart-detection quickstart-segmentation quickstart-rooms study lint format clean
+.PHONY: all fuzz runs-with test test-oldest quickstart quickstart-detection quickstart-segmentation quickstart-rooms study lint format clean
 
 all: $(STAMP)
 
@@ -52,6 +54,17 @@ SEED := 0
 fuzz: $(STAMP)
 	OMP_NUM_THREADS=1 VISIONPE_FUZZ=$(EXAMPLES) VISIONPE_FUZZ_SEED=$(SEED) $(BIN)/python -m pytest tests/fuzz --timeout 0
 
+$(CLIENTS)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --quiet --upgrade pip
+	$(CLIENTS)/bin/python -m pip install --quiet --editable '.[all,clients]'
+	$(CLIENTS)/bin/python -m pip install --quiet --force-reinstall --no-deps \
+	    "$$($(CLIENTS)/bin/python -m pip freeze | grep '^opencv-python-headless==')"
+	touch $@
+
+runs-with: $(CLIENTS)/.installed
+	$(CLIENTS)/bin/python tests/clients/runs_with.py --out docs/runs_with.md $(if $(TIMM),--timm $(TIMM))
+
 quickstart: $(STAMP)
 	$(BIN)/python tools/quickstart.py
 
@@ -77,4 +90,4 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(OLDEST) build *.egg-info work_dirs
+	rm -rf $(VENV) $(OLDEST) $(CLIENTS) build *.egg-info work_dirs

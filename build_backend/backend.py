@@ -15,7 +15,7 @@ from setuptools.build_meta import *  # noqa: F403  the hooks that stay as they a
 
 def _startup_line() -> str:
     source = Path(__file__).with_name("startup.py").read_text()
-    return f"import sys; exec({source!r})\n"
+    return f"import sys; exec({source!r}, {{}})\n"  # names of its own: its classes find each other
 
 
 def _add_startup(wheel: Path) -> None:

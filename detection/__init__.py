@@ -28,15 +28,11 @@ from visionpe.detection.operators import extension as ops
 # Before anything imports mmcv.ops: mmdet and mmseg settle for placeholders when that fails.
 ops.install()
 
-from mmengine.config.utils import MODULE2PACKAGE  # noqa: E402
-
 from visionpe._renamed import old_modules  # noqa: E402
+from visionpe.detection.running import bases  # noqa: E402
 from visionpe.detection.running.quiet import quiet_imports  # noqa: E402
 
-# The maintained fork of mmsegmentation is found by its module name, not by the old distribution's.
-MODULE2PACKAGE["mmseg"] = "mmseg"
-# Where visionpe is installed this is known from the start of Python on (build_backend/startup.py); in a checkout, here.
-MODULE2PACKAGE["visionpe"] = "visionpe"
+bases.install()
 
 with quiet_imports():
     import mmpretrain.datasets

@@ -15,6 +15,7 @@ import torch
 
 import visionpe
 from visionpe.cli import COMMANDS, main
+from visionpe.detection.running.scripts import find_script
 from visionpe.utils.configs import find_config
 
 ROOT = Path(__file__).parents[1]
@@ -61,7 +62,9 @@ def test_commands(page: str, parsed: None) -> None:
         if words[0] == "torchrun":
             words = words[next(i for i, word in enumerate(words) if word in ("-m", "visionpe") or "tools/" in word) :]
             words = words[1:] if words[0] == "-m" else ["python", *words]
-        if words[0] == "make":
+        if "visionpe.detection" in words:
+            assert find_script(words[words.index("visionpe.detection") + 1]).is_file()
+        elif words[0] == "make":
             assert set(words[1:]) <= TARGETS, words
         elif words[0] == "visionpe":
             if words[1:] in (["--help"], ["--version"], ["COMMAND", "--help"]):

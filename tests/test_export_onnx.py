@@ -78,7 +78,7 @@ def test_a_file_that_differs_is_not_written(
 
     exported = exporting.export
     monkeypatch.setattr(exporting, "export", another_model)
-    assert export_onnx.main(arguments("rope_vit_ti", out)) == 1
+    assert export_onnx.main(arguments("rope_vit_ti", out)) == 2
     assert "onnxruntime differs from PyTorch by" in capsys.readouterr().err
     assert [p.read_bytes() for p in tmp_path.iterdir()] == [b"the one before"]
 
@@ -100,7 +100,7 @@ def test_what_is_refused(
     changes: list, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert export_onnx.main(changes) == 1
+    assert export_onnx.main(changes) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
@@ -115,5 +115,17 @@ def test_keywords_have_a_value(text: str, capsys: pytest.CaptureFixture) -> None
 
 def test_names_what_is_not_installed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setattr(exporting, "NEEDED", ("onnx", "no_such_package"))
-    assert export_onnx.main(["rope_vit_ti"]) == 1
+    assert export_onnx.main(["rope_vit_ti"]) == 2
     assert "not installed: no_such_package; pip install 'visionpe[onnx]'" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("spec", ["cpb", "dpb", "fire", "rope_mixed", "rpb", "irpe+cpe"])
+@torch.no_grad()
+def test_the_older_exporter(spec: str, tmp_path: Path) -> None:
+    model = randomize(timm.create_model("none_vit_ti", pos_encoding=spec, **TINY["rope_vit_ti"])).eval()
+    out, x = tmp_path / "model.onnx", torch.randn(1, 3, 32, 32)
+    torch.onnx.export(model, (x,), out, dynamo=False, opset_version=17)
+    session = ort.InferenceSession(out, providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    np.testing.assert_allclose(logits, model(x).numpy(), atol=1e-4)

@@ -35,6 +35,25 @@ def test_started_in_a_checkout_that_is_not_installed(checkout: Path) -> None:
         assert place.is_relative_to(checkout)
 
 
+def test_a_folder_of_that_name_does_not_hide_an_editable_install(checkout: Path, tmp_path: Path) -> None:
+    """Started in the folder above a clone: setuptools' own finder is asked after that of paths, which sees a folder."""
+    clone, wheels, site = checkout.rename(tmp_path / "visionpe"), tmp_path / "wheels", tmp_path / "site"
+    wheels.mkdir()
+    build = f"import backend; backend.build_editable({str(wheels)!r})"
+    path = {"PYTHONPATH": str(clone / "build_backend")}
+    subprocess.check_call([sys.executable, "-c", build], cwd=clone, env=path, stdout=subprocess.DEVNULL)
+    (wheel,) = wheels.glob("*.whl")
+    zipfile.ZipFile(wheel).extractall(site)
+    for line in site.glob("*.data/purelib/*"):
+        line.rename(site / line.name)
+    for above, first in ((tmp_path, ""), (site, str(tmp_path))):  # in sys.path as Python starts, or anywhere in it
+        find = f"import site, sys; sys.path.insert(0, {first!r}); "
+        find += f"[site.addsitedir({str(site)!r}) for _ in range(2)]; import importlib.util"  # as some interpreters do
+        find += "; print(importlib.util.find_spec('visionpe').origin)"
+        origin = subprocess.check_output([sys.executable, "-S", "-c", find], cwd=above, text=True)
+        assert Path(origin.strip()) == clone / "visionpe" / "__init__.py"
+
+
 @pytest.mark.slow
 def test_wheel(checkout: Path, tmp_path: Path) -> None:
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]

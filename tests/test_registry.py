@@ -36,7 +36,10 @@ def test_specifications() -> None:
     ("spec", "message"),
     [
         ("rope_mixt", r"encoding 'rope_mixt' is unknown; did you mean rope_mixed"),
-        ("ape+", r"encoding '' is unknown"),
+        ("ape+", r"pos_encoding='ape\+': a name is missing beside a '\+'; allowed: 'a', 'a\+b'"),
+        ("rope_mixed++ape", r"pos_encoding='rope_mixed\+\+ape': a name is missing"),
+        ("", r"pos_encoding='': a name is missing; allowed"),
+        ("(ape)", r"a name is missing"),
         ({"theta": 1}, r"lacks the key 'name'"),
         ({"name": "rope_mixed", "tehta": 1}, r"'rope_mixed' takes no option 'tehta'; did you mean theta\?"),
         ({"name": "ape", "policy": "interpolate"}, r"policy='interpolate' is unknown to 'ape'; allowed: bicubic_anti"),
@@ -55,6 +58,7 @@ def test_specifications() -> None:
         ("irpe(mode=baas)", r"mode='baas' is unknown; allowed"),
         ("ape(n=1)x", r"its parentheses do not match"),
         ({"name": "cpe", "kernel_size": 4}, r"kernel_size=4 must be odd"),
+        ({"name": "cpe", "kernel_size": 999}, r"kernel_size=999 is no odd number.*; allowed: 1, 3, 5, \.\.\. 127"),
         ({"name": "cpe", "layers": (5,)}, r"layers=\(5,\) must lie in 0..1"),
     ],
 )

@@ -5,7 +5,8 @@ from visionpe import encodings
 from visionpe.attention.bias import Bias, DenseBias, LowRankBias, OffsetBias
 from visionpe.attention.buckets import BucketBias
 from visionpe.attention.dispatch import attend
-from visionpe.base import Composition, PositionEncoding
+from visionpe.base import PositionEncoding
+from visionpe.composition import Composition
 from visionpe.encodings import wrappers
 from visionpe.encodings.wrappers.base import PositionWrapper
 from visionpe.grid import Grid

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from visionpe.attention.bias import Bias
 from visionpe.attention.dispatch import AttentionWeights
-from visionpe.attention.logits import Decay, LogitRule
 from visionpe.cache import TableCache
 from visionpe.checks import check_count, check_counts
+from visionpe.graphs import Unscriptable, one_node
 from visionpe.grid import Grid
-from visionpe.policy.functions.logits import log_temperature
 from visionpe.policy.grammar import DEFAULT
 from visionpe.policy.holder import HasPolicy
 from visionpe.ranges import MAX_DEPTH, MAX_DIM, MAX_SIDE, check_factory
@@ -24,7 +22,7 @@ from visionpe.tensors import OwnTensors
 SITES = ("add", "refine", "rotate", "bias", "mix")
 
 
-class PositionEncoding(HasPolicy, OwnTensors):
+class PositionEncoding(HasPolicy, Unscriptable, OwnTensors):
     """Base of every encoding: five sites that do nothing unless they are overridden.
 
     One module serves all blocks of one width and head count (a ViT, or one stage of a pyramid); sites inside the
@@ -59,6 +57,10 @@ class PositionEncoding(HasPolicy, OwnTensors):
     by_block: ClassVar[tuple[str, ...]] = ()
     # Parameters, by a pattern of their names, that hold an entry for each block, and the axis of these.
     stacked: ClassVar[tuple[tuple[str, int], ...]] = ()
+    # True where a block goes on from what the block before it has made.
+    goes_on: ClassVar[bool] = False
+    # True for what `one_block` made, in which block 0 stands for the one.
+    of_one_block: bool = False
     # True for what stands over another encoding.
     is_wrapper: ClassVar[bool] = False
     # True for what hands on to another encoding what the backbone says of itself.
@@ -149,8 +151,11 @@ class PositionEncoding(HasPolicy, OwnTensors):
         """Names of the parameters that weight decay would pull away from their meaning. Default: all of them."""
         return {name for name, _ in self.named_parameters()}
 
+    @one_node
     def forward(self, site: str, *args: Any, **kwargs: Any) -> Any:
         """One of the sites by name, as backbones call them: so hooks fire, by which other libraries bring weights."""
+        if self.of_one_block and "layer" in kwargs:
+            kwargs["layer"] = 0
         return getattr(self, site)(*args, **kwargs)
 
     # The five sites. Shapes: tokens (B, N, dim), prefix tokens first; queries, keys, values (B, heads, N, head_dim).
@@ -192,99 +197,3 @@ class PositionEncoding(HasPolicy, OwnTensors):
 
     def extra_repr(self) -> str:
         return f"policy={self.policy!r}" if self.policy else ""
-
-
-class Composition(HasPolicy, nn.ModuleDict):
-    """Several encodings that act as one, under the names of their parts: ``"rope_mixed+ape"``.
-
-    It holds the policies that concern attention as a whole, whatever the encoding: ``temperature`` multiplies logits
-    by ``log(N) / log(N_trained)``, ``decay`` weakens those of keys outside the trained window.
-
-    Args:
-        parts: The encodings, in the order in which they act at each site.
-
-    Raises:
-        ValueError: If two parts have the same name, or one attends along the axes alone and another needs all pairs.
-    """
-
-    def __init__(self, parts: Sequence[PositionEncoding]) -> None:
-        names, spelt = [part.name for part in parts], "+".join(part.spelling for part in parts)
-        if len(set(names)) < len(names):
-            raise ValueError(f"pos_encoding={spelt!r} names the same encoding twice")
-        axial = [part for part in parts if part.structure == "axial"]
-        for part in parts if axial else ():
-            if part is not axial[0] and part.structure != "none":
-                raise ValueError(
-                    f"pos_encoding={spelt!r}: {axial[0].name!r} attends along rows, then columns, where "
-                    f"{part.name!r} finds no logits or weights of all pairs; allowed: parts without a bias"
-                )
-        super().__init__(dict(zip(names, parts)))
-        self.mark_as_built()
-        # Attention along the axes has no logits of all pairs.
-        self.modifiers = ("temperature",) if axial else ("temperature", "decay")  # type: ignore[misc]
-
-    @property
-    def display_name(self) -> str:
-        return "+".join(self)
-
-    def logit_rule(self, grid: Grid) -> LogitRule | None:
-        """What is done to the logits of tokens on ``grid``; None for nothing."""
-        factor, decay = 1.0, None
-        for part in self.parts:
-            factor *= part.logit_factor(grid)
-        if self.policy and self.parts:
-            trained = self.parts[0].grid_size
-            if warm := self.modifier("temperature"):
-                tokens, before = (prod(grid.size) + grid.prefix, prod(trained) + grid.prefix)
-                factor *= log_temperature(tokens, before, warm.number())
-            fading, larger = self.modifier("decay"), [n > m for n, m in zip(grid.size, trained)]
-            if fading and any(larger):
-                decay = Decay(grid, [m / 2 if more else None for m, more in zip(trained, larger)], fading.number())
-        return None if factor == 1 and decay is None else LogitRule(factor, decay)
-
-    @property
-    def parts(self) -> list[PositionEncoding]:
-        return list(self._modules.values())  # type: ignore[arg-type]
-
-    def at(self, site: str) -> list[PositionEncoding]:
-        """The parts that act at ``site``."""
-        return [part for part in self.parts if site in part.sites()]
-
-    def add(self, x: Tensor, grid: Grid) -> Tensor:
-        for part in self.parts:
-            x = part("add", x, grid)
-        return x
-
-    def inject(self, x: Tensor, grid: Grid, *, layer: int = 0) -> Tensor:
-        for part in self.parts:
-            x = part("inject", x, grid, layer=layer)
-        return x
-
-    def refine(self, x: Tensor, grid: Grid, *, layer: int = 0) -> Tensor:
-        for part in self.parts:
-            x = part("refine", x, grid, layer=layer)
-        return x
-
-    def rotate(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> tuple[Tensor, Tensor]:
-        for part in self.parts:
-            q, k = part("rotate", q, k, grid, layer=layer)
-        return q, k
-
-    def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> list[Bias]:
-        biases = [part("bias", q, k, grid, layer=layer) for part in self.parts]  # torch 2.9 compiles no generator here
-        return [bias for bias in biases if bias is not None]
-
-    def mix(
-        self, attended: Tensor, v: Tensor, grid: Grid, *, layer: int = 0, weights: AttentionWeights | None = None
-    ) -> Tensor:
-        for part in self.parts:
-            attended = part("mix", attended, v, grid, layer=layer, weights=weights)
-        return attended
-
-    def keep_blocks(self, count: int) -> None:
-        """See :meth:`PositionEncoding.keep_blocks`."""
-        for part in self.parts:
-            part.keep_blocks(count)
-
-    def no_weight_decay(self) -> set[str]:
-        return {f"{name}.{key}" for name, part in zip(self, self.parts) for key in part.no_weight_decay()}

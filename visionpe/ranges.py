@@ -71,10 +71,15 @@ def check_width(name: str, value: Any) -> int:
 
 def check_kernel_size(value: Any) -> int:
     """The side of a kernel of convolutions, tokens: odd, 1 to 127."""
-    check_count("kernel_size", value, -(2**31), 127)
-    if value < 1 or value % 2 == 0:
-        raise ValueError(f"kernel_size={shown(value)} must be odd and positive; allowed: 1, 3, 5, ... 127")
-    return int(value)
+    try:
+        count = check_count("kernel_size", value, 1, 127)
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            f"kernel_size={shown(value)} is no odd number of that range; allowed: 1, 3, 5, ... 127"
+        ) from None
+    if count % 2 == 0:
+        raise ValueError(f"kernel_size={shown(value)} must be odd; allowed: 1, 3, 5, ... 127")
+    return count
 
 
 def check_init_std(value: Any) -> float:

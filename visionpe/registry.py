@@ -7,8 +7,9 @@ from collections.abc import Callable
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
-from visionpe.base import Composition, PositionEncoding
+from visionpe.base import PositionEncoding
 from visionpe.checks import shown
+from visionpe.composition import Composition
 from visionpe.specification import Spec, parse_spec
 
 E_ = TypeVar("E_", bound=type[PositionEncoding])

@@ -61,6 +61,8 @@ def _parse_string(spec: str) -> list[tuple[str, dict[str, Any]]]:
             match = re.fullmatch(r"([^()]*)(?:\((.*)\)\s*)?", part, re.DOTALL)
             if not match:
                 raise ValueError("its parentheses do not match")
+            if not match[1].strip():
+                raise ValueError("a name is missing" + (" beside a '+'" if "+" in spec else ""))
             pairs.append((match[1].strip(), _options(match[2] or "")))
     except ValueError as error:
         raise ValueError(f"pos_encoding={spec!r}: {error}; {ALLOWED}") from None

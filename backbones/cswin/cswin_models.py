@@ -7,6 +7,7 @@ from typing import Any
 from timm.models._builder import resolve_pretrained_cfg
 
 from visionpe.backbones.cswin.model import CSWinTransformer, published_stripes
+from visionpe.backbones.shared.options import OF_FEATURES
 from visionpe.backbones.shared.registering import Family, base_cfg
 
 __all__: list[str] = []
@@ -59,8 +60,7 @@ class CSWinFamily(Family):
 
     def create(self, variant: str, pretrained: bool = False, **kwargs: Any) -> CSWinTransformer:
         """See :meth:`Family.create`."""
-        if kwargs.get("features_only"):
-            kwargs.setdefault("feature_norms", True)
+        kwargs = self.with_defaults(kwargs)
         if kwargs.get("feature_norms") and kwargs.get("stripe_widths") is None:
             chosen = (kwargs.get("pretrained_cfg"), kwargs.get("pretrained_cfg_overlay"))
             weights = resolve_pretrained_cfg(variant, *chosen).input_size
@@ -68,4 +68,4 @@ class CSWinFamily(Family):
         return super().create(variant, pretrained, **kwargs)
 
 
-CSWinFamily("cswin", CSWinTransformer, SIZES, "lepe", __name__, _cfgs).register_all()
+CSWinFamily("cswin", CSWinTransformer, SIZES, "lepe", __name__, _cfgs, of_features=OF_FEATURES).register_all()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from visionpe.backbones.shared.images import check_images
+from visionpe.graphs import one_node
 from visionpe.tracing import is_transformed
 
 
@@ -34,6 +35,7 @@ class ConvEmbed(nn.Module):
         height, width = ((n + 2 * (patch // 2) - (2 * patch - 1)) // patch + 1 for n in img_size)
         return height, width
 
+    @one_node
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` to ``(B, height, width, dim)``."""
         check_images(x, self.proj.in_channels, self.proj, least=2 * self.patch_size - 1 - 2 * (self.patch_size // 2))

@@ -8,13 +8,16 @@ from typing import Any, Literal
 
 import torch
 from timm.layers import Attention
+from timm.models import checkpoint
 from timm.models.vision_transformer import Block
-from torch import Tensor
+from torch import Tensor, nn
 
 from visionpe.attention.dispatch import AttentionWeights, attend
 from visionpe.backbones.shared.windows import Windows
-from visionpe.base import Composition
+from visionpe.composition import Composition
+from visionpe.graphs import one_node
 from visionpe.grid import Grid
+from visionpe.one_block import is_compiled, only
 from visionpe.opaque import opaque
 from visionpe.tracing import map_size
 
@@ -43,6 +46,11 @@ class Partition:
     mask: Tensor | None = None
     layer: int = 0
     gather: tuple[Tensor, Tensor] | None = None
+
+    def for_one_block(self) -> Partition:
+        """The same, for a block that is compiled by itself."""
+        encoding = only(self.encoding, self.layer)
+        return Partition(self.windows, encoding, self.grid, self.mask, self.layer, self.gather)
 
     def split(self, x: Tensor) -> Tensor:
         """``(B, height, width, C)`` to ``(B * windows, tokens, C)``."""
@@ -185,6 +193,7 @@ class EncodedBlock(Block):
         super().__init__(*args, **{**kwargs, "attn_layer": attention}, depth=depth)
         self.layer = depth
 
+    @one_node
     def forward(self, x: Tensor, encoding: Composition, grid: Grid, attn_mask: Tensor | None = None) -> Tensor:
         """Tokens ``(B, N, dim)`` to tokens."""
         normed = encoding.inject(self.norm1(x), grid, layer=self.layer)
@@ -223,3 +232,21 @@ class WindowBlock(Block):
         if encoding.at("refine"):
             x = encoding.refine(x.flatten(1, 2), grid, layer=self.layer).unflatten(1, grid.size)
         return x
+
+
+def run_block(
+    block: nn.Module,
+    index: int,
+    x: Tensor,
+    encoding: Composition,
+    where: Grid | Sequence[Partition],
+    *rest: Any,
+    checkpointed: bool,
+) -> Tensor:
+    """Block ``index`` on ``x``; where it is compiled by itself, with what it needs of the encodings alone."""
+    if is_compiled(block):
+        encoding = only(encoding, index)
+        where = where if isinstance(where, Grid) else [cut.for_one_block() for cut in where]
+    if checkpointed and not torch.jit.is_scripting():
+        return checkpoint(block, x, encoding, where, *rest)
+    return block(x, encoding, where, *rest)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from visionpe.checks import check_count, check_counts, shown
 from visionpe.tracing import has_autocast, is_exporting
@@ -75,7 +76,7 @@ def check_mask(mask: Any, x: Tensor) -> None:
         TypeError: If it is no boolean or floating tensor.
         ValueError: If its shape does not broadcast to ``(B, heads, N, N)``.
     """
-    if mask is None or x.ndim != 3 or torch.jit.is_tracing() or is_exporting():
+    if mask is None or isinstance(x, Proxy) or x.ndim != 3 or torch.jit.is_tracing() or is_exporting():
         return
     batch, tokens = x.shape[:2]
     allowed = f"bool (True takes part) or floating, to broadcast to ({batch}, heads, {tokens}, {tokens})"

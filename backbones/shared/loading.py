@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from visionpe.backbones.shared.fit import check_fit, check_tensors
 from visionpe.backbones.shared.saving import encoding_arguments
 from visionpe.backbones.shared.window_tables import take_window_tables
-from visionpe.base import Composition, PositionEncoding
+from visionpe.base import PositionEncoding
+from visionpe.composition import Composition
+from visionpe.graphs import Unscriptable
 from visionpe.policy.sizes import as_size
 from visionpe.utils.errors import MisfitError
 from visionpe.utils.weight_files import StateDict, Weights, unwrapped
@@ -56,7 +58,7 @@ def measure_from(encodings: nn.Module, grid_size: Sequence[int]) -> None:
             part.grid_size = tuple(grid_size)
 
 
-class LoadsPublished(nn.Module):
+class LoadsPublished(Unscriptable, nn.Module):
     """Mixin: ``load_state_dict`` takes our layout and every one that :meth:`convert_state` knows, wrapped or not."""
 
     family: ClassVar[str] = ""

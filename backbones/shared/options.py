@@ -14,6 +14,9 @@ from visionpe.checks import check_choice, shown
 
 POOLS = ("avg", "max", "avgmax", "catavgmax", "fast", "fastavg", "fastmax", "fastavgmax", "fastcatavgmax", "")
 
+# By default where features are asked for: the dense code of Swin's and of CSWin's authors has a norm for each.
+OF_FEATURES = {"feature_norms": True}
+
 
 def check_pooling(global_pool: str, num_classes: int) -> None:
     """Refuse pooling that is unknown, or none ahead of a classifier.
@@ -38,7 +41,8 @@ class PyramidOptions:
         qkv_bias: In the projection to queries, keys and values.
         drop_rate, proj_drop_rate, attn_drop_rate: Dropout of the pooled features, the projections and MLPs, the
             attention weights; 0 to below 1.
-        feature_norms: A norm for the features of each stage, as dense heads want them; it replaces the final norm.
+        feature_norms: A norm for the features of each stage, as dense heads want them; it replaces the final norm. By
+            default in names of timm with ``features_only``.
         norm_layer: Of the blocks, the final norm and the features.
         act_layer: Of the MLPs.
         device, dtype: Of the parameters.

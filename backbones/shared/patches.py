@@ -12,6 +12,7 @@ from timm.layers.format import Format, nchw_to
 from torch import Tensor
 
 from visionpe.backbones.shared.images import check_images
+from visionpe.graphs import one_node
 from visionpe.policy.functions.patches import resize_patch
 from visionpe.policy.functions.terms import refuse_export
 from visionpe.policy.holder import HasPolicy
@@ -90,6 +91,7 @@ class AdaptivePatchEmbed(HasPolicy, PatchEmbed):
             )
         return best
 
+    @one_node
     def forward(self, x: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` to tokens, in ``output_fmt``."""
         check_images(x, self.proj.in_channels, self.proj, None if self.pads else self.patch_size)

@@ -8,17 +8,17 @@ from typing import Any
 
 import torch
 from timm.layers import ClassifierHead, trunc_normal_
-from timm.models import checkpoint
 from torch import Tensor, nn
 
 from visionpe.backbones.shared.arguments import check_arguments
-from visionpe.backbones.shared.block import Partition, WindowBlock
+from visionpe.backbones.shared.block import Partition, WindowBlock, run_block
 from visionpe.backbones.shared.images import take_indices
 from visionpe.backbones.shared.loading import LoadsPublished
 from visionpe.backbones.shared.options import PyramidOptions, check_pooling
 from visionpe.backbones.shared.stage_encoding import StageEncoding
 from visionpe.cache import TableCache
 from visionpe.encodings.bias.fire import ScalarLinear
+from visionpe.graphs import one_node
 from visionpe.grid import Grid
 from visionpe.tracing import is_exporting, map_size
 
@@ -61,6 +61,7 @@ class Stage(nn.Module):
             return None
         return self.cache.get(("gather", windows, device), lambda: windows.gather(device))
 
+    @one_node
     def forward(self, x: Tensor) -> Tensor:
         """``(B, height, width, C)`` to ``(B, height', width', C')``."""
         x = self.downsample(x)
@@ -68,11 +69,8 @@ class Stage(nn.Module):
         if self.adds and encoding.at("add"):
             grid = Grid(size=map_size(x))
             x = encoding.add(x.flatten(1, 2), grid).unflatten(1, grid.size)
-        for block, partitions in zip(self.blocks, self.partitions(map_size(x), x.device)):
-            if self.grad_checkpointing and not torch.jit.is_scripting():
-                x = checkpoint(block, x, encoding, partitions)
-            else:
-                x = block(x, encoding, partitions)
+        for index, (block, partitions) in enumerate(zip(self.blocks, self.partitions(map_size(x), x.device))):
+            x = run_block(block, index, x, encoding, partitions, checkpointed=self.grad_checkpointing)
         return x
 
 
@@ -119,6 +117,7 @@ class Pyramid(LoadsPublished):
         self.depths = tuple(depths)
         self.num_classes, self.global_pool = options.num_classes, options.global_pool
         self.num_features = self.head_hidden_size = self.embed_dim = dims[-1]
+        self.output_fmt = "NHWC"  # of `forward_features`, as timm's Swin says it
         self.patch_embed, self.stages = patch_embed, nn.ModuleList(stages)
         self.feature_info = [
             {"num_chs": dim, "reduction": reduction, "module": f"stages.{i}"}

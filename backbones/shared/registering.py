@@ -119,6 +119,7 @@ class Family:
         out_indices: Features that ``features_only`` gives by default.
         specs: Encoding -> its specification in this family, where options differ from those of the encoding.
         takes: Whether an encoding can work in this family at all; no name is registered where not.
+        of_features: Keywords of the constructor by default where ``features_only`` is asked for.
     """
 
     name: str
@@ -130,6 +131,11 @@ class Family:
     out_indices: Any = (0, 1, 2, 3)
     specs: Mapping[str, Any] = field(default_factory=dict)
     takes: Callable[[type[PositionEncoding]], bool] = lambda encoding: True
+    of_features: Mapping[str, Any] = field(default_factory=dict)
+
+    def with_defaults(self, kwargs: dict[str, Any]) -> dict[str, Any]:
+        """The keywords, with those that go with features."""
+        return {**self.of_features, **kwargs} if kwargs.get("features_only") else kwargs
 
     def create(
         self,
@@ -161,6 +167,7 @@ class Family:
         Raises:
             ValueError: If ``trained_size`` is no size, or the model has no images.
         """
+        kwargs = self.with_defaults(kwargs)
         cfg, overlay = kwargs.get("pretrained_cfg"), kwargs.get("pretrained_cfg_overlay")
         size = None if trained_size is None else _pair(trained_size, "trained_size")
         patch = None if trained_patch_size is None else _pair(trained_patch_size, "trained_patch_size")

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from visionpe.base import Composition, PositionEncoding
+from visionpe.base import PositionEncoding
+from visionpe.composition import Composition
 from visionpe.policy.apply import modifiers_in_force, policies_differ, policy_in_force
 from visionpe.registry import Spec, parse_spec
 

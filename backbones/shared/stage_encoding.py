@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import nn
 
-from visionpe.base import Composition, PositionEncoding
+from visionpe.base import PositionEncoding
+from visionpe.composition import Composition
 from visionpe.encodings.wrappers.base import innermost
 from visionpe.registry import Spec, create_encodings
 

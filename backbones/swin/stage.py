@@ -15,6 +15,7 @@ from visionpe.backbones.shared.images import check_images
 from visionpe.backbones.shared.patches import AdaptivePatchEmbed
 from visionpe.backbones.shared.pyramid import Stage
 from visionpe.backbones.shared.windows import Pair, Windows, grown_window
+from visionpe.graphs import one_node
 from visionpe.grid import Grid
 from visionpe.tracing import is_exporting, larger, number, smaller
 
@@ -25,6 +26,7 @@ WindowFit = Literal["per_axis", "shorter_side"]
 class Patches(AdaptivePatchEmbed):
     """timm's patch embedding for images of any size: what is missing from the last patches is zero."""
 
+    @one_node
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` to ``(B, height, width, dim)``, rounded up."""
         if self.grows:

@@ -15,7 +15,7 @@ from visionpe.backbones.shared.block import EncodedAttention
 from visionpe.backbones.shared.images import check_dtype
 from visionpe.backbones.shared.stage_encoding import StageEncoding
 from visionpe.backbones.swin3d.level import Level, SparsePartition
-from visionpe.base import Composition
+from visionpe.composition import Composition
 from visionpe.sparse import Neighbourhood, SparseConv, coarsen
 from visionpe.sparse.cells import grouped
 

@@ -29,6 +29,7 @@ from visionpe.backbones.swin3d.level import Level
 from visionpe.backbones.swin3d.weights import Filtered, load_filtered, published, to_module_keys, to_published_keys
 from visionpe.base import PositionEncoding
 from visionpe.encodings.bias.crse import parse_signals
+from visionpe.graphs import no_node
 from visionpe.registry import Spec
 from visionpe.sparse import Voxels
 from visionpe.utils.weight_files import StateDict
@@ -165,6 +166,7 @@ class Swin3DTransformer(LoadsPublished):
         blocks = [SparseBlock(dim, heads, depth=i, drop_path=rate, **options) for i, rate in enumerate(rates)]
         return SparseBlocks(blocks, encoding, side, downsample)
 
+    @no_node
     def encode(self, x: Any, stop: int | None = None) -> list[tuple[Tensor, Level]]:
         """Features ``(N, dim)`` of every level up to ``stop``, the finest first, and the level."""
         voxels = check_voxels(x, self.in_chans, self.signals)

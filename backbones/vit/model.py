@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from timm.layers import DropPath, LayerNorm, PatchDropoutWithIndices, get_norm_layer
-from timm.models import checkpoint
 from timm.models.vision_transformer import VisionTransformer as TimmVisionTransformer
 from torch import Tensor
 
@@ -19,7 +18,7 @@ from visionpe.backbones.shared.arguments import (
     check_keywords,
     keywords_of,
 )
-from visionpe.backbones.shared.block import EncodedBlock
+from visionpe.backbones.shared.block import EncodedBlock, run_block
 from visionpe.backbones.shared.images import check_mask
 from visionpe.backbones.shared.loading import LoadsPublished, measure_from
 from visionpe.backbones.shared.patches import AdaptivePatchEmbed
@@ -27,8 +26,8 @@ from visionpe.backbones.shared.talking_heads import TalkingHeadsAttention
 from visionpe.backbones.vit.features import GivesFeatures
 from visionpe.backbones.vit.jax_weights import read_jax
 from visionpe.backbones.vit.weights import convert
-from visionpe.base import Composition
 from visionpe.checks import check_choice, check_flag
+from visionpe.composition import Composition
 from visionpe.grid import Grid
 from visionpe.registry import Spec, create_encodings
 from visionpe.tracing import map_size
@@ -48,6 +47,14 @@ def check_pool(global_pool: Any, class_token: bool) -> None:
     check_choice("global_pool", global_pool, POOLS)
     if global_pool == "token" and not class_token:
         raise ValueError("global_pool='token' needs a class token; allowed: avg, max, avgmax, map, prr or empty")
+
+
+torch.fx.wrap("full_grid")  # one node of a graph: there sizes are not known
+
+
+def full_grid(x: Tensor, prefix: int) -> Grid:
+    """Where the tokens of a map ``(B, height, width, dim)`` stand, behind this many prefix tokens."""
+    return Grid(size=map_size(x), prefix=prefix)
 
 
 class VisionTransformer(GivesFeatures, LoadsPublished, TimmVisionTransformer):
@@ -161,7 +168,7 @@ class VisionTransformer(GivesFeatures, LoadsPublished, TimmVisionTransformer):
     def _embed(self, x: Tensor) -> tuple[Tensor, Grid]:
         """Images ``(B, C, H, W)`` to tokens ``(B, N, dim)`` and where they stand."""
         x = self.patch_embed(x)  # (B, height, width, dim)
-        grid = Grid(size=map_size(x), prefix=self.num_prefix_tokens)
+        grid = full_grid(x, self.num_prefix_tokens)
         x = self.pos_encoding.add(x.flatten(1, 2), grid)
         prefix = [t.expand(x.shape[0], -1, -1) for t in (self.cls_token, self.reg_token) if t is not None]
         x = self.pos_drop(torch.cat([*prefix, x], dim=1) if prefix else x)
@@ -172,11 +179,8 @@ class VisionTransformer(GivesFeatures, LoadsPublished, TimmVisionTransformer):
         return self.norm_pre(x), grid
 
     def _block(self, index: int, x: Tensor, grid: Grid, attn_mask: Tensor | None) -> Tensor:
-        block = self.blocks[index]
-        if self.grad_checkpointing and not torch.jit.is_scripting():
-            x = checkpoint(block, x, self.pos_encoding, grid, attn_mask)
-        else:
-            x = block(x, self.pos_encoding, grid, attn_mask)
+        arguments = (x, self.pos_encoding, grid, attn_mask)
+        x = run_block(self.blocks[index], index, *arguments, checkpointed=self.grad_checkpointing)
         return self.pos_encoding.refine(x, grid, layer=index)
 
     def forward_features(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:

@@ -9,7 +9,7 @@ from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
 from visionpe.backbones.shared.block import Partition, WindowBlock
-from visionpe.base import Composition
+from visionpe.composition import Composition
 
 
 class ConvBottleneck(nn.Module):

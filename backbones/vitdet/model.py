@@ -11,11 +11,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.models import checkpoint
 from torch import Tensor, nn
 
 from visionpe.backbones.shared.arguments import MAX_DIM, check_arguments
-from visionpe.backbones.shared.block import Padding, Partition, WindowBlock
+from visionpe.backbones.shared.block import Padding, Partition, WindowBlock, run_block
 from visionpe.backbones.shared.loading import LoadsPublished, measure_from
 from visionpe.backbones.shared.patches import AdaptivePatchEmbed
 from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind
@@ -28,6 +27,7 @@ from visionpe.backbones.vitdet.places import block_indices, evenly_spaced_blocks
 from visionpe.backbones.vitdet.weights import check_windows, convert
 from visionpe.cache import TableCache
 from visionpe.checks import check_choice, check_count, check_pair
+from visionpe.graphs import no_node
 from visionpe.grid import Grid
 from visionpe.ranges import MAX_PIXELS
 from visionpe.registry import Spec
@@ -207,6 +207,7 @@ class WindowedVisionTransformer(VisionTransformer):
             partitions.append([Partition(windows, self.pos_encoding.inside[kind], grid, mask, layer)])
         return partitions
 
+    @no_node
     def _embed(self, x: Tensor) -> tuple[Tensor, list[list[Partition]]]:
         """Images ``(B, C, H, W)`` to the map of tokens ``(B, height, width, dim)`` and how blocks cut it."""
         x = self.patch_embed(x)
@@ -219,9 +220,7 @@ class WindowedVisionTransformer(VisionTransformer):
         if attn_mask is not None:
             raise ValueError("attn_mask is of all pairs, which windows do not have; allowed: None")
         arguments = (x, self.pos_encoding.map, partitions[index])
-        if self.grad_checkpointing and not torch.jit.is_scripting():
-            return checkpoint(self.blocks[index], *arguments)
-        return self.blocks[index](*arguments)
+        return run_block(self.blocks[index], index, *arguments, checkpointed=self.grad_checkpointing)
 
     def _final(self, x: Tensor) -> Tensor:
         """The last map ``(B, height, width, dim)`` to what the head gets, ``(B, num_features, height, width)``."""

@@ -13,7 +13,7 @@ from mmengine.registry import DATASETS
 from numpy.typing import NDArray
 
 from visionpe.detection.clouds.dataset import CloudDataset, near_origin, progress
-from visionpe.utils.errors import InputError, first_line
+from visionpe.utils.errors import InputError, MissingFileError, first_line
 from visionpe.utils.files import replacing
 
 Split = Literal["train", "test"]
@@ -138,7 +138,7 @@ class S3DISDataset(CloudDataset):
 
     Raises:
         ValueError: If ``split`` or ``test_area`` is unknown, or a file is damaged.
-        FileNotFoundError: If an area has no rooms.
+        visionpe.utils.errors.MissingFileError: If an area has no rooms.
     """
 
     METAINFO = {"classes": CLASSES, "palette": PALETTE}  # noqa: RUF012  mmengine's way to state a dataset's classes
@@ -165,7 +165,7 @@ class S3DISDataset(CloudDataset):
         for area in self.areas:
             here = sorted(Path(self.data_root).glob(f"Area_{area}/*/Annotations"))
             if not here:
-                raise FileNotFoundError(f"{Path(self.data_root, f'Area_{area}')} has no <room>/Annotations folder")
+                raise MissingFileError(f"{Path(self.data_root, f'Area_{area}')} has no <room>/Annotations folder")
             rooms |= {folder.parent: self.cache / f"Area_{area}_{folder.parent.name}.npy" for folder in here}
         missing = {room: file for room, file in rooms.items() if not file.exists()}
         if missing and is_main_process():

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 import visionpe.detection  # noqa: F401  registers what configs name
 from visionpe.detection.clouds.dataset import near_origin
 from visionpe.detection.clouds.stopwatch import Stopwatch
+from visionpe.detection.running.kinds import kind_name
 from visionpe.sparse import Voxels, nearest
 from visionpe.utils.errors import InputError
 from visionpe.utils.timm_models import create_model
@@ -90,7 +91,7 @@ def from_config(path: str, checkpoint: str, options: dict[str, Any]) -> CloudMod
     dataset = config.test_dataloader.dataset
     steps = list(dataset.pipeline)
     for step in dataset.pipeline:
-        if step["type"] == "CloudVotes":  # one view, as it stands
+        if kind_name(step) == "CloudVotes":  # one view, as it stands
             steps = [s for s in steps if s is not step] + list(step["transforms"])
     meta = getattr(DATASETS.get(dataset.type), "METAINFO", {})
     palette = [tuple(colour) for colour in meta.get("palette", ())]

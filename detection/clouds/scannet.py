@@ -11,7 +11,7 @@ from mmengine.registry import DATASETS
 from numpy.typing import NDArray
 
 from visionpe.detection.clouds.dataset import CloudDataset
-from visionpe.utils.errors import InputError
+from visionpe.utils.errors import InputError, MissingFileError
 from visionpe.utils.ply import read_header, read_ply
 
 Split = Literal["train", "val", "test"]
@@ -150,7 +150,7 @@ class ScanNetDataset(CloudDataset):
 
     Raises:
         ValueError: If ``split`` is unknown.
-        FileNotFoundError: If a file is missing; names the first.
+        visionpe.utils.errors.MissingFileError: If a file is missing; names the first.
     """
 
     METAINFO = {"classes": CLASSES, "palette": PALETTE}  # noqa: RUF012  mmengine's way to state a dataset's classes
@@ -169,7 +169,7 @@ class ScanNetDataset(CloudDataset):
         kinds = (MESH,) if self.split == "test" else (MESH, LABELS)
         for file in (folder / scene / f"{scene}{kind}" for scene in scenes for kind in kinds):
             if not file.exists():
-                raise FileNotFoundError(f"{file} does not exist, but scannetv2_{self.split}.txt names the scene")
+                raise MissingFileError(f"{file} does not exist, but scannetv2_{self.split}.txt names the scene")
         if not scenes:
             raise ValueError(f"{root / f'scannetv2_{self.split}.txt'} names no scene")
         return [{"stem": str(folder / scene / scene), "name": scene} for scene in scenes]

@@ -9,6 +9,7 @@ from typing import Any
 
 from mmengine.registry import DATASETS
 
+from visionpe.detection.running.kinds import steps
 from visionpe.detection.running.quiet import quiet_imports
 from visionpe.utils.errors import InputError
 
@@ -44,19 +45,54 @@ def downloads(dataset: Mapping, scope: str | None) -> bool:
     found = dataset_class(dataset, scope)
     if found is None:
         return False
-    parameter = inspect.signature(found).parameters.get("download")
-    return bool(dataset.get("download", parameter.default if parameter else False))
+    # A subclass may hand the keyword on without naming it.
+    parameters = (inspect.signature(each.__init__).parameters for each in found.__mro__)  # type: ignore[misc]
+    stated = next((each["download"].default for each in parameters if "download" in each), False)
+    return bool(dataset.get("download", stated))
 
 
-def in_root(dataset: Mapping, path: Any) -> Path:
-    """A path of a data set below its ``data_root``."""
-    return Path(str(dataset.get("data_root") or "")).expanduser() / Path(str(path)).expanduser()
+def is_remote(path: Any, owner: Mapping) -> bool:
+    """Whether a path is an address, or one that a backend of mmengine opens that is not this machine's.
+
+    Args:
+        path: Of a file or folder.
+        owner: The config that names it, with its ``backend_args``.
+    """
+    backend = owner.get("backend_args") or {}
+    return "://" in str(path) or backend.get("backend", "local") != "local"
 
 
-def prefixes(dataset: Mapping) -> list[str]:
-    """The folders that ``data_prefix`` names, be it text or a mapping."""
+def in_root(dataset: Mapping, path: Any) -> Path | None:
+    """A path of a data set below its ``data_root``; None where it is not on this machine."""
+    root, path = str(dataset.get("data_root") or ""), str(path)
+    if is_remote(path, dataset) or (is_remote(root, dataset) and not Path(path).is_absolute()):
+        return None
+    return Path(root).expanduser() / Path(path).expanduser()
+
+
+def _loads_labels(dataset: Mapping, scope: str | None) -> bool:
+    """Whether the pipeline reads label maps: one that does not leaves their folder alone."""
+    if dataset.get("pipeline") is None:
+        return not kind_of(dataset, scope, "BaseDetDataset")  # mmdet's are asked to
+    for name, step in steps(dataset["pipeline"]):
+        if name.startswith("Load") and "Annotations" in name:
+            # mmdet's reads them where it is asked to, mmseg's and that of panoptic maps always.
+            default = name != "LoadAnnotations" or not kind_of(dataset, scope, "BaseDetDataset")
+            if step.get("with_seg", default):
+                return True
+    return False
+
+
+def prefixes(dataset: Mapping, scope: str | None) -> list[str]:
+    """The folders that ``data_prefix`` names and that are read, be it text or a mapping.
+
+    Of a mapping these are images, and label maps where the pipeline loads them.
+    """
     given = dataset.get("data_prefix") or {}
-    return [str(each) for each in (given.values() if isinstance(given, Mapping) else [given]) if each]
+    if not isinstance(given, Mapping):
+        return [str(given)]
+    labels = _loads_labels(dataset, scope)
+    return [str(each) for name, each in given.items() if each and ("img" in name or (labels and "seg" in name))]
 
 
 def image_folder(dataset: Mapping, scope: str | None) -> Path | None:
@@ -66,9 +102,10 @@ def image_folder(dataset: Mapping, scope: str | None) -> Path | None:
     split = str(dataset.get("split") or "")
     if split == "test" or not dataset.get("with_label", True):
         return None
-    if split and in_root(dataset, f"meta/{split}.txt").is_file():
+    listed = in_root(dataset, f"meta/{split}.txt")
+    if split and listed is not None and listed.is_file():
         return None  # which is read in place of the folders
-    return in_root(dataset, next(iter(prefixes(dataset)), split))
+    return in_root(dataset, next(iter(prefixes(dataset, scope)), split))
 
 
 def folder_names(folder: Path) -> list[str]:
@@ -88,6 +125,8 @@ def classes_of(dataset: Mapping, scope: str | None, where: str) -> tuple[str, ..
         InputError: If they are text, and no file.
     """
     given = (dataset.get("metainfo") or {}).get("classes", dataset.get("classes"))
+    if isinstance(given, str) and is_remote(given, dataset):
+        return None
     if isinstance(given, str):
         file = Path(given).expanduser()
         if not file.is_file():

@@ -13,7 +13,7 @@ from visionpe.utils.pictures import read_bytes
 
 
 def check_links(folder: Path) -> None:
-    """Refuse a link to nowhere below a folder: OpenMMLab would leave the image out without a word.
+    """Refuse links to nowhere below a folder, which OpenMMLab would leave out without a word, and pipes.
 
     Raises:
         visionpe.utils.pictures.PictureError: Names the first.
@@ -24,7 +24,7 @@ def check_links(folder: Path) -> None:
             for entry in entries:
                 if entry.is_dir():
                     waiting.append(Path(entry.path))
-                elif entry.is_symlink() and not os.path.exists(entry.path):
+                elif not os.path.isfile(entry.path):
                     read_bytes(entry.path)  # says what is wrong
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from visionpe.detection.running.quiet import quiet_imports
 from visionpe.utils.errors import first_line
-from visionpe.utils.pictures import decode_picture, read_bytes, refuse
+from visionpe.utils.pictures import decode_picture, read_bytes, refuse, refuse_special
 
 # OpenCV decodes these to the same bytes as Pillow, in half the time.
 PLAIN = {(kind, mode) for kind in ("JPEG", "PNG", "BMP") for mode in ("L", "RGB")}
@@ -131,6 +131,8 @@ def _checked(original: Callable[[Any, dict[str, Any]], None], *, bytes_only: boo
             original(self, results)
             return
         here = "://" not in path and self.backend_args is None
+        if here:
+            refuse_special(path)
         if here and bytes_only:
             _refuse_wide(path)
         try:

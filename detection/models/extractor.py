@@ -4,22 +4,40 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import lcm
+from numbers import Integral
 from typing import Any
 
 import timm
 from timm.models import group_parameters
 from torch import nn
 
+from visionpe.checks import check_choice, check_count, check_counts
+from visionpe.ranges import MAX_DEPTH
+
 # timm's keywords for models that otherwise insist on one size; the first that a model takes is given to it.
 ANY_SIZE = ("dynamic_img_size", "strict_img_size")
+OUTPUT_STRIDES = (8, 16, 32)  # that timm's convolutional networks know
 
 
-def create_extractor(model_name: str, out_indices: tuple[int, ...], pretrained: bool, kwargs: Mapping[str, Any]) -> Any:
+def wanted_indices(out_indices: Any) -> int | tuple[int, ...]:
+    """``out_indices`` as timm takes them: the last n, or a tuple.
+
+    Raises:
+        TypeError, ValueError: If they are neither a whole number above 0 nor whole numbers.
+    """
+    if isinstance(out_indices, Integral) and not isinstance(out_indices, bool):
+        return check_count("out_indices", out_indices, 1, MAX_DEPTH)
+    return check_counts("out_indices", out_indices, None, -MAX_DEPTH, MAX_DEPTH - 1)
+
+
+def create_extractor(
+    model_name: str, out_indices: int | tuple[int, ...], pretrained: bool, kwargs: Mapping[str, Any]
+) -> Any:
     """Build timm's feature extractor, for any size of images where the model knows how.
 
     Args:
         model_name: Name for ``timm.create_model``.
-        out_indices: Stages or blocks whose features are wanted.
+        out_indices: Stages or blocks whose features are wanted; one number for so many of the last.
         pretrained: Load the weights that timm knows.
         kwargs: Further keywords for ``timm.create_model``.
 
@@ -27,8 +45,10 @@ def create_extractor(model_name: str, out_indices: tuple[int, ...], pretrained: 
         timm's extractor: its ``model`` is cut down to what the features need, its ``feature_info`` describes them.
 
     Raises:
-        ValueError: If an index is out of range, or the model has no ``forward_intermediates``.
+        ValueError: If an index or ``output_stride`` is out of range, or the model has no ``forward_intermediates``.
     """
+    if "output_stride" in kwargs:
+        check_choice("output_stride", kwargs["output_stride"], OUTPUT_STRIDES)
     options: dict[str, Any] = {"features_only": True, "feature_cls": "getter", "out_indices": out_indices}
     attempts = [{name: name == "dynamic_img_size"} for name in ANY_SIZE if name not in kwargs]
     for attempt in [*attempts, {}]:
@@ -37,8 +57,15 @@ def create_extractor(model_name: str, out_indices: tuple[int, ...], pretrained: 
         except TypeError as error:
             if not any(name in str(error) for name in attempt):
                 raise
+        except ValueError as error:
+            # Ours call it by the name that their forward pass has.
+            if str(error).startswith("indices="):
+                raise ValueError(f"out_{error}") from None
+            raise
         except AssertionError as error:
-            raise ValueError(f"{model_name!r} with out_indices={out_indices}: {error}") from None
+            given = {"out_indices": out_indices} | {key: kwargs[key] for key in ("output_stride",) if key in kwargs}
+            stated = ", ".join(f"{key}={value}" for key, value in given.items())
+            raise ValueError(f"{model_name!r} with {stated}: {str(error) or 'timm does not take these'}") from None
         else:
             break
     if not hasattr(getattr(getter, "model", None), "forward_intermediates"):

@@ -12,14 +12,15 @@ import torch.nn.functional as F
 from mmengine.logging import print_log
 from mmengine.registry import MODELS
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from visionpe import set_policy
-from visionpe.checks import check_count, check_counts, check_flag, shown
+from visionpe.checks import check_count, check_flag, shown
+from visionpe.detection.models import uneven_sizes
 from visionpe.detection.models.classifier import check_model_name
-from visionpe.detection.models.extractor import axis_strides, create_extractor, freeze, size_divisor
+from visionpe.detection.models.extractor import axis_strides, create_extractor, freeze, size_divisor, wanted_indices
 from visionpe.detection.models.features_weights import load_backbone, start_norms
 from visionpe.detection.models.init_cfg import KeepsLoadedWeights
-from visionpe.ranges import MAX_DEPTH
 
 
 @MODELS.register_module()
@@ -33,7 +34,8 @@ class TimmFeatures(KeepsLoadedWeights):
     Args:
         model_name: Name for ``timm.create_model``; the model must have ``forward_intermediates``.
         out_indices: Stages (blocks in a plain ViT) whose features are given, in this order, from 0; negative ones count
-            from the end.
+            from the end. One number: so many of the last, as timm has it. Of most convolutional networks the stem is
+            the first stage, so that ``out_indices=4`` gives what detectors call C2 to C5.
         pretrained: Load the weights that timm knows for ``model_name``, downloading them if need be.
         checkpoint_path: Load these weights at construction: a published file, ``model.safetensors`` of the exporter,
             or a ``.pth`` of mmengine. They must fit; the classifier and what the features do not need are left out.
@@ -43,6 +45,8 @@ class TimmFeatures(KeepsLoadedWeights):
             stages (blocks in a plain ViT), as the model's ``group_matcher`` counts them. Frozen parts take no
             gradient and stay in evaluation mode.
         drop_path_rate: Stochastic depth, 0 to 1; None for the model's own default.
+        norm_eval: Batch norms stay in evaluation mode: they keep the statistics of the weights that were loaded, as
+            detectors with few images a GPU want it. Their own weights are trained.
         with_cp: Recompute activations in the backward pass to save memory.
         autocast: ``"bfloat16"`` runs the backbone, and nothing else, in mixed precision. Features keep the dtype of
             the images: detectors cast their boxes to that of the features, and bfloat16 rounds 1001 to 1000.
@@ -55,7 +59,8 @@ class TimmFeatures(KeepsLoadedWeights):
         pad_to: Pad images to a multiple of this, pixels. Default: the side of a patch where the model cuts images into
             patches (it pads what follows by itself), the largest stride otherwise.
         **kwargs: Further keywords for ``timm.create_model``: ``pos_encoding``, ``img_size`` (pixels at which the
-            weights were trained), ``in_chans``, a model's own.
+            weights were trained), ``in_chans``, ``output_stride`` (of convolutional networks, 8, 16 or 32: the stages
+            beyond are dilated in place of strided), a model's own.
 
     Attributes:
         model: The timm model.
@@ -72,12 +77,13 @@ class TimmFeatures(KeepsLoadedWeights):
         self,
         model_name: str,
         *,
-        out_indices: Sequence[int] = (0, 1, 2, 3),
+        out_indices: int | Sequence[int] = (0, 1, 2, 3),
         pretrained: bool = False,
         checkpoint_path: str | None = None,
         init_cfg: dict | list[dict] | None = None,
         frozen_stages: int = -1,
         drop_path_rate: float | None = None,
+        norm_eval: bool = False,
         with_cp: bool = False,
         autocast: Literal["bfloat16"] | None = None,
         policy: str | None = None,
@@ -88,17 +94,20 @@ class TimmFeatures(KeepsLoadedWeights):
         **kwargs: Any,
     ) -> None:
         super().__init__(init_cfg)
+        uneven_sizes.install()
         if autocast not in (None, "bfloat16"):
             raise ValueError(f"autocast={autocast!r} is unknown; allowed: None, 'bfloat16'")
         check_model_name(model_name)
         if drop_path_rate is not None:
             kwargs["drop_path_rate"] = drop_path_rate
+        if kwargs.get("class_token") is False:
+            kwargs.setdefault("global_pool", "avg")  # features are not pooled; models want to hear of it
         self.model_name, self.model_kwargs, self.autocast = model_name, kwargs, autocast
-        check_counts("out_indices", out_indices, None, -MAX_DEPTH, MAX_DEPTH - 1)
         check_count("frozen_stages", frozen_stages, -1)
         check_flag("with_cp", with_cp)
         self.fresh_norms = check_flag("fresh_norms", fresh_norms)
-        getter = create_extractor(model_name, tuple(out_indices), bool(pretrained), kwargs)
+        self.norm_eval = check_flag("norm_eval", norm_eval)
+        getter = create_extractor(model_name, wanted_indices(out_indices), bool(pretrained), kwargs)
         self.model: Any = getter.model
         self.out_indices = tuple(getter.feature_info.out_indices)
         self.in_order = sorted(set(self.out_indices))  # as models give features, whatever the order asked for
@@ -114,7 +123,7 @@ class TimmFeatures(KeepsLoadedWeights):
             if wanted is not None and [tuple(w) if isinstance(w, list) else w for w in wanted] != found:
                 raise ValueError(
                     f"{name}={list(wanted)} is expected of {model_name!r}, which has {found} "
-                    f"at out_indices={tuple(out_indices)}"
+                    f"at out_indices={self.out_indices}"
                 )
         self.pad_to = size_divisor(self.model, self.steps) if pad_to is None else check_count("pad_to", pad_to)
         if fresh_norms and not isinstance(getattr(self.model, "norms", None), nn.ModuleList):
@@ -154,6 +163,13 @@ class TimmFeatures(KeepsLoadedWeights):
                     f"pixels, stride {down, right} asks for {size}; give pad_to={max(map(max, self.steps))}, it is "
                     f"{self.pad_to}"
                 )
+            if feature.shape[-2] * down > padded.shape[-2] + 2 * down or (
+                feature.shape[-1] * right > padded.shape[-1] + 2 * right
+            ):
+                raise ValueError(
+                    f"{self.model_name!r} makes a map of {tuple(feature.shape[-2:])} of images of "
+                    f"{padded.shape[-2]} x {padded.shape[-1]} pixels: its feature_info tells a stride of {down, right}"
+                )
             outputs.append(feature[..., : size[0], : size[1]].to(x.dtype))  # (B, channels, height, width)
         return tuple(outputs)
 
@@ -178,8 +194,9 @@ class TimmFeatures(KeepsLoadedWeights):
             return set(timm.create_model(self.model_name, **{"num_classes": 1, **self.model_kwargs}).state_dict())
 
     def train(self, mode: bool = True) -> TimmFeatures:
-        """Training mode, but for the frozen parts."""
+        """Training mode, but for the frozen parts, and with ``norm_eval`` for batch norms."""
         super().train(mode)
-        for module in getattr(self, "_frozen", ()):
+        norms = [m for m in self.modules() if isinstance(m, _BatchNorm)] if getattr(self, "norm_eval", False) else []
+        for module in (*getattr(self, "_frozen", ()), *norms):
             module.eval()
         return self

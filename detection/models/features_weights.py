@@ -10,7 +10,7 @@ from torch import Tensor
 
 from visionpe.detection.running.checkpoint import load_weights, read_checkpoint
 from visionpe.utils.errors import InputError
-from visionpe.utils.file_kinds import NoWeightsError
+from visionpe.utils.file_kinds import NoWeightsError, warn_of_nonfinite
 from visionpe.utils.timm_reading import load_state_dict
 from visionpe.utils.weight_files import Weights, unwrapped
 
@@ -25,10 +25,10 @@ def read_weights(checkpoint: str) -> Weights:
         visionpe.utils.errors.InputError: If it is no file of weights, or holds none.
     """
     if checkpoint.endswith(".pkl") and Path(checkpoint).is_file():
-        content: Any = load_state_dict(checkpoint)
+        state = unwrapped(load_state_dict(checkpoint))
     else:
-        content = read_checkpoint(checkpoint)
-    state = unwrapped(content)
+        state = unwrapped(read_checkpoint(checkpoint))
+        warn_of_nonfinite(state, checkpoint)
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise NoWeightsError(f"checkpoint {checkpoint!r} holds no dictionary of tensors by name")
     return state
@@ -64,7 +64,7 @@ def load_backbone(
 
     Raises:
         InputError: If the file does not hold all that ``network`` needs, or holds something unknown.
-        FileNotFoundError: If there is no such file.
+        visionpe.utils.errors.MissingFileError: If there is no such file.
     """
     source = f"checkpoint {checkpoint!r}"
     ours = hasattr(network, "convert_state")  # ours know the published layouts, and say what does not fit
@@ -73,6 +73,9 @@ def load_backbone(
             network.load_pretrained(checkpoint)
             return len(network.state_dict())
         given = below(read_weights(checkpoint), prefix, source)
+    except RuntimeError as error:
+        raise InputError(f"{source}: {error}") from None
+    try:
         converted = network.in_our_layout(given) if ours else given
         state = converted if isinstance(converted, Weights) else given.derived(converted)
         extra = state.keys() - network.state_dict().keys()
@@ -85,9 +88,22 @@ def load_backbone(
                 start_norms(network)
         else:
             load_weights(network, state, source=source)
-    except RuntimeError as error:
-        raise InputError(f"{source}: {error}") from None
+    except (RuntimeError, InputError) as error:
+        text = str(error) if str(error).startswith(source) else f"{source}: {error}"
+        raise InputError(text + _hint(network, given)) from None
     return len(state)
+
+
+def _hint(network: Any, given: Weights) -> str:
+    """Which keyword would make the model the one that was trained, where it is easily told."""
+    own = network.state_dict()
+    if ("cls_token" in given) != ("cls_token" in own):
+        which = "a class token" if "cls_token" in given else "none: give class_token=False"
+        return f"; the model has {'a' if 'cls_token' in own else 'no'} class token, the file {which}"
+    scaled = [any(name.endswith("ls1.gamma") for name in names) for names in (given, own)]
+    if scaled == [True, False]:
+        return "; the file has LayerScale: give init_values=1e-5"
+    return "; the file has no LayerScale: give init_values=0" if scaled == [False, True] else ""
 
 
 def below(weights: Weights, prefix: str, source: str) -> Weights:

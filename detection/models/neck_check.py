@@ -10,6 +10,8 @@ from mmengine.registry import MODELS
 from torch import nn
 
 from visionpe.detection.models.features import TimmFeatures
+from visionpe.detection.models.stride_check import check_strides
+from visionpe.detection.running.kinds import kind_name
 
 HEADS = ("decode_head", "auxiliary_head", "panoptic_head", "bbox_head")
 SOURCES = ("pretrained", "checkpoint_path", "init_cfg", "channels", "strides")
@@ -22,7 +24,7 @@ def _get(owner: Any, name: str) -> Any:
 def _channels(backbone: Any) -> list[int] | None:
     """Channels of a backbone or of its config; None where it is no ``TimmFeatures``."""
     if isinstance(backbone, Mapping):
-        if str(backbone.get("type", "")).split(".")[-1] != TimmFeatures.__name__:
+        if kind_name(backbone) != TimmFeatures.__name__:
             return None
         with torch.device("meta"):
             backbone = MODELS.build({key: value for key, value in backbone.items() if key not in SOURCES})
@@ -53,6 +55,8 @@ def _expected(reader: Any, channels: Sequence[int]) -> tuple[Any, Any]:
 def check_neck(model: Any) -> None:
     """Compare the backbone's channels with those that the neck expects, or the heads where there is no neck.
 
+    Of a model that is built the strides that heads expect are compared too.
+
     Args:
         model: A detector or segmentor, or its config. Of a config, the backbone is built without memory or weights.
             Models without a :class:`~visionpe.detection.TimmFeatures` pass, and so do parts that do not say what they
@@ -61,6 +65,8 @@ def check_neck(model: Any) -> None:
     Raises:
         ValueError: If they differ; names the part, what it expects, what it would get, and ``out_indices``.
     """
+    if isinstance(model, nn.Module):
+        check_strides(model)
     backbone, neck = _get(model, "backbone"), _get(model, "neck")
     readers = [("neck", neck)] if neck is not None else list(_heads(model))
     readers = [(name, reader) for name, reader in readers if _get(reader, "in_channels") is not None]
@@ -68,10 +74,11 @@ def check_neck(model: Any) -> None:
     if channels is None:
         return
     indices = _get(backbone, "out_indices") or (0, 1, 2, 3)
+    stated = indices if isinstance(indices, int) else tuple(indices)
     for name, reader in readers:
         wanted, given = _expected(reader, channels)
         if wanted != given:
             raise ValueError(
                 f"{name}.in_channels={wanted} does not fit: {_get(backbone, 'model_name')!r} with "
-                f"out_indices={tuple(indices)} gives channels {list(channels)}; allowed here: {given}"
+                f"out_indices={stated} gives channels {list(channels)}; allowed here: {given}"
             )

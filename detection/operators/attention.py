@@ -20,6 +20,8 @@ def _levels(spatial_shapes: Tensor, starts: Tensor) -> list[list[int]]:
 
 def _deformable_attention(levels: list[list[int]], value: Tensor, locations: Tensor, weights: Tensor) -> Tensor:
     batch, _, heads, dim = value.shape
+    if not locations.numel():  # grid_sample refuses to work on nothing
+        return value.new_zeros(batch, locations.shape[1], heads * dim)
     grid = (2 * locations - 1).transpose(1, 2).flatten(0, 1)  # (B * M, Q, L, P, 2)
     share = weights.transpose(1, 2).flatten(0, 1)[:, None]  # (B * M, 1, Q, L, P)
     total = value.new_zeros(batch * heads, dim, grid.shape[1])  # (B * M, D, Q)

@@ -24,7 +24,10 @@ def gradients(function: Callable[..., Tensor], inputs: Sequence[Tensor], grad_ou
     """Return the gradients of ``function(*inputs)`` for each input: the forward pass is run again."""
     with torch.enable_grad():
         leaves = [tensor.detach().requires_grad_() for tensor in inputs]
-        return torch.autograd.grad(function(*leaves), leaves, grad_output)
+        output = function(*leaves)
+        if not output.requires_grad:  # of nothing: no image, no box
+            return tuple(map(torch.zeros_like, leaves))
+        return torch.autograd.grad(output, leaves, grad_output, allow_unused=True, materialize_grads=True)
 
 
 def nms(boxes: Tensor, scores: Tensor, iou_threshold: float, offset: int) -> Tensor:
@@ -95,6 +98,31 @@ def softnms(
     dets[: len(kept), :4] = boxes[order]
     dets[: len(kept), 4] = torch.tensor(np.array(lowered_scores), dtype=dets.dtype, device=dets.device)
     return order
+
+
+def nms_match(dets: Tensor, iou_threshold: float) -> list[list[int]]:
+    """Groups of boxes: each that NMS keeps, and after it those that it suppresses, best score first.
+
+    Args:
+        dets: (N, 5), corners in pixels and score.
+        iou_threshold: Boxes that overlap a better one by this or more fall to its group.
+
+    Returns:
+        Indices of boxes by group, the group of the best box first.
+    """
+    left, top, right, bottom, score = wide(dets).detach().cpu().numpy().T  # numpy, as in softnms
+    area = (right - left) * (bottom - top)
+    order, groups = np.argsort(-score, kind="stable"), []
+    with np.errstate(invalid="ignore", divide="ignore"):
+        while len(order):
+            best, rest = order[0], order[1:]
+            width = np.minimum(right[best], right[rest]) - np.maximum(left[best], left[rest])
+            height = np.minimum(bottom[best], bottom[rest]) - np.maximum(top[best], top[rest])
+            shared = np.maximum(width, 0) * np.maximum(height, 0)
+            near = shared / (area[best] + area[rest] - shared) >= iou_threshold
+            groups.append([int(best), *map(int, rest[near])])
+            order = rest[~near]
+    return groups
 
 
 def _class_weight(target: Tensor, weight: Tensor, like: Tensor) -> Tensor:

@@ -20,7 +20,11 @@ import torch
 from visionpe.detection.operators import attention as ops_attention
 from visionpe.detection.operators import boxes as ops_boxes
 from visionpe.detection.operators import deform as ops_deform
+from visionpe.detection.operators import deform_rois as ops_deform_rois
+from visionpe.detection.operators import masks as ops_masks
+from visionpe.detection.operators import norms as ops_norms
 from visionpe.detection.operators import rois as ops_rois
+from visionpe.detection.operators import upsampling as ops_upsampling
 
 NAME = "mmcv._ext"
 HOW_TO_COMPILE = (
@@ -44,6 +48,7 @@ OPS: dict[str, Callable] = {
     for op in (
         ops_boxes.nms,
         ops_boxes.softnms,
+        ops_boxes.nms_match,
         ops_boxes.sigmoid_focal_loss_forward,
         ops_boxes.sigmoid_focal_loss_backward,
         ops_rois.roi_align_forward,
@@ -57,6 +62,21 @@ OPS: dict[str, Callable] = {
         ops_deform.deform_conv_backward_parameters,
         ops_deform.modulated_deform_conv_forward,
         ops_deform.modulated_deform_conv_backward,
+        ops_deform_rois.deform_roi_pool_forward,
+        ops_deform_rois.deform_roi_pool_backward,
+        ops_masks.psamask_forward,
+        ops_masks.psamask_backward,
+        ops_masks.masked_im2col_forward,
+        ops_masks.masked_col2im_forward,
+        ops_norms.sync_bn_forward_mean,
+        ops_norms.sync_bn_forward_var,
+        ops_norms.sync_bn_forward_output,
+        ops_norms.sync_bn_backward_param,
+        ops_norms.sync_bn_backward_data,
+        ops_upsampling.carafe_naive_forward,
+        ops_upsampling.carafe_naive_backward,
+        ops_upsampling.carafe_forward,
+        ops_upsampling.carafe_backward,
         get_compiler_version,
         get_compiling_cuda_version,
     )

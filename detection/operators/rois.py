@@ -29,7 +29,7 @@ def _sampling_grids(rois: Tensor, size: tuple[int, int], scale: float, ratio: in
     return (extent.flip(1) / extent.new_tensor(size)).ceil().long().cpu()
 
 
-def _same_grid(
+def same_grid(
     rois: Tensor, size: tuple[int, int], scale: float, ratio: int, aligned: bool
 ) -> Iterator[tuple[Tensor, tuple[int, int]]]:
     """Yield ``(which, grid)``: the indices of the RoIs that share a sampling grid, and that grid."""
@@ -71,7 +71,7 @@ def roi_align_forward(
     if pool_mode == 1:
         output.copy_(vision.roi_align(values, boxes, size, spatial_scale, sampling_ratio, aligned))
         return
-    for which, (down, across) in _same_grid(boxes, size, spatial_scale, sampling_ratio, aligned):
+    for which, (down, across) in same_grid(boxes, size, spatial_scale, sampling_ratio, aligned):
         # One sample in each of finer bins is the same grid of samples, laid out as an image.
         fine = (size[0] * down, size[1] * across)
         samples = vision.roi_align(values, boxes[which], fine, spatial_scale, 1, aligned)  # (k, C, *fine)
@@ -103,7 +103,7 @@ def roi_align_backward(
         return
     total = grads.new_zeros(shape)
     rows, columns = (torch.arange(n, device=grads.device) for n in size)
-    for which, (down, across) in _same_grid(boxes, size, spatial_scale, sampling_ratio, aligned):
+    for which, (down, across) in same_grid(boxes, size, spatial_scale, sampling_ratio, aligned):
         fine = (size[0] * down, size[1] * across)
         y = rows[:, None] * down + argmax_y[which].long()  # (k, C, *size)
         x = columns * across + argmax_x[which].long()

@@ -82,6 +82,6 @@ def predict(
     painter = Painter(predictor.scope, predictor.meta, score_thr)
     for picture, file in zip(pictures, files):
         sample = predictor(picture)
-        write_image(file, painter(picture, sample))
+        write_image(file, painter(picture, sample, legend=True))
         on_image(file, describe(sample, predictor.meta.get("classes"), score_thr))
     return files

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from visionpe.detection.data.pictures import decode
+from visionpe.detection.running.building import clear_builds
+from visionpe.detection.running.kinds import kind_name
 from visionpe.detection.running.runner import drop_pretrained, load_strictly
 from visionpe.utils.pictures import read_bytes
 
@@ -36,10 +38,6 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
         InputError: If there is no such file, or it is no picture.
     """
     return decode(read_bytes(path), path)
-
-
-def _kind(step: Mapping) -> str:
-    return str(step.get("type", "")).split(".")[-1]
 
 
 class Predictor:
@@ -62,16 +60,17 @@ class Predictor:
         self.scope = config.get("default_scope", "mmengine")
         init_default_scope(self.scope)
         drop_pretrained(config.model)
-        self.model = revert_sync_batchnorm(MODELS.build(config.model))
+        with clear_builds(config):
+            self.model = revert_sync_batchnorm(MODELS.build(config.model))
         load_strictly(self.model, checkpoint)
         self.model.to(device or get_device()).eval()
         dataset = config.test_dataloader.dataset
         while "dataset" in dataset:
             dataset = dataset.dataset
         self.meta = self._metainfo(dataset)
-        steps = [step for step in dataset.pipeline if _kind(step) not in ANNOTATIONS]
+        steps = [step for step in dataset.pipeline if kind_name(step) not in ANNOTATIONS]
         # Data sets in memory have no step that loads.
-        self.in_memory = not _kind(steps[0]).startswith("Load")
+        self.in_memory = not kind_name(steps[0]).startswith("Load")
         self.pipeline = Compose(steps if self.in_memory else steps[1:])
 
     @staticmethod

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from visionpe.detection.running import safe_loading
 from visionpe.utils.checkpoints import clear_errors
 from visionpe.utils.errors import InputError
-from visionpe.utils.file_kinds import NoWeightsError, check_content, check_file
+from visionpe.utils.file_kinds import NoWeightsError, check_content, check_file, warn_of_nonfinite
 
 safe_loading.install()
 
@@ -32,7 +32,7 @@ def load_from_safetensors(filename: str, map_location: str | torch.device | None
         Tensors by name.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        visionpe.utils.errors.MissingFileError: If there is no such file.
         visionpe.utils.errors.InputError: If it is cut off, or none of safetensors.
     """
     path = Path(filename).expanduser()
@@ -48,7 +48,7 @@ def read_checkpoint(filename: str) -> Any:
         filename: Path or URL, anything mmengine's ``CheckpointLoader`` takes.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        visionpe.utils.errors.MissingFileError: If there is no such file.
         NoWeightsError: If the file holds no dictionary of tensors.
         visionpe.utils.errors.InputError: If it is no file of weights.
     """
@@ -102,6 +102,7 @@ def state_in(content: Any, filename: str) -> dict[str, Tensor]:
     other = next((name for name, value in content.items() if not isinstance(value, Tensor)), None)
     if other is not None:
         raise NoWeightsError(f"checkpoint {filename!r} holds no dictionary of tensors alone: {other!r} is none")
+    warn_of_nonfinite(content, filename)
     return {str(name).removeprefix("module."): value for name, value in content.items()}
 
 

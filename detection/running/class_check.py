@@ -12,6 +12,7 @@ from torch import nn
 from visionpe.detection.data import coco
 from visionpe.detection.data.classes import classes_of, dataset_class, folder_names, image_folder, in_root
 from visionpe.detection.running.data_check import datasets, evaluators
+from visionpe.detection.running.kinds import kind_name
 from visionpe.utils.errors import InputError
 
 HEADS = ("bbox_head", "roi_head", "mask_head", "decode_head", "auxiliary_head", "head")
@@ -103,7 +104,7 @@ def check_categories(config: Mapping, stages: Sequence[str]) -> None:
         for path, dataset in datasets(config.get(f"{stage}_dataloader"), f"{stage}_dataloader"):
             classes = classes_of(dataset, scope, path)
             file = in_root(dataset, dataset.get("ann_file") or "")
-            if classes and dataset.get("ann_file") and file.is_file() and _reads_coco(dataset, scope):
+            if classes and dataset.get("ann_file") and file and file.is_file() and _reads_coco(dataset, scope):
                 names = coco.categories_of(file)
                 _check_names(classes, names, file, path)
                 found.append((path, classes, names, file))
@@ -116,7 +117,7 @@ def check_categories(config: Mapping, stages: Sequence[str]) -> None:
                 )
         for path, evaluator in evaluators(config, stage) if found else ():
             file = Path(str(evaluator.get("ann_file") or "")).expanduser()
-            if str(evaluator.get("type")).rpartition(".")[2] != "CocoMetric" or not file.is_file():
+            if kind_name(evaluator) != "CocoMetric" or not file.is_file():
                 continue
             names = coco.categories_of(file)
             lacking = _check_names(found[0][1], names, file, found[0][0])

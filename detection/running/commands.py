@@ -12,6 +12,7 @@ from mmengine.dist import get_rank
 from mmengine.runner import Runner
 
 from visionpe.detection.running import runner as setup
+from visionpe.detection.running.building import clear_builds
 from visionpe.detection.running.class_check import check_order, tested_classes
 from visionpe.utils.errors import InputError, plain_worker_errors
 from visionpe.utils.files import check_output, sweep, write_atomic
@@ -68,7 +69,7 @@ def train(
         if get_rank() == 0:
             sweep(Path(loaded.work_dir))  # half a checkpoint of a run that was killed
         runner = setup.build_runner(loaded, stages=("train", "val"))
-        with plain_worker_errors():
+        with plain_worker_errors(), clear_builds(loaded):
             runner.train()
     return runner
 
@@ -114,7 +115,7 @@ def test(
     runner = setup.build_runner(loaded, stages=("test",))
     trained = setup.load_strictly(runner.model, file)
     check_order(tested_classes(loaded), trained, "test_dataloader", f"the training of {file}")
-    with plain_worker_errors():
+    with plain_worker_errors(), clear_builds(loaded):
         metrics = runner.test()
     if out is not None and runner.rank == 0:
         # mmdet and mmseg give numpy's numbers.

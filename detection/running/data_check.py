@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from visionpe.detection.data import coco, folders
-from visionpe.detection.data.classes import classes_of, dataset_class, downloads, image_folder, in_root, prefixes
+from visionpe.detection.data.classes import (
+    classes_of,
+    dataset_class,
+    downloads,
+    image_folder,
+    in_root,
+    is_remote,
+    prefixes,
+)
+from visionpe.detection.running.kinds import kind_name, steps
+from visionpe.utils.errors import InputError
+from visionpe.utils.files import special
 
 TREES = {
     "ImageNet": """
@@ -52,29 +64,26 @@ def datasets(config: Any, path: str) -> Iterator[tuple[str, Mapping]]:
             yield from datasets(item, f"{path}.{index}")
 
 
-def _needed(dataset: Mapping, kind: str) -> Iterator[Path]:
-    """The files and folders that ``dataset`` reads."""
+def _needed(dataset: Mapping, kind: str, scope: str | None) -> Iterator[Path]:
+    """The files and folders of this machine that ``dataset`` reads."""
+    names: list[Any] = [dataset["ann_file"]] if dataset.get("ann_file") else []
     if kind == "ImageNet":
-        yield in_root(dataset, next(iter(prefixes(dataset)), str(dataset.get("split", ""))))
-        return
-    if dataset.get("data_root") is not None:
-        yield in_root(dataset, "")
-    if kind == "S3DISDataset":
+        names = [next(iter(prefixes(dataset, scope)), str(dataset.get("split", "")))]
+    elif kind == "S3DISDataset":
         test = dataset.get("test_area", 5)
-        areas = (i for i in range(1, 7) if (i == test) == (dataset.get("split") == "test"))
-        yield from (in_root(dataset, f"Area_{i}") for i in areas)
-    if kind == "ScanNetDataset":
+        names = ["", *(f"Area_{i}" for i in range(1, 7) if (i == test) == (dataset.get("split") == "test"))]
+    elif kind == "ScanNetDataset":
         split = dataset.get("split", "train")
-        yield in_root(dataset, f"scannetv2_{split}.txt")
-        yield in_root(dataset, "scans_test" if split == "test" else "scans")
-    if dataset.get("ann_file"):
-        yield in_root(dataset, dataset["ann_file"])
-    yield from (in_root(dataset, folder) for folder in prefixes(dataset))
+        names = ["", f"scannetv2_{split}.txt", "scans_test" if split == "test" else "scans"]
+    else:
+        names = [*([""] if dataset.get("data_root") is not None else []), *names, *prefixes(dataset, scope)]
+    yield from (place for name in names if (place := in_root(dataset, name)) is not None)
 
 
-def _is_remote(dataset: Mapping) -> bool:
-    places = (dataset.get("data_root"), dataset.get("ann_file"), *prefixes(dataset))
-    return any("://" in str(place) for place in places) or bool(dataset.get("backend_args"))
+def _check_panoptic(path: str) -> None:
+    """Reading panoptic annotations, and measuring by them, takes a package that mmdet does not bring."""
+    if find_spec("panopticapi") is None:
+        raise InputError(f"{path} needs panopticapi: pip install git+https://github.com/cocodataset/panopticapi.git")
 
 
 def _how_to_get(root: str, option: str) -> str:
@@ -86,9 +95,18 @@ def _how_to_get(root: str, option: str) -> str:
     return f"Link the data there, or give --cfg-options {option}"
 
 
-def _missing(dataset: Mapping, kind: str, stage: str, path: str) -> FileNotFoundError | None:
-    """The error for the first file or folder that is not there."""
-    missing = next((each for each in _needed(dataset, kind) if not each.exists()), None)
+def _missing(dataset: Mapping, scope: str | None, stage: str, path: str) -> FileNotFoundError | None:
+    """The error for the first file or folder that is not there.
+
+    Raises:
+        InputError: For what is neither.
+    """
+    kind = kind_name(dataset)
+    needed = list(_needed(dataset, kind, scope))
+    missing = next((each for each in needed if not each.exists()), None)
+    for each in needed:
+        if each.exists() and not (each.is_file() or each.is_dir()):
+            raise InputError(f"{stage} data: {str(each)!r} is {special(each)}; allowed: a file or a folder")
     if missing is None:
         return None
     root, tree = dataset.get("data_root"), TREES.get(kind)
@@ -107,19 +125,21 @@ def _check_content(dataset: Mapping, scope: str | None, path: str) -> None:
     """What the files of a data set hold, as far as it can be seen fast."""
     found = dataset_class(dataset, scope)
     names = {each.__name__ for each in found.__mro__} if found else set()
+    listed = in_root(dataset, dataset["ann_file"]) if dataset.get("ann_file") else None
     if "CocoDataset" in names:
         coco.install()
-        if coco.is_coco(found) and dataset.get("ann_file"):
+        if coco.is_coco(found) and listed is not None:
             masks = any(step.get("with_mask") for step in dataset.get("pipeline") or () if isinstance(step, Mapping))
-            coco.check_file(in_root(dataset, dataset["ann_file"]), masks=masks)
-    if "CustomDataset" in names and dataset.get("ann_file") and dataset.get("with_label", True):
+            coco.check_file(listed, masks=masks)
+    if "CustomDataset" in names and listed is not None and dataset.get("with_label", True):
         classes = classes_of(dataset, scope, path)
-        folders.check_list(in_root(dataset, dataset["ann_file"]), len(classes) if classes else None)
+        folders.check_list(listed, len(classes) if classes else None)
     images = image_folder(dataset, scope)
     if images is not None:
         folders.warn_of_order(images, path)
     if images is not None or ("BaseSegDataset" in names and not dataset.get("ann_file")):
-        for folder in [images] if images is not None else [in_root(dataset, each) for each in prefixes(dataset)]:
+        places = [images] if images else [in_root(dataset, each) for each in prefixes(dataset, scope)]
+        for folder in filter(None, places):
             folders.check_links(folder)
 
 
@@ -135,14 +155,16 @@ def evaluators(config: Mapping, stage: str) -> Iterator[tuple[str, Mapping]]:
 
 def _check_evaluators(config: Mapping, stage: str) -> None:
     for path, evaluator in evaluators(config, stage):
+        if kind_name(evaluator) == "CocoPanopticMetric":
+            _check_panoptic(path)
         file = str(evaluator.get("ann_file") or "")
-        if not file or "://" in file:
+        if not file or is_remote(file, evaluator):
             continue
         if not Path(file).expanduser().is_file():
             raise FileNotFoundError(
                 f"{stage} annotations: {file!r} does not exist. {_how_to_get(file, f'{path}.ann_file=FILE')}"
             )
-        if str(evaluator.get("type")).rpartition(".")[2] == "CocoMetric":
+        if kind_name(evaluator) == "CocoMetric":
             metric = evaluator.get("metric", "bbox")
             masks = "segm" in ([metric] if isinstance(metric, str) else metric)
             coco.check_file(Path(file).expanduser(), masks=masks, crowds=True)
@@ -157,16 +179,18 @@ def check_data(config: Mapping, stages: tuple[str, ...]) -> None:
 
     Raises:
         FileNotFoundError: If a file or folder is missing; shows the expected tree.
-        visionpe.utils.errors.InputError: If annotations lack a field, name what does not exist, or an image is a link
-            to nowhere; names the file, the record and the field.
+        InputError: If annotations lack a field, name what does not exist, or an image is a link to nowhere; names the
+            file, the record and the field. If panopticapi is needed and not installed.
     """
     scope = config.get("default_scope")
     for stage in stages:
         for path, dataset in datasets(config.get(f"{stage}_dataloader"), f"{stage}_dataloader"):
-            if _is_remote(dataset) or downloads(dataset, scope):
+            if downloads(dataset, scope):
                 continue
-            missing = _missing(dataset, str(dataset.get("type", "")).split(".")[-1], stage, path)
+            missing = _missing(dataset, scope, stage, path)
             if missing is not None:
                 raise missing
+            if any(name == "LoadPanopticAnnotations" for name, _ in steps(dataset.get("pipeline"))):
+                _check_panoptic(f"{path}.pipeline")
             _check_content(dataset, scope, path)
         _check_evaluators(config, stage)

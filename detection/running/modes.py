@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
+from visionpe.detection.running.kinds import kind_name
 from visionpe.utils.errors import InputError
 
 
@@ -54,14 +55,14 @@ def set_amp(config: Config) -> None:
     bfloat16 = not torch.cuda.is_available() or torch.cuda.is_bf16_supported()
     if config.get("default_scope") == "mmdet":
         backbone: Any = config.model.get("backbone") or {}
-        if backbone.get("type") != "TimmFeatures" or not bfloat16:
+        if kind_name(backbone) != "TimmFeatures" or not bfloat16:
             raise InputError(
                 f"--amp for a detector needs a GPU with bfloat16 and model.backbone.type='TimmFeatures', "
-                f"which runs alone in it; here it is {backbone.get('type')!r}"
+                f"which runs alone in it; here it is {kind_name(backbone)!r}"
             )
         backbone.autocast = "bfloat16"
         return
-    kind = config.optim_wrapper.get("type", "OptimWrapper")
+    kind = kind_name(config.optim_wrapper, "OptimWrapper")
     if kind not in ("OptimWrapper", "AmpOptimWrapper", "AutocastOptimWrapper"):
         raise InputError(f"--amp replaces OptimWrapper; the config has optim_wrapper.type={kind!r}")
     if not torch.cuda.is_available():

@@ -11,6 +11,7 @@ from torch import nn
 
 from visionpe.detection.running.checkpoint import read_checkpoint
 from visionpe.utils.errors import InputError
+from visionpe.utils.file_kinds import warn_of_nonfinite
 
 # Of a classifier or a backbone: what may change from one start to the next without it being another model.
 FREE = {"loss", "train_cfg", "test_cfg", "data_preprocessor", "init_cfg", "pretrained", "checkpoint_path", "with_cp"}
@@ -75,6 +76,13 @@ def _misfits(model: nn.Module, state: Mapping[str, Any]) -> list[str]:
     return sorted(found)
 
 
+def _of_backbone(model: nn.Module, state: Mapping[str, Any]) -> bool:
+    """Whether a file holds the backbone of a model under names of its own: that of a classifier."""
+    backbone = getattr(model, "backbone", None)
+    names = {name.removeprefix("model.") for name in backbone.state_dict()} if isinstance(backbone, nn.Module) else ()
+    return 2 * sum(name.removeprefix("module.").removeprefix("model.") in names for name in state) > len(names) > 0
+
+
 def check_start(model: nn.Module, config: Config) -> None:
     """Refuse ``load_from`` where it cannot be resumed or started from.
 
@@ -98,6 +106,7 @@ def check_start(model: nn.Module, config: Config) -> None:
         changed = list(_differences(before, config.model)) if before else []
         if changed:
             raise InputError(f"--resume {path}: another model was trained there: {_listed(changed)}")
+    warn_of_nonfinite(state, path)
     found = _misfits(model, state)
     if config.get("resume"):
         if found:
@@ -107,4 +116,8 @@ def check_start(model: nn.Module, config: Config) -> None:
         return
     found = [text for text in found if not any(word in text.split(" is ")[0] for word in HEADS)]
     if found:
-        raise InputError(f"load_from={path!r}: does not fit the model: {_listed(found)}; heads alone may differ")
+        advice = f"; to start its backbone: model.backbone.init_cfg=dict(type='Pretrained', checkpoint={path!r})"
+        raise InputError(
+            f"load_from={path!r}: does not fit the model: {_listed(found)}; heads alone may differ"
+            + (advice if _of_backbone(model, state) else "")
+        )

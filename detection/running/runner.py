@@ -20,10 +20,11 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from visionpe.detection.data.pictures import install_label_maps
-from visionpe.detection.models.init_cfg import is_pretrained
 from visionpe.detection.models.neck_check import check_neck
+from visionpe.detection.running.building import clear_builds
 from visionpe.detection.running.checkpoint import classes_in, load_weights, read_checkpoint, state_in
 from visionpe.detection.running.class_check import check_categories, check_folders, check_heads
+from visionpe.detection.running.config_check import check_checkpoint, check_numbers, check_sources
 from visionpe.detection.running.data_check import check_data
 from visionpe.detection.running.modes import set_amp, set_fsdp, set_launcher
 from visionpe.detection.running.quiet import ConsoleFilter
@@ -179,10 +180,11 @@ def build_runner(config: Config, *, stages: tuple[str, ...]) -> Runner:
         The Runner; ``runner_type`` in the config names another class.
 
     Raises:
-        InputError: If a data set or the weights to start from are missing, annotations or classes do not fit the config
-            or the heads, or the neck does not fit the backbone.
+        InputError: If a number is out of range or a part cannot be built, a data set or the weights to start from are
+            missing, annotations or classes do not fit the config or the heads, or the neck does not fit the backbone.
     """
-    _check_sources(config)
+    check_numbers(config, stages)
+    check_sources(config)
     try:
         check_data(config, stages)
         check_categories(config, stages)
@@ -193,7 +195,8 @@ def build_runner(config: Config, *, stages: tuple[str, ...]) -> Runner:
     warnings.filterwarnings("ignore", module=r"mmseg\.|mmdet\.")
     config.setdefault("runner_type", "QuietRunner")
     _name_apart(config)
-    runner = RUNNERS.build(config)
+    with clear_builds(config):
+        runner = RUNNERS.build(config)
     try:
         check_neck(unwrap_model(runner.model))
     except ValueError as error:
@@ -202,28 +205,6 @@ def build_runner(config: Config, *, stages: tuple[str, ...]) -> Runner:
     if "train" in stages:
         check_start(unwrap_model(runner.model), config)
     return runner
-
-
-def _check_sources(config: Config) -> None:
-    """Refuse weights to start from that are not there.
-
-    Raises:
-        InputError: Names the first entry of the config.
-    """
-    if config.get("load_from"):
-        check_checkpoint(config.load_from, "" if config.get("resume") else "load_from: ")
-    for where, part in (("model", config.model), ("model.backbone", config.model.get("backbone") or {})):
-        start = part.get("init_cfg") or {}
-        for each in start if isinstance(start, (list, tuple)) else [start]:
-            if is_pretrained(each):
-                if not each.get("checkpoint"):
-                    raise InputError(f"{where}.init_cfg: type={each['type']!r} needs checkpoint, a file or an address")
-                check_checkpoint(str(each["checkpoint"]), f"{where}.init_cfg: ")
-        if part.get("checkpoint_path"):
-            check_checkpoint(str(part["checkpoint_path"]), f"{where}.checkpoint_path: ")
-        file = (part.get("pretrained_cfg_overlay") or {}).get("file")
-        if part.get("pretrained") and file:
-            check_checkpoint(str(file), f"{where}.pretrained_cfg_overlay.file: ")
 
 
 def _name_apart(config: Config) -> None:
@@ -239,25 +220,6 @@ def unwrap_model(model: Any) -> Any:
     while is_model_wrapper(model):
         model = model.module
     return model
-
-
-def check_checkpoint(checkpoint: str, where: str = "") -> str:
-    """Return the path of a checkpoint.
-
-    Args:
-        checkpoint: A path or an address.
-        where: What comes ahead in the message.
-
-    Raises:
-        InputError: If it is a local path and no such file exists.
-    """
-    if "://" not in checkpoint and not Path(checkpoint).expanduser().is_file():
-        if Path(checkpoint).expanduser().is_dir():
-            raise InputError(f"{where}checkpoint {checkpoint!r} is a folder; allowed: a file of weights")
-        config = Path("configs", *Path(checkpoint).parts[1:-1]).with_suffix(".py")
-        made = f"; visionpe train {config} makes it" if config.is_file() else ""
-        raise InputError(f"{where}checkpoint {checkpoint!r} does not exist{made}")
-    return checkpoint
 
 
 def load_strictly(model: nn.Module, checkpoint: str) -> tuple[str, ...] | None:

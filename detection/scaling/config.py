@@ -6,16 +6,13 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
+from visionpe.detection.running.kinds import kind_name
 from visionpe.scaling.sizes import Resolution, Size, parse_resolution
 from visionpe.utils.errors import InputError
 
 SIZES = ("scale", "scales", "size", "max_size", "width", "height")  # of Resize and its like, and of Pad
 RESIZES = ("Resize", "FixScaleResize", "FixShapeResize", "ResizeShortestEdge")
 STRIDE = Fraction(2, 3)  # of a crop
-
-
-def _name(step: dict[str, Any]) -> str:
-    return str(step.get("type", "")).rpartition(".")[2]
 
 
 def pipelines(dataset: Any) -> Iterator[list]:
@@ -53,10 +50,10 @@ def rescale(config: Any, factor: float, *, back: bool = False) -> None:
     found = False
     # Parts of a dataset may share one pipeline, which is to change once.
     for steps in {id(steps): steps for steps in pipelines(config.test_dataloader.dataset)}.values():
-        resizes = [i for i, step in enumerate(steps) if _name(step) in RESIZES]
+        resizes = [i for i, step in enumerate(steps) if kind_name(step) in RESIZES]
         found |= bool(resizes)
         for step in steps:
-            if _name(step) not in RESIZES and (back or _name(step) != "Pad"):
+            if kind_name(step) not in RESIZES and (back or kind_name(step) != "Pad"):
                 continue
             for key in SIZES:
                 if step.get(key) is not None:

@@ -13,6 +13,7 @@ from rich.console import Console
 
 import visionpe
 from visionpe.detection.running import runner as setup
+from visionpe.detection.running.kinds import kind_name
 from visionpe.detection.scaling.config import rescale
 from visionpe.detection.scaling.rows import ModelEntry, probe, sha256
 from visionpe.scaling.options import ALL, DEFAULT, DOWNSCALE, StudyOptions
@@ -87,7 +88,7 @@ def entries_of(asked: StudyOptions, console: Console) -> list[ModelEntry]:
             label = f"{label} {Path(name).parent.name}/{Path(name).stem}"
         checkpoint = Path(setup.check_checkpoint(name))
         config, text = _load(path, options, asked.launcher, entries[0].config if entries else None)
-        if asked.crop and config.model.get("type") != "EncoderDecoder":
+        if asked.crop and kind_name(config.model) != "EncoderDecoder":
             raise InputError(
                 f"--crop: {path} has model.type={config.model.get('type')!r}; crops are for mmseg's EncoderDecoder"
             )

@@ -88,3 +88,16 @@ def test_every_linear_layer_is_called(family: str, spec: str, dtype: torch.dtype
             layer.register_forward_hook(lambda *_, name=name: called.add(name))
     model(torch.randn(1, 3, 32, 32, dtype=dtype))
     assert {name for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)} == called
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("family", "spec"), [
+    *(("none_vit_ti", spec) for spec in ("cpb", "fire", "seqpe", "fourier", "lape", "rope_mixed+cpe")),
+    *((family, "cpb") for family in MODELS if family != "none_vit_ti"),
+])  # fmt: skip
+@torch.no_grad()
+def test_dynamic_quantisation(family: str, spec: str) -> None:
+    model, x = build(family, spec).eval(), torch.randn(2, 3, 40, 32)
+    quantised = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
+    assert not any(type(module) is torch.nn.Linear for module in quantised.modules())
+    torch.testing.assert_close(quantised(x), model(x), atol=0.1, rtol=0.1)

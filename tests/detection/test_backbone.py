@@ -206,13 +206,17 @@ def test_mistakes_are_named():
     for option, value in (("pad_to", 0), ("pad_to", "32"), ("frozen_stages", -2), ("frozen_stages", 0.5)):
         with pytest.raises((ValueError, TypeError), match=f"{option}="):
             build("resnet18", **{option: value})
-    for indices in ("01", (0.5,), (), 2):
+    for indices in ("01", (0.5,), (), 0, -1, True, 1.0):
         with pytest.raises((ValueError, TypeError), match=r"out_indices=.*; allowed"):
             build("resnet18", out_indices=indices)
     with pytest.raises(ValueError, match=r"model_name='resnet19' is unknown to timm; did you mean"):
         TimmFeatures("resnet19")
     with pytest.raises(ValueError, match=r"'resnet18' with out_indices=\(0, 7\)"):
         build("resnet18", out_indices=(0, 7))
+    with pytest.raises(ValueError, match=r"out_indices=9 must be less; allowed: 1 to 4"):
+        build("swin_t", out_indices=9)
+    with pytest.raises(ValueError, match=r"output_stride=7 is unknown; allowed: 8, 16, 32"):
+        build("resnet18", output_stride=7)
     with pytest.raises(
         ValueError, match=r"channels=\[1, 2\].*'resnet18', which has \[64, 128\] at out_indices=\(1, 2\)"
     ):
@@ -221,3 +225,69 @@ def test_mistakes_are_named():
         build("rope_ape_vit_s", strides=[4])
     with pytest.raises(TypeError, match="no_such_option"):
         build("resnet18", no_such_option=1)
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("indices", [1, 2, (1, 0), (1, 1, 0)])
+def test_out_indices_as_timm_takes_them(name, indices):
+    """One number is so many of the last; any order, and one map twice."""
+    if name == "rope_ape_vit_s":
+        indices = indices if indices != 2 else 1  # it has two blocks
+    count = len(build(name, out_indices=1).model.feature_info)
+    places = tuple(range(count - indices, count)) if isinstance(indices, int) else indices
+    torch.manual_seed(0)
+    backbone, image = build(name, out_indices=indices), torch.randn(1, 3, 64, 64)
+    assert backbone.out_indices == places
+    whole = backbone.model.forward_intermediates(image, indices=sorted(set(places)), intermediates_only=True)
+    for got, place, channels in zip(backbone(image), places, backbone.channels, strict=True):
+        torch.testing.assert_close(got, whole[sorted(set(places)).index(place)])
+        assert got.shape[1] == channels
+
+
+@pytest.mark.parametrize("norm_eval", [False, True])
+def test_norm_eval_keeps_the_statistics_and_trains_the_rest(norm_eval):
+    backbone = build("resnet18", norm_eval=norm_eval, out_indices=(1,)).train()
+    before = {key: value.clone() for key, value in backbone.named_buffers()}
+    backbone(torch.randn(2, 3, 64, 64))[0].sum().backward()
+    assert all(value.equal(before[key]) for key, value in backbone.named_buffers()) == norm_eval
+    assert backbone.model.bn1.weight.grad is not None
+    assert backbone.model.layer1.training
+    assert backbone.model.bn1.training != norm_eval
+    assert not backbone.eval().model.bn1.training
+    with pytest.raises(TypeError, match="norm_eval='no' is no flag"):
+        build("resnet18", norm_eval="no")
+
+
+@pytest.mark.parametrize(
+    ("name", "stride", "expected"),
+    [
+        ("resnet50", None, [4, 8, 16, 32]),
+        ("resnet50", 8, [4, 8, 8, 8]),
+        ("resnet50", 16, [4, 8, 16, 16]),
+        ("convnext_atto", 8, [4, 8, 8, 8]),
+        ("efficientnet_b0", 16, [4, 8, 16, 16]),
+    ],
+)
+def test_strides_of_convolutional_networks_are_those_of_their_maps(name, stride, expected):
+    options = {} if stride is None else {"output_stride": stride}
+    backbone = TimmFeatures(name, out_indices=4, strides=expected, **options).eval()
+    with torch.no_grad():
+        maps = backbone(torch.randn(1, 3, 70, 100))
+    assert [tuple(m.shape[2:]) for m in maps] == [(-(-70 // s), -(-100 // s)) for s in expected]
+    if name == "resnet50":
+        assert backbone.channels == [256, 512, 1024, 2048]  # C2 to C5
+
+
+def test_maps_larger_than_the_model_tells_are_refused():
+    """They would be cropped to their upper left."""
+    backbone = build("resnet18", out_indices=(1,))
+    backbone.steps = [(16, 16)]
+    with pytest.raises(ValueError, match=r"makes a map of \(16, 16\) of images of 64 x 64 pixels"), torch.no_grad():
+        backbone(torch.randn(1, 3, 64, 64))
+
+
+@pytest.mark.parametrize("name", ["swin_t", "cswin_t"])
+def test_features_of_pyramids_have_norms_by_default(name):
+    for backbone in (build(name).model, timm.create_model(name, features_only=True, **TINY[name]).model):
+        assert len(backbone.norms) == 4
+    assert build(name, feature_norms=False).model.norms is None

@@ -5,6 +5,7 @@ import pickle
 import pytest
 import timm
 import torch
+from mmengine.model import ExponentialMovingAverage
 from reference_files import read
 from safetensors.torch import save_file
 from tiny_features import TINY, build, drawn
@@ -160,3 +161,79 @@ def test_published_wrappers(tmp_path):
 def test_missing_file():
     with pytest.raises(FileNotFoundError, match="nowhere"):
         build("resnet18", checkpoint_path="nowhere.safetensors")
+
+
+VIT = {"embed_dim": 24, "depth": 2, "num_heads": 2, "img_size": 64}
+MEAN = {"class_token": False, "global_pool": "avg"}
+PYRAMID = {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (2, 4, 8, 8)}
+
+
+def forms(classifier, folder):
+    """The files in which a trained classifier is found."""
+    state, average = classifier.model.state_dict(), ExponentialMovingAverage(classifier).state_dict()
+    save_file({key: value.clone() for key, value in state.items()}, folder / "model.safetensors")
+    whole = classifier.state_dict()
+    for name, content in {
+        "plain.pth": state,
+        "epoch_1.pth": {"state_dict": whole, "meta": {}},
+        "ema.pth": {"state_dict": whole, "ema_state_dict": average, "optimizer": {"lr": [1]}},
+        "parallel.pth": {"state_dict": {f"module.{key}": value for key, value in whole.items()}},
+        "timm.pth.tar": {"state_dict": {}, "state_dict_ema": state, "epoch": 1},
+    }.items():
+        torch.save(content, folder / name)
+    return ["model.safetensors", "plain.pth", "epoch_1.pth", "ema.pth", "parallel.pth", "timm.pth.tar"]
+
+
+@pytest.mark.parametrize(
+    ("source", "trained", "name", "options"),
+    [
+        ("rope_vit_ti", VIT, "rope_vit_ti", {**VIT, "out_indices": (0, 1)}),
+        ("rope_vit_ti", {**VIT, **MEAN}, "rope_vit_ti", {**VIT, **MEAN, "out_indices": (1,)}),
+        ("ape_vit_ti", {**VIT, **MEAN}, "ape_vit_ti", {**VIT, "class_token": False, "out_indices": (0,)}),
+        ("rope_vit_ti", {**VIT, "global_pool": "avg"}, "rope_vit_ti", {**VIT, "out_indices": (1,)}),
+        ("vit_tiny_patch16_224", {**VIT, **MEAN}, "vit_tiny_patch16_224", {**VIT, **MEAN, "out_indices": (1,)}),
+        ("swin_t", PYRAMID, "swin_t", PYRAMID),
+        ("swin_t", PYRAMID, "swin_t", {**PYRAMID, "feature_norms": False, "out_indices": (1, 2)}),
+        ("cswin_t", PYRAMID, "cswin_t", {**PYRAMID, "out_indices": (1, 3)}),
+        ("none_vit_ti", VIT, "none_vitdet_b", {**VIT, "window_size": 2, "init_values": 1e-5, "out_indices": (1,)}),
+        ("ape_vit_ti", {**VIT, **MEAN, "init_values": 0}, "vitdet_b",
+         {**VIT, "pretrain_img_size": 64, "window_size": 2, "out_indices": (1,)}),
+    ],
+)  # fmt: skip
+def test_every_classifier_starts_the_same_backbone(source, trained, name, options, tmp_path):
+    """Norms of the classifier are left out, or are the norm of the last map; all else is taken as it is."""
+    classifier = drawn(TimmImageClassifier(source, num_classes=3, **trained))
+    weights = classifier.model.state_dict()
+    for form in forms(classifier, tmp_path):
+        own = TimmFeatures(name, checkpoint_path=str(tmp_path / form), **options).model.state_dict()
+        for key, value in own.items():
+            if key.startswith("norms."):
+                kind = key.rpartition(".")[2]
+                assert (
+                    value.equal(weights[f"norm.{kind}"])
+                    if key.startswith("norms.3")
+                    else value.eq(kind[0] == "w").all()
+                )
+            elif "pos_encoding" not in key or key in weights:
+                assert value.equal(weights[key]), key
+
+
+TIMM = "vit_tiny_patch16_224"
+SCALED = {"init_values": 1e-5}
+
+
+@pytest.mark.parametrize(
+    ("name", "trained", "options", "hint"),
+    [
+        ("rope_vit_ti", MEAN, {}, "the model has a class token, the file none: give class_token=False"),
+        ("rope_vit_ti", {}, MEAN, "the model has no class token, the file a class token"),
+        ("rope_vit_ti", {}, {"init_values": 0}, "the file has LayerScale: give init_values=1e-5"),
+        (TIMM, MEAN, {}, "the model has a class token, the file none: give class_token=False"),
+        (TIMM, SCALED, {}, "the file has LayerScale: give init_values=1e-5"),
+        (TIMM, {}, SCALED, "the file has no LayerScale: give init_values=0"),
+    ],
+)
+def test_the_keyword_that_would_make_it_fit_is_named(name, trained, options, hint, tmp_path):
+    save_file(timm.create_model(name, **VIT, **trained).state_dict(), tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match=hint):
+        TimmFeatures(name, checkpoint_path=str(tmp_path / "x.safetensors"), out_indices=(0,), **VIT, **options)

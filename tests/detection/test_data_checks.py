@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
+import sys
+import types
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +16,14 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
+from mmpretrain.datasets import CIFAR10
 from torch import nn
 
 from visionpe.detection.running import runner as setup
 from visionpe.detection.running.class_check import check_folders, check_heads, check_order
 from visionpe.detection.running.data_check import check_data
 from visionpe.utils.errors import InputError
+from visionpe.utils.pictures import read_bytes, refuse_special
 
 
 def config_of(dataset: Any, stage: str = "train", **more: Any) -> Config:
@@ -77,6 +83,115 @@ def test_prefixes_are_text_or_a_mapping(tmp_path: Path) -> None:
             check_data(config_of(dataset), ("train",))
     with pytest.raises(FileNotFoundError, match="later"):
         check_data(config_of({"type": "CIFAR10", "data_root": str(tmp_path / "later"), "download": False}), ("train",))
+
+
+@pytest.mark.parametrize(
+    ("dataset", "read"),
+    [
+        (dict(type="CocoDataset", pipeline=[dict(type="LoadAnnotations", with_mask=True)]), False),
+        (dict(type="CocoDataset", pipeline=[dict(type="mmdet.LoadAnnotations", with_seg=True)]), True),
+        (dict(type="CocoPanopticDataset", pipeline=[dict(type="LoadImageFromFile")]), False),
+        (dict(type="BaseSegDataset", pipeline=[dict(type="LoadImageFromFile"), dict(type="PackSegInputs")]), False),
+        (
+            dict(
+                type="BaseSegDataset",
+                pipeline=[dict(type="TestTimeAug", transforms=[[dict(type="LoadAnnotations")], [dict(type="Flip")]])],
+            ),
+            True,
+        ),
+    ],
+)
+def test_label_maps_are_asked_for_where_they_are_read(dataset: dict, read: bool, tmp_path: Path) -> None:
+    folders(tmp_path, ["images"])
+    names = ("img_path", "seg_map_path") if dataset["type"] == "BaseSegDataset" else ("img", "seg")
+    config = config_of(dict(dataset, data_root=str(tmp_path), data_prefix=dict(zip(names, ("images", "maps")))))
+    if read:
+        with pytest.raises(FileNotFoundError, match="maps"):
+            check_data(config, ("train",))
+    else:
+        check_data(config, ("train",))
+
+
+def test_panoptic_annotations_need_a_package(tmp_path: Path, monkeypatch) -> None:
+    prefix = dict(img=str(folders(tmp_path, ["images"])), seg=str(tmp_path))
+    steps = [dict(type="LoadPanopticAnnotations")]
+    config = config_of(dict(type="CocoPanopticDataset", data_prefix=prefix, pipeline=steps))
+    monkeypatch.setitem(sys.modules, "panopticapi", None)
+    with pytest.raises(InputError, match=r"train_dataloader.dataset.pipeline needs panopticapi: pip install"):
+        check_data(config, ("train",))
+    there = types.ModuleType("panopticapi")
+    there.__spec__ = ModuleSpec("panopticapi", None)
+    monkeypatch.setitem(sys.modules, "panopticapi", there)
+    check_data(config, ("train",))
+
+
+class HandsOn(CIFAR10):
+    """A data set that downloads, behind a constructor that does not say so."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+
+
+LABELS = [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations"}]
+
+
+def coco_in(root: Path, **more: Any) -> dict[str, Any]:
+    return {"type": "CocoDataset", "data_root": str(root), "ann_file": "a.json", "data_prefix": {"img": "img"}, **more}
+
+
+def maps_in(root: Any, **more: Any) -> dict[str, Any]:
+    prefix = {"img_path": "img", "seg_map_path": "none"}
+    return {"type": "mmseg.BaseSegDataset", "data_root": str(root), "data_prefix": prefix, **more}
+
+
+def test_what_is_not_read_or_not_here_is_not_looked_for(tmp_path: Path) -> None:
+    from mmdet.datasets import CocoDataset
+    from mmdet.evaluation import CocoMetric
+
+    (tmp_path / "img").mkdir()
+    (tmp_path / "a.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    both, boxes = {"img": "img", "seg": "none"}, [{"type": "LoadAnnotations", "with_bbox": True}]
+    for dataset in (
+        {"type": HandsOn, "data_root": str(tmp_path / "later")},
+        {"type": "MNIST", "data_prefix": str(tmp_path / "later")},
+        {"type": "RepeatDataset", "dataset": {"type": CIFAR10, "data_root": str(tmp_path / "later")}},
+        coco_in(tmp_path, data_prefix=both, pipeline=boxes),
+        coco_in(tmp_path, data_prefix=both, pipeline=boxes, type=CocoDataset),
+        coco_in(tmp_path, data_prefix={"img": "s3://bucket/img"}),
+        coco_in(tmp_path, ann_file="https://host/a.json"),
+        coco_in("s3://bucket", ann_file=str(tmp_path / "a.json")),  # type: ignore[arg-type]
+        coco_in(Path("bucket"), backend_args={"backend": "petrel"}),
+        maps_in(tmp_path, pipeline=LABELS[:1]),
+        maps_in("s3://bucket", pipeline=LABELS),
+        of_folders(tmp_path, "img", metainfo={"classes": "https://host/classes.txt"}),
+    ):
+        check_data(config_of(dataset), ("train",))
+    for dataset, missing in (
+        (coco_in(tmp_path, ann_file="b.json", data_prefix={"img": "s3://bucket/img"}), "file '.*b.json'"),
+        (coco_in(tmp_path, data_prefix=both, pipeline=[{**boxes[0], "with_seg": True}]), "folder '.*none'"),
+        (coco_in(Path("bucket"), backend_args={"backend": "local"}), "folder 'bucket'"),
+        (maps_in(tmp_path, pipeline=LABELS), "folder '.*none'"),
+    ):
+        with pytest.raises(FileNotFoundError, match=rf"{missing} does not exist"):
+            check_data(config_of(dataset), ("train",))
+    remote = {"type": "CocoMetric", "ann_file": "bucket/a.json", "backend_args": {"backend": "petrel"}}
+    check_data({"val_evaluator": remote}, ("val",))
+    with pytest.raises(FileNotFoundError, match=r"'bucket/a\.json' does not exist"):
+        check_data({"val_evaluator": {**remote, "backend_args": None, "type": CocoMetric}}, ("val",))
+
+
+def test_pipes_among_data_are_refused(tmp_path: Path) -> None:
+    """Reading one would wait for ever."""
+    folders(tmp_path / "train", "ab")
+    os.mkfifo(tmp_path / "train/b/y.png")
+    os.mkfifo(tmp_path / "a.json")
+    with pytest.raises(InputError, match=r"y.png' is a named pipe; allowed: a file"):
+        check_data(config_of(of_folders(tmp_path, "train")), ("train",))
+    with pytest.raises(InputError, match=r"a.json' is a named pipe"):
+        check_data(config_of(coco_in(tmp_path, data_prefix={"img": "train"})), ("train",))
+    for read in (read_bytes, refuse_special):
+        with pytest.raises(InputError, match="is a named pipe"):
+            read(tmp_path / "train/b/y.png")
 
 
 def test_numbered_folders_are_said_to_differ_from_timm(tmp_path: Path, caplog) -> None:

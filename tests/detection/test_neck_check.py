@@ -1,11 +1,14 @@
 """A neck or head that was written for another backbone is named before training."""
 
+import re
+
 import pytest
 import torch
 from mmengine.registry import MODELS
 from tiny_features import TINY
 
-from visionpe.detection import check_neck
+from visionpe.detection import TimmFeatures, check_neck  # isort: skip
+from mmdet.models.task_modules import AnchorGenerator  # isort: skip
 
 
 @pytest.mark.parametrize("built", [False, True])
@@ -43,3 +46,40 @@ def test_head_that_does_not_fit():
         check_neck({"backbone": backbone, "decode_head": head, "auxiliary_head": [{"in_channels": 32, "in_index": 2}]})
     with pytest.raises(ValueError, match=r"decode_head.in_channels=\[32, 16\].*allowed here: \[16, 32\]"):
         check_neck({"backbone": backbone, "decode_head": {"in_channels": [32, 16], "in_index": [0, 1]}})
+
+
+def detector(neck, strides=(4, 8, 16, 32), levels=None, **backbone):
+    """A model of the parts that tell strides."""
+    model = torch.nn.Module()
+    model.backbone = TimmFeatures("resnet18", **backbone)
+    model.neck = neck and MODELS.build({"out_channels": 8, "num_outs": 5, **neck})
+    model.rpn_head = torch.nn.Module()
+    ratios = {"ratios": [1.0], "scales": [8]}
+    model.rpn_head.prior_generator = AnchorGenerator(strides=list(strides) if levels is None else levels, **ratios)
+    model.roi_head = torch.nn.Module()
+    model.roi_head.bbox_roi_extractor = torch.nn.Module()
+    model.roi_head.bbox_roi_extractor.featmap_strides = list(strides)
+    return model
+
+
+CHANNELS = [64, 128, 256, 512]
+
+
+@pytest.mark.parametrize(
+    ("neck", "options", "given"),
+    [
+        ({"type": "mmdet.FPN", "in_channels": CHANNELS}, {"out_indices": 4}, [4, 8, 16, 32, 64]),
+        ({"type": "mmdet.FPN", "in_channels": [64, *CHANNELS[:3]]}, {}, [2, 4, 8, 16, 32]),
+        ({"type": "mmdet.FPN", "in_channels": CHANNELS, "start_level": 1, "add_extra_convs": True},
+         {"out_indices": 4}, [8, 16, 32, 64, 128]),
+        ({"type": "SimpleFeaturePyramid", "in_channels": 512}, {"out_indices": 1}, [8, 16, 32, 64, 128]),
+        (None, {"out_indices": 4, "output_stride": 8}, [4, 8, 8, 8]),
+    ],
+)  # fmt: skip
+def test_heads_of_other_strides(neck, options, given):
+    """Anchors and regions would lie elsewhere, and nothing would say so."""
+    check_neck(detector(neck, given[:4], given, **options))
+    with pytest.raises(ValueError, match=rf"rpn_head.strides=\[3, 6\] does not fit: .*{re.escape(str(given))}"):
+        check_neck(detector(neck, given[:4], [3, 6], **options))
+    with pytest.raises(ValueError, match=r"roi_head.bbox_roi_extractor.featmap_strides=\[64, 128\] does not fit"):
+        check_neck(detector(neck, [64, 128], given, **options))

@@ -12,6 +12,7 @@ from mmengine.utils.dl_utils import collect_env, mmcv_full_available
 
 from visionpe.detection.operators import extension as ops
 from visionpe.detection.operators.extension import NAME, OPS, StandIn
+from visionpe.detection.operators.needed import needs
 
 NMS = """
 import torch
@@ -89,19 +90,19 @@ def test_too_late_is_said(bare, monkeypatch):
 
 def test_an_operator_that_is_not_there_is_named():
     module = StandIn()
-    assert hasattr(module, "carafe_forward")  # mmcv asks at import
-    with pytest.raises(NotImplementedError, match=r"'carafe_forward' has no stand-in.*--no-binary onedl-mmcv"):
-        module.carafe_forward(torch.zeros(1), up=2)
+    assert hasattr(module, "hard_voxelize_forward")  # mmcv asks at import
+    with pytest.raises(NotImplementedError, match=r"'hard_voxelize_forward' has no stand-in.*--no-binary onedl-mmcv"):
+        module.hard_voxelize_forward(torch.zeros(1), size=2)
     with pytest.raises(AttributeError, match="__wrapped__"):
         module.__wrapped__  # noqa: B018  introspection must not find an operator
     assert set(OPS) <= set(dir(module))
 
 
 def test_mmcv_says_which_operator_is_missing():
-    from mmcv.ops import nms_match
+    from mmcv.ops import nms_rotated
 
-    with pytest.raises(NotImplementedError, match="'nms_match'"):
-        nms_match(torch.rand(3, 5), 0.5)
+    with pytest.raises(NotImplementedError, match="'nms_rotated'"):
+        nms_rotated(torch.rand(3, 5), torch.rand(3), 0.5)
 
 
 def test_other_libraries_find_it():
@@ -124,3 +125,14 @@ def test_a_fresh_process_needs_only_the_import():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "" == done.stderr
+
+
+def test_what_openmmlab_takes_from_mmcv_is_there():
+    """But for the lanes of CLRNet; and what is read of the packages is what they hold."""
+    found = needs()
+    assert {name for name, need in found.items() if need.lacking} <= {"line_nms"}
+    assert {"nms_match", "MaskedConv2d", "CARAFEPack", "PSAMask", "DeformRoIPoolPack", "SAConv2d"} <= found.keys()
+    assert "mmseg/models/decode_heads/psa_head.py" in found["PSAMask"].sources
+    assert "mmdet::strong_baselines" in found["SyncBatchNorm"].configs
+    assert {"modulated_deform_conv_forward"} < found["ModulatedDeformConv2dPack"].functions
+    assert "nms" in found["batched_nms"].functions

@@ -192,3 +192,25 @@ def test_focal_loss_of_nothing(device):
     loss.backward()
     assert loss == 0
     assert logits.grad.shape == (0, 4)
+
+
+@on_every_device
+@pytest.mark.parametrize("threshold", [0.1, 0.5, 1.0])
+def test_nms_match_groups_boxes_with_what_they_suppress(device, threshold):
+    boxes = torch.cat([some_boxes(40), torch.tensor([[3.0, 3, 9, 9], [3, 3, 9, 9], [5, 5, 5, 5], [5, 5, 5, 5]])])
+    dets = torch.cat([boxes, torch.rand(len(boxes), 1)], 1)
+    left, expected = sorted(range(len(dets)), key=lambda i: -dets[i, 4]), []
+    while left:
+        first, *rest = left
+        # of two points nothing is shared
+        near = [i for i in rest if boxes[i, 2] > boxes[i, 0] and slow_overlap(boxes, first, i) >= threshold]
+        expected.append([first, *near])
+        left = [i for i in rest if i not in near]
+    groups = ops.nms_match(dets.to(device), threshold)
+    assert [group.tolist() for group in groups] == expected
+    assert [group.tolist() for group in ops.nms_match(dets.numpy(), threshold)] == expected
+    assert ops.nms_match(dets[:0], threshold) == []
+
+
+def slow_overlap(boxes, i, j):
+    return overlap(boxes[i].tolist(), boxes[j].tolist(), 0) if boxes[i, 2] > boxes[i, 0] else 0.0

@@ -33,6 +33,7 @@ BACKBONE = {
 SMALL = {
     **dict.fromkeys(["out_channels", "in_channels", "feat_channels", "embed_dims", "channels", "inner_channels"], 32),
     **dict.fromkeys(["conv_out_channels", "fc_out_channels", "feedforward_channels", "mask_channels"], 32),
+    **dict.fromkeys(["output_channels", "deform_fc_channels"], 32),
     "num_feats": 16,
     **dict.fromkeys(["num_convs", "stacked_convs", "num_csp_blocks"], 1),
     **dict.fromkeys(["num_queries", "num_dn_queries", "max_per_img", "max_per_image"], 12),
@@ -47,6 +48,7 @@ SMALL = {
     "batch_augments": None,
 }
 ROI = {"nms", "roi_align_forward", "roi_align_backward"}
+DEFORM_ROI = {"deform_roi_pool_forward", "deform_roi_pool_backward"}
 PLAIN_CONV = {"deform_conv_forward", "deform_conv_backward_input"}  # TOOD's weights are ones
 MODULATED_CONV = {"modulated_deform_conv_forward", "modulated_deform_conv_backward"}
 
@@ -69,11 +71,14 @@ DETECTORS = [
     case("dino/dino-4scale_r50_8xb2-12e_coco.py", levels=(1, 2, 3)),
     case("deformable_detr/deformable-detr_r50_16xb2-50e_coco.py", levels=(1, 2, 3)),
     case("mask2former/mask2former_r50_8xb2-lsj-50e_coco.py", truth="masks"),
+    case("carafe/mask-rcnn_r50_fpn-carafe_1x_coco.py", ROI | {"carafe_forward", "carafe_backward"}, "masks"),
+    case("dcnv2/faster-rcnn_r50_fpn_mdpool_1x_coco.py", {"nms", *DEFORM_ROI}),
 ]
 SEGMENTERS = [
     case("upernet/upernet_r50_4xb4-160k_ade20k-512x512.py", truth="classes"),
     case("segformer/segformer_mit-b0_8xb2-160k_ade20k-512x512.py", truth="classes"),
     case("mask2former/mask2former_r50_8xb2-160k_ade20k-512x512.py", truth="classes"),
+    case("psanet/psanet_r50-d8_4xb4-80k_ade20k-512x512.py", {"psamask_forward", "psamask_backward"}, "classes"),
 ]
 
 
@@ -90,18 +95,21 @@ def slim(node, widths, key=None):
         return widths
     if key in SMALL and node:  # what is 0 or None stays so
         return SMALL[key]
-    return [slim(value, widths) for value in node] if isinstance(node, (list, tuple)) else node
+    return type(node)(slim(value, widths) for value in node) if isinstance(node, (list, tuple)) else node
 
 
-def build(config, levels=(0, 1, 2, 3)):
+def build(config, levels=(0, 1, 2, 3), backbone=None, pyramid=None):
+    """A packaged model made slim, on the stages of the backbone here, or on another and a pyramid ahead of the neck."""
     torch.manual_seed(0)
     MessageHub.get_current_instance().update_info("epoch", 0)  # TOOD asks for it
     packaged = Config.fromstring(f"_base_ = {config!r}", ".py").model.to_dict()
     packaged.pop("pretrained", None)
     if "encoder" in packaged:
         packaged["bbox_head"]["embed_dims"] = 256  # DETR's heads leave it to their default
-    model = slim(packaged, [WIDTHS[level] for level in levels])
-    model["backbone"] = {**BACKBONE, "out_indices": levels}
+    model = slim(packaged, [pyramid["out_channels"] if pyramid else WIDTHS[level] for level in levels])
+    model["backbone"] = backbone or {**BACKBONE, "out_indices": levels}
+    if pyramid:
+        model["neck"] = [pyramid, model["neck"]]
     built = MODELS.build(ConfigDict(model))
     built.init_weights()
     return built

@@ -10,9 +10,10 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from visionpe.cli import main
+from visionpe.detection import TimmImageClassifier
 from visionpe.detection.predicting.pictures import predict
 from visionpe.detection.running.resume_check import check_start, model_of_text
-from visionpe.detection.running.runner import load_config
+from visionpe.detection.running.runner import load_config, load_strictly
 from visionpe.exporting import ExportError, export_onnx
 from visionpe.utils.errors import InputError
 
@@ -79,6 +80,31 @@ def test_tensors_that_do_not_fit(tmp_path: Path) -> None:
     torch.save(MODELS.build(config.model).state_dict(), path)
     with pytest.raises(InputError, match="holds weights alone; to start from them, load_from="):
         start(config, path, resume=True)
+
+
+@pytest.mark.parametrize("name", ["mask_rcnn_rope_vit", "fcn_rope_vit"])
+def test_a_classifier_is_no_detector(name: str, tmp_path: Path) -> None:
+    """By itself mmengine would take nothing of it, and train from scratch."""
+    config = load_config(f"digits/{name}.py")
+    init_default_scope(config.default_scope)
+    model = MODELS.build(config.model)
+    backbone = config.model.backbone
+    options = {key: value for key, value in backbone.items() if key not in ("type", "out_indices", "init_cfg")}
+    trained = TimmImageClassifier(**options, num_classes=10)
+    path = str(tmp_path / "epoch_1.pth")
+    meta = {"cfg": "model = dict(type='TimmImageClassifier', model_name='rope_vit_ti')"}
+    torch.save({"state_dict": trained.state_dict(), "meta": meta}, path)
+    config.load_from, config.resume = path, False
+    with pytest.raises(InputError, match=r"load_from=.*does not fit .*model\.backbone\.init_cfg=dict"):
+        check_start(model, config)
+    config.resume = True
+    with pytest.raises(InputError, match=r"--resume .*epoch_1\.pth: another model was trained there"):
+        check_start(model, config)
+    with pytest.raises(InputError, match=r"epoch_1\.pth' does not fit the model"):
+        load_strictly(model, path)
+    model.backbone.load_weights(path)  # which is meant
+    own = model.backbone.model.state_dict()
+    assert all(value.equal(trained.model.state_dict()[key]) for key, value in own.items())
 
 
 def test_a_config_in_a_file_is_read_and_not_run() -> None:

@@ -7,10 +7,12 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.model import PretrainedInit
+from mmengine.optim import AmpOptimWrapper, OptimWrapper
 from torch import nn
 
-from visionpe.detection import TimmFeatures, TimmImageClassifier
-from visionpe.detection.running.runner import InputError, QuietRunner, build_runner, load_config, set_seed
+from visionpe.detection import TimmFeatures, TimmImageClassifier, train
+from visionpe.detection.running.building import clear_builds
+from visionpe.detection.running.runner import InputError, QuietRunner, build_runner, load_config, set_amp, set_seed
 
 WEIGHTS = "work_dirs/imagenet/cswin_300e/rope_cswin_t/model.safetensors"
 
@@ -103,3 +105,56 @@ def test_two_runs_of_one_second_write_apart(config, tmp_path, monkeypatch):
         config_of_run = load_config(f"configs/digits/{config}.py", {"work_dir": str(tmp_path / name)})
         runner = build_runner(config_of_run, stages=())
         assert next(iter(runner.visualizer._vis_backends.values()))._save_dir.startswith(str(tmp_path / name))
+
+
+SMALL = {"model.embed_dim": 16, "model.depth": 1, "model.num_heads": 2, "train_cfg.max_epochs": 1}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"train_dataloader.batch_size": 0},
+            r"train_dataloader\.batch_size=0 must be positive and whole; allowed: 1 or",
+        ),
+        ({"val_dataloader.num_workers": -1}, r"val_dataloader\.num_workers=-1 must be 0 or more and whole"),
+        ({"train_cfg.val_interval": 0}, r"train_cfg\.val_interval=0 must be positive"),
+        ({"train_cfg.max_epochs": "3"}, r"train_cfg\.max_epochs='3' is no whole number"),
+        ({"train_dataloader": 3}, r"train_dataloader=3 is no dictionary; allowed: dict\("),
+        ({"model": "vit"}, r"model='vit' is no dictionary"),
+        ({"load_from": 3}, "load_from: checkpoint 3 is no text"),
+        (
+            {"model.no_such": 1},
+            "type='TimmImageClassifier' cannot be built: VisionTransformer takes no keyword 'no_such'$",
+        ),
+        ({"model.depth": -1}, "type='TimmImageClassifier' cannot be built: depth=-1 must be positive"),
+        ({"model.type": "NoSuch"}, "type='NoSuch' cannot be built: NoSuch is not in the mmpretrain::model registry$"),
+        ({"model.pretrained": True}, "cannot be built: No pretrained weights exist for rope_vit_ti"),
+        (
+            {"train_dataloader.dataset.no_such": 1},
+            r"rope_mixed_vit\.py: type='DigitsDataset' cannot be built: .*no_such",
+        ),
+        ({"optim_wrapper.optimizer.no_such": 1}, "type='AdamW' cannot be built: .*no_such"),
+    ],
+)
+def test_configs_that_cannot_be_built_are_one_line(changes, words, tmp_path):
+    with pytest.raises(InputError, match=words):
+        train("digits/rope_mixed_vit.py", work_dir=tmp_path, cfg_options={**SMALL, **changes})
+
+
+def test_errors_of_training_itself_keep_their_kind():
+    with pytest.raises(ValueError, match="ours") as raised, clear_builds(Config()):
+        raise ValueError("ours")
+    assert not isinstance(raised.value, InputError)
+
+
+@pytest.mark.parametrize("kind", [OptimWrapper, "OptimWrapper", "mmengine.OptimWrapper", AmpOptimWrapper, None])
+def test_mixed_precision_of_a_wrapper_by_any_name(kind):
+    config = Config({"optim_wrapper": {"optimizer": {}} if kind is None else {"type": kind}})
+    set_amp(config)
+    assert config.optim_wrapper.type in ("AutocastOptimWrapper", "AmpOptimWrapper")
+    with pytest.raises(InputError, match=r"optim_wrapper\.type='Mine'"):
+        set_amp(Config({"optim_wrapper": {"type": type("Mine", (OptimWrapper,), {})}}))
+    detector = Config({"default_scope": "mmdet", "model": {"backbone": {"type": TimmFeatures}}})
+    set_amp(detector)
+    assert detector.model.backbone.autocast == "bfloat16"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import mmengine
 import numpy as np
 import pytest
+import torch
 
 from visionpe.cli import main
 from visionpe.detection.running.runner import load_config
@@ -34,6 +36,26 @@ def test_a_tag_in_a_config_calls_nothing(name: str, folder: Path, capsys: pytest
     assert main(["train", name]) == 2
     assert "python/object/apply:os.system" in capsys.readouterr().err
     assert [file.name for file in folder.iterdir()] == [name]
+
+
+class PlantedInStorage:
+    """What a pickled tensor calls for its numbers: by itself it reads any pickle."""
+
+    def __reduce__(self) -> tuple:
+        torch.save(Planted(), content := io.BytesIO(), _use_new_zipfile_serialization=False)
+        return torch.storage._load_from_bytes, (content.getvalue(),)
+
+
+def test_predictions_are_read_and_call_nothing(folder: Path) -> None:
+    """As mmdet's and mmpretrain's test.py write them with --out."""
+    found = {"boxes": torch.rand(3, 4).t(), "labels": torch.arange(3), "half": torch.rand(2).bfloat16(), "size": (4, 5)}
+    mmengine.dump([found], "a.pkl")
+    (again,) = mmengine.load("a.pkl")
+    assert all(torch.equal(again[name], found[name]) for name in ("boxes", "labels", "half"))
+    Path("a.pkl").write_bytes(pickle.dumps([PlantedInStorage()]))
+    with pytest.raises(InputError, match=r"can run code|was not loaded"):
+        mmengine.load("a.pkl")
+    assert [file.name for file in folder.iterdir()] == ["a.pkl"]
 
 
 @pytest.mark.parametrize("name", ["a.pkl", "a.pickle"])

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 
 from visionpe import Grid
 from visionpe.attention.dispatch import AttentionWeights, attend
-from visionpe.base import Composition
 from visionpe.benchmarks.options import DEPTH, DIM, HEADS, PATCH
 from visionpe.benchmarks.peers import MODELS, attention_peer, difference, model_peer
 from visionpe.benchmarks.specs import create
+from visionpe.composition import Composition
 
 _numbers = count()
 

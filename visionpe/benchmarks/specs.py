@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import visionpe
-from visionpe.base import Composition
 from visionpe.benchmarks.options import DEPTH, DIM, HEADS
+from visionpe.composition import Composition
 from visionpe.utils.errors import InputError
 
 

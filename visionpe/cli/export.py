@@ -54,7 +54,7 @@ def parser(prog: str) -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None, prog: str = "visionpe export") -> int:
-    """The program; returns the exit code, 1 for what cannot be exported."""
+    """The program; returns the exit code: 0, 2 for what cannot be exported, 130 and 143 when ended."""
     args = parser(prog).parse_args(argv)
     from visionpe.exporting import ExportError, export_onnx
 
@@ -62,8 +62,8 @@ def main(argv: Sequence[str] | None = None, prog: str = "visionpe export") -> in
         try:
             done = export_onnx(**vars(args))
         except ExportError as error:
-            print(f"{prog}: {error}", file=sys.stderr)
-            return 1
+            print(f"{prog}: error: {error}", file=sys.stderr)
+            return 2
         size = " x ".join(map(str, done.shape))
         print(
             f"{done.path}: {args.model}, image {size}, {', '.join(done.outputs)}; "

@@ -57,7 +57,7 @@ def set_policy(
     Raises:
         ValueError: If no part of the model knows one of them, two exclude each other, a table cannot be read, or the
             model has no patch embedding that could tell the size of the images.
-        FileNotFoundError: If there is no such file.
+        visionpe.utils.errors.MissingFileError: If there is no such file.
     """
     if isinstance(policy, PolicyChoice):
         policy = policy.policy

@@ -15,6 +15,7 @@ from visionpe.policy.grammar import DEFAULT, parse_policy
 from visionpe.policy.holder import HasPolicy
 from visionpe.policy.selection import PolicyChoice
 from visionpe.policy.sizes import Size, as_size
+from visionpe.utils.errors import InputError, MissingFileError
 from visionpe.utils.files import write_atomic
 
 
@@ -89,14 +90,20 @@ class PolicyTable(Mapping[Size, str]):
         """Read what :meth:`save` wrote.
 
         Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If it holds something else.
+            visionpe.utils.errors.MissingFileError: If there is no such file.
+            ValueError: If it cannot be read, or holds something else.
         """
         try:
             content = json.loads(Path(path).read_text())
             if not isinstance(content, dict):
                 raise ValueError("no table")
             return cls(content)
+        except FileNotFoundError:
+            raise MissingFileError(
+                f"policy={str(path)!r}: there is no such file; allowed: that of a policy table"
+            ) from None
+        except OSError as error:
+            raise InputError(f"policy={str(path)!r} cannot be read ({error.strerror})") from None
         except ValueError as error:
             raise ValueError(
                 f'policy={str(path)!r} is no policy table ({error}); allowed: {{"384x512": "yarn+temperature", ...}}'

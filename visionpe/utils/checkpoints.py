@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import pickle
 import re
@@ -49,11 +50,12 @@ def _plain_types() -> list[Any]:
     return [*allowed, np.ndarray, np.dtype, *dtypes, argparse.Namespace, (OrderedDict, "yacs.config.CfgNode")]
 
 
-# What pickles of arrays call, by numpy's names of version 2.
+# What pickles of arrays and tensors call, by numpy's names of version 2.
 _ARRAYS = (
     *(("collections", "OrderedDict"), ("numpy", "dtype"), ("numpy", "ndarray")),
     *((f"numpy._core.{at}", name) for at, name in (("multiarray", "_reconstruct"), ("multiarray", "scalar"))),
     ("numpy._core.numeric", "_frombuffer"),
+    *(("torch._utils", "_rebuild_tensor_v2"), ("torch", "Size")),
 )
 
 
@@ -64,20 +66,27 @@ def _bytes_of(text: str, encoding: str) -> bytes:
     return text.encode(encoding)
 
 
+def _storage_of(content: bytes) -> Any:
+    """What pickles of tensors hold of one: a file that torch writes, here read without running anything."""
+    return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+
 class _ArrayUnpickler(pickle.Unpickler):
-    """Reads arrays and plain containers, and refuses what could run code."""
+    """Reads arrays, tensors and plain containers, and refuses what could run code."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("_codecs", "encode"):
             return _bytes_of
+        if (module, name) == ("torch.storage", "_load_from_bytes"):
+            return _storage_of
         modern = re.sub(r"^numpy\.core\b", "numpy._core", module)
         if (modern, name) not in _ARRAYS:
-            raise pickle.UnpicklingError(f"the file holds {module}.{name}; allowed: arrays and plain containers")
+            raise pickle.UnpicklingError(f"the file holds {module}.{name}; allowed: arrays, tensors, plain containers")
         return super().find_class(modern, name)
 
 
 def safe_pickle_load(file: str | Path | IO[bytes], *, encoding: str = "latin1") -> Any:
-    """A pickle of arrays and plain containers, such as detectron2 publishes (``.pkl``); of Python 2 too.
+    """A pickle of arrays, tensors and plain containers, such as detectron2 publishes (``.pkl``); of Python 2 too.
 
     Args:
         file: The file, or its path.

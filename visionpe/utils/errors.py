@@ -11,6 +11,10 @@ class InputError(ValueError):
     """What the user gave cannot be used; the message says which argument, what was given and what is allowed."""
 
 
+class MissingFileError(InputError, FileNotFoundError):
+    """A file that is named does not exist; a FileNotFoundError too, as Python's own is."""
+
+
 class MisfitError(ValueError, RuntimeError):
     """Weights that do not fit a model; a RuntimeError too, as torch's own is."""
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from visionpe.utils.errors import InputError
+from visionpe.utils.errors import InputError, MissingFileError
+from visionpe.utils.files import special
 
 HEAD = 264  # bytes that tell what a file is
 # torch.save before version 1.6: a pickle of this number comes first.
@@ -101,13 +104,15 @@ def check_file(path: str | Path) -> None:
 
     Raises:
         InputError: If it is a folder, empty, cut off, or something else; says what.
-        FileNotFoundError: If there is no such file.
+        MissingFileError: If there is no such file.
     """
     path = Path(path).expanduser()
     if path.is_dir():
         raise InputError(f"checkpoint {str(path)!r} is a folder; allowed: a file of weights")
+    if not path.exists():
+        raise MissingFileError(f"checkpoint {str(path)!r} does not exist")
     if not path.is_file():
-        raise FileNotFoundError(f"checkpoint {str(path)!r} does not exist")
+        raise InputError(f"checkpoint {str(path)!r} is {special(path)}; allowed: a file of weights")
     size, suffix = path.stat().st_size, path.suffix.lower()
     if not size:
         raise InputError(f"checkpoint {str(path)!r} is empty")
@@ -152,3 +157,24 @@ def check_content(content: Any, path: str | Path) -> None:
     """
     if not _has_tensors(content) or not all(isinstance(name, str) for name in content):
         raise NoWeightsError(f"checkpoint {str(path)!r} holds no dictionary of tensors by name")
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    if not tensor.is_floating_point():
+        return True
+    whole = tensor.detach() if tensor.element_size() > 1 else tensor.detach().float()  # no sums in 8 bits
+    return bool(whole.sum(dtype=torch.float64).isfinite()) or bool(whole.isfinite().all())
+
+
+def warn_of_nonfinite(state: Mapping[str, Any], path: str | Path) -> None:
+    """Say where weights are NaN or infinite, as those of a training that went astray: they are loaded all the same.
+
+    Args:
+        state: Name -> tensor.
+        path: Of the file, for the message.
+    """
+    bad = [name for name, value in state.items() if isinstance(value, Tensor) and not _is_finite(value)]
+    if bad:
+        kind = "NaN" if bool(state[bad[0]].float().isnan().any()) else "infinity"
+        more = f" (and {len(bad) - 1} more tensors are not finite)" if len(bad) > 1 else ""
+        warnings.warn(f"checkpoint {str(path)!r} holds {kind} in {bad[0]}{more}", stacklevel=3)

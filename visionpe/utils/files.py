@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -101,6 +102,12 @@ def write_atomic(path: str | Path, content: str | bytes, *, durable: bool = True
     """
     with replacing(path, durable=durable) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def special(path: Path) -> str:
+    """What a path is that exists and is neither a file nor a folder; reading it might wait forever."""
+    mode = path.stat().st_mode
+    return "a named pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
 
 
 def check_output(path: str | Path, flag: str, *, folder: bool = False) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from visionpe.utils.errors import InputError, first_line
+from visionpe.utils.files import special
 
 # Formats whose "I" (32-bit integers, to Pillow) is grey of 16 bits.
 SIXTEEN_BITS = ("PNG", "PPM")
@@ -40,13 +41,25 @@ def refuse(name: str | Path, reason: str) -> PictureError:
     return PictureError(f"image {str(name)!r} {reason}", reason)
 
 
+def refuse_special(path: str | Path) -> None:
+    """Refuse a pipe, a socket or a device: reading it might never end.
+
+    Raises:
+        PictureError: Says what it is.
+    """
+    path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise refuse(path, f"is {special(path)}; allowed: a file")
+
+
 def read_bytes(path: str | Path) -> bytes:
     """What a file of a picture holds.
 
     Raises:
-        PictureError: If it is missing, a link to nowhere, a folder or empty, or must not be read.
+        PictureError: If it is missing, a link to nowhere, a folder, a pipe or empty, or must not be read.
     """
     path = Path(path).expanduser()
+    refuse_special(path)
     try:
         content = path.read_bytes()
     except FileNotFoundError:

@@ -9,8 +9,9 @@ from typing import Any
 import timm.models
 from timm.models import _builder, _factory, _helpers, _hub
 
+from visionpe.utils import timm_hub
 from visionpe.utils.checkpoints import clear_errors
-from visionpe.utils.file_kinds import NUMPY, check_content, check_file
+from visionpe.utils.file_kinds import NUMPY, check_content, check_file, warn_of_nonfinite
 from visionpe.utils.weight_files import read_weights
 
 _read, _load = _helpers.load_state_dict, _helpers.load_checkpoint
@@ -30,6 +31,7 @@ def load_state_dict(checkpoint_path: Any, *args: Any, **kwargs: Any) -> dict[str
     except (AttributeError, TypeError):  # it looks for names in what is no dictionary, or no text
         state = {}
     check_content(state, checkpoint_path)
+    warn_of_nonfinite(state, checkpoint_path)
     return state
 
 
@@ -42,15 +44,16 @@ def load_checkpoint(model: Any, checkpoint_path: Any, *args: Any, **kwargs: Any)
     """
     if os.path.splitext(checkpoint_path)[-1].lower() in NUMPY:
         check_file(checkpoint_path)
+        loaded = _load(model, checkpoint_path, *args, **kwargs)
+        warn_of_nonfinite(model.state_dict(), checkpoint_path)
+        return loaded
     return _load(model, checkpoint_path, *args, **kwargs)
 
 
 def install() -> None:
     """Put these in the place of timm's wherever it calls them."""
+    replaced = [("load_state_dict", _read, load_state_dict), ("load_checkpoint", _load, load_checkpoint)]
     for module in (timm.models, _builder, _factory, _helpers, _hub):
-        for name, old, new in (
-            ("load_state_dict", _read, load_state_dict),
-            ("load_checkpoint", _load, load_checkpoint),
-        ):
+        for name, old, new in (*replaced, *timm_hub.REPLACED):
             if getattr(module, name, None) is old:
                 setattr(module, name, new)

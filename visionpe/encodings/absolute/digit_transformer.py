@@ -13,7 +13,7 @@ from visionpe.precision import WideLayerNorm, WideLinear
 
 def decimal_digits(positions: Tensor, count: int) -> Tensor:
     """Decimal digits of non-negative integers, most significant first, zeros ahead: ``(..., count)``."""
-    powers = torch.tensor([10**i for i in reversed(range(count))], device=positions.device)
+    powers = 10 ** torch.arange(count - 1, -1, -1, device=positions.device)
     return positions[..., None] // powers % 10
 
 

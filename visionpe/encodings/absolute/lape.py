@@ -45,6 +45,7 @@ class LayerAdaptivePositionEmbedding(PositionEncoding):
     source = "LaPE, arXiv 2212.05262"
     hands_on_hints = True
     by_block = ("norms",)
+    goes_on = True
 
     def __init__(
         self, *, over: Spec = "ape", prefix_slots: int | None = None, eps: float = 1e-6, **context: Any

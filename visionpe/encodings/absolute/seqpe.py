@@ -62,6 +62,7 @@ class SequentialPositionEncoding(PositionEncoding):
     structure = "low rank"
     whole_coords = True
     by_block = ("qk",)
+    goes_on = True
 
     def __init__(
         self,

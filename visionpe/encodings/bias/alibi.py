@@ -41,5 +41,6 @@ class Alibi2D(OffsetEncoding):
 
     def function(self, offsets: Sequence[Tensor], grid: Grid, layer: int) -> Tensor:
         distance = self.distance(offsets, grid)
-        slopes = distance.new_tensor(alibi_slopes(self.num_heads))
+        key = ("slopes", distance.device, distance.dtype)
+        slopes = self.cache.get(key, lambda: distance.new_tensor(alibi_slopes(self.num_heads)))
         return -slopes.view(-1, *[1] * distance.ndim) * distance  # (heads, ...)

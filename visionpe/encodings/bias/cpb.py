@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from visionpe.encodings.bias.offset import OffsetEncoding
+from visionpe.encodings.bias.offset import OffsetEncoding, heads_first
 from visionpe.grid import Grid
 from visionpe.policy.functions.positions import effective_length, rescale_positions
 from visionpe.precision import WideLinear
@@ -58,4 +58,4 @@ class ContinuousPositionBias(OffsetEncoding):
             relative = d * 8 / reach
             coordinates.append(relative.sign() * (1 + relative.abs()).log() / log(8))
         points = torch.stack(torch.broadcast_tensors(*coordinates), dim=-1)  # (..., axes)
-        return (16 * mlp(points).sigmoid()).movedim(-1, 0)
+        return heads_first(16 * mlp(points).sigmoid())

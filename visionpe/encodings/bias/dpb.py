@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from visionpe.checks import check_count
-from visionpe.encodings.bias.offset import OffsetEncoding
+from visionpe.encodings.bias.offset import OffsetEncoding, heads_first
 from visionpe.grid import Grid
 from visionpe.precision import WideLayerNorm, WideLinear
 from visionpe.registry import register_encoding
@@ -45,4 +45,4 @@ class DynamicPositionBias(OffsetEncoding):
     def function(self, offsets: Sequence[Tensor], grid: Grid, layer: int) -> Tensor:
         mlp = self.mlp[layer]
         points = torch.stack(torch.broadcast_tensors(*self.scaled(offsets, grid)), dim=-1)  # (..., axes)
-        return mlp(points).movedim(-1, 0)
+        return heads_first(mlp(points))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from visionpe.checks import check_number
-from visionpe.encodings.bias.offset import OffsetEncoding
+from visionpe.encodings.bias.offset import OffsetEncoding, heads_first
 from visionpe.grid import Grid
 from visionpe.precision import WideLinear
 from visionpe.ranges import check_width
@@ -80,7 +80,7 @@ class Fire(OffsetEncoding):
         mlp, distance = self.mlp[layer], self.distance(offsets, grid)
         c, threshold = (p[layer].to(distance.dtype) for p in (self.c, self.threshold))
         # The longest distance on the grid, measured as the others are.
-        reach = self.distance([distance.new_tensor(1.0) * (n - 1) for n in grid.size], grid)
+        reach = self.distance([distance.new_ones(()) * (n - 1) for n in grid.size], grid)
         scale = (c * torch.maximum(threshold, reach)).abs()
         normalised = torch.log1p(c.abs() * distance) / torch.log1p(scale).clamp(min=1e-6)
-        return mlp(normalised[..., None]).movedim(-1, 0)
+        return heads_first(mlp(normalised[..., None]))

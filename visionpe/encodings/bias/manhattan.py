@@ -69,7 +69,9 @@ class ManhattanDecay(OffsetEncoding):
         steps = torch.zeros((), device=offsets[0].device, dtype=offsets[0].dtype)
         for d in self.scaled(offsets, grid):
             steps = steps + d.abs()
-        return steps.new_tensor(self.decays()).view(-1, *[1] * steps.ndim) * steps  # (heads, ...)
+        key = ("decays", steps.device, steps.dtype)
+        decays = self.cache.get(key, lambda: steps.new_tensor(self.decays()))
+        return decays.view(-1, *[1] * steps.ndim) * steps  # (heads, ...)
 
     def _bias(self, q: Tensor, grid: Grid, layer: int) -> Bias:
         if self.form == "full":

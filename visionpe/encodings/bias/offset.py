@@ -17,6 +17,11 @@ from visionpe.policy.functions.positions import OFFSET_POLICIES, rescale_positio
 from visionpe.precision import wide_dtype, without_autocast
 
 
+def heads_first(values: Tensor) -> Tensor:
+    """``(..., heads)`` to ``(heads, ...)``; axes count from the front, as the older exporter to ONNX wants them."""
+    return values.movedim(values.ndim - 1, 0)
+
+
 class OffsetEncoding(PositionEncoding):
     """Base of the biases that are a function of (query - key) alone.
 

@@ -204,14 +204,13 @@ class RotaryEncoding(WideParameters, PositionEncoding):
         if not choices:
             return freqs
         fastest, slowest = self.extremes(freqs)
-        steps = torch.tensor(self.units(grid)[::-1], device=freqs.device, dtype=freqs.dtype)[:, None, None]
         adapted = []
-        sizes = zip(freqs * steps, grid.size[::-1], self.grid_size[::-1], fastest * steps, slowest * steps)
-        for f, size, trained, high, low in sizes:
-            adapted.append(
-                f if is_trained_size(size, trained) else adapt_frequencies(f, size, trained, choices, high, low)
-            )
-        return torch.stack(adapted) / steps
+        axes = zip(freqs, grid.size[::-1], self.grid_size[::-1], self.units(grid)[::-1], fastest, slowest)
+        for f, size, trained, unit, high, low in axes:  # numbers, not a tensor of them, which would be copied each time
+            if not is_trained_size(size, trained):
+                f = adapt_frequencies(f * unit, size, trained, choices, high * unit, low * unit) / unit
+            adapted.append(f)
+        return torch.stack(adapted)
 
     def logit_factor(self, grid: Grid) -> float:
         if self.main_policy is None or self.main_policy.name != "yarn" or is_trained_size(grid.size, self.grid_size):

@@ -13,6 +13,7 @@ from mmengine.registry import DATASETS
 from visionpe.detection.predicting.drawing import Painter, caption, contact_sheet, write_image
 from visionpe.detection.predicting.predictor import Predictor, read_image
 from visionpe.detection.running import runner as setup
+from visionpe.detection.running.kinds import kind_name
 from visionpe.detection.running.quiet import printed_into
 from visionpe.quickstarts.dense.tasks import Task
 from visionpe.quickstarts.trainings import Training
@@ -26,7 +27,7 @@ def set_scale(config: Any, scale: float) -> None:
     Raises:
         InputError: If the pipeline has no ``Resize``.
     """
-    steps = [step for step in config.test_dataloader.dataset.pipeline if step["type"] == "Resize"]
+    steps = [step for step in config.test_dataloader.dataset.pipeline if kind_name(step) == "Resize"]
     if not steps:
         raise InputError(f"{config.filename}: the test pipeline has no Resize that could be set to {scale:g}x")
     for step in steps:

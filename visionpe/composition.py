@@ -1,0 +1,121 @@
+"""Several encodings that act as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+from torch import Tensor, nn
+
+from visionpe.attention.bias import Bias
+from visionpe.attention.dispatch import AttentionWeights
+from visionpe.attention.logits import Decay, LogitRule
+from visionpe.base import PositionEncoding
+from visionpe.grid import Grid
+from visionpe.policy.functions.logits import log_temperature
+from visionpe.policy.holder import HasPolicy
+from visionpe.watching import drop_summary_hooks
+
+
+class Composition(HasPolicy, nn.ModuleDict):
+    """Several encodings that act as one, under the names of their parts: ``"rope_mixed+ape"``.
+
+    It holds the policies that concern attention as a whole, whatever the encoding: ``temperature`` multiplies logits
+    by ``log(N) / log(N_trained)``, ``decay`` weakens those of keys outside the trained window.
+
+    Args:
+        parts: The encodings, in the order in which they act at each site.
+
+    Raises:
+        ValueError: If two parts have the same name, or one attends along the axes alone and another needs all pairs.
+    """
+
+    def __init__(self, parts: Sequence[PositionEncoding]) -> None:
+        names, spelt = [part.name for part in parts], "+".join(part.spelling for part in parts)
+        if len(set(names)) < len(names):
+            raise ValueError(f"pos_encoding={spelt!r} names the same encoding twice")
+        axial = [part for part in parts if part.structure == "axial"]
+        for part in parts if axial else ():
+            if part is not axial[0] and part.structure != "none":
+                raise ValueError(
+                    f"pos_encoding={spelt!r}: {axial[0].name!r} attends along rows, then columns, where "
+                    f"{part.name!r} finds no logits or weights of all pairs; allowed: parts without a bias"
+                )
+        super().__init__(dict(zip(names, parts)))
+        self.mark_as_built()
+        # Attention along the axes has no logits of all pairs.
+        self.modifiers = ("temperature",) if axial else ("temperature", "decay")  # type: ignore[misc]
+
+    @property
+    def display_name(self) -> str:
+        return "+".join(self)
+
+    def logit_rule(self, grid: Grid) -> LogitRule | None:
+        """What is done to the logits of tokens on ``grid``; None for nothing."""
+        factor, decay = 1.0, None
+        for part in self.parts:
+            factor *= part.logit_factor(grid)
+        if self.policy and self.parts:
+            trained = self.parts[0].grid_size
+            if warm := self.modifier("temperature"):
+                tokens, before = (prod(grid.size) + grid.prefix, prod(trained) + grid.prefix)
+                factor *= log_temperature(tokens, before, warm.number())
+            fading, larger = self.modifier("decay"), [n > m for n, m in zip(grid.size, trained)]
+            if fading and any(larger):
+                decay = Decay(grid, [m / 2 if more else None for m, more in zip(trained, larger)], fading.number())
+        return None if factor == 1 and decay is None else LogitRule(factor, decay)
+
+    @property
+    def parts(self) -> list[PositionEncoding]:
+        return list(self._modules.values())  # type: ignore[arg-type]
+
+    def at(self, site: str) -> list[PositionEncoding]:
+        """The parts that act at ``site``."""
+        return [part for part in self.parts if site in part.sites()]
+
+    @staticmethod
+    def _call(part: PositionEncoding, site: str, *args: Any, **kwargs: Any) -> Any:
+        if part._forward_pre_hooks:
+            drop_summary_hooks(part)
+        return part(site, *args, **kwargs)
+
+    def add(self, x: Tensor, grid: Grid) -> Tensor:
+        for part in self.parts:
+            x = self._call(part, "add", x, grid)
+        return x
+
+    def inject(self, x: Tensor, grid: Grid, *, layer: int = 0) -> Tensor:
+        for part in self.parts:
+            x = self._call(part, "inject", x, grid, layer=layer)
+        return x
+
+    def refine(self, x: Tensor, grid: Grid, *, layer: int = 0) -> Tensor:
+        for part in self.parts:
+            x = self._call(part, "refine", x, grid, layer=layer)
+        return x
+
+    def rotate(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> tuple[Tensor, Tensor]:
+        for part in self.parts:
+            q, k = self._call(part, "rotate", q, k, grid, layer=layer)
+        return q, k
+
+    def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> list[Bias]:
+        # A list: torch 2.9 compiles no generator here.
+        biases = [self._call(part, "bias", q, k, grid, layer=layer) for part in self.parts]
+        return [bias for bias in biases if bias is not None]
+
+    def mix(
+        self, attended: Tensor, v: Tensor, grid: Grid, *, layer: int = 0, weights: AttentionWeights | None = None
+    ) -> Tensor:
+        for part in self.parts:
+            attended = self._call(part, "mix", attended, v, grid, layer=layer, weights=weights)
+        return attended
+
+    def keep_blocks(self, count: int) -> None:
+        """See :meth:`PositionEncoding.keep_blocks`."""
+        for part in self.parts:
+            part.keep_blocks(count)
+
+    def no_weight_decay(self) -> set[str]:
+        return {f"{name}.{key}" for name, part in zip(self, self.parts) for key in part.no_weight_decay()}

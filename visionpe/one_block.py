@@ -1,0 +1,52 @@
+"""What one block needs of encodings that serve all of them, for blocks that are compiled one by one."""
+
+from __future__ import annotations
+
+from fnmatch import fnmatchcase
+from typing import Any, TypeVar
+
+from torch import nn
+
+from visionpe.base import PositionEncoding
+from visionpe.composition import Composition
+
+Encoding = TypeVar("Encoding", bound=nn.Module)
+
+
+def is_compiled(block: nn.Module) -> bool:
+    """Whether ``block.compile()`` or ``torch.compile(block)`` was called."""
+    return getattr(block, "_compiled_call_impl", None) is not None or hasattr(block, "_orig_mod")
+
+
+def only(encoding: Composition, layer: int) -> Composition:
+    """The parts as they are for block ``layer`` alone.
+
+    The number of a block is a constant to the compiler, which makes a graph for each. Parts whose blocks hold tensors
+    of one shape are handed on as if they served that block only; then one graph serves all.
+    """
+    return _with(encoding, _modules={name: _part(part, layer) for name, part in encoding.items()})  # type: ignore
+
+
+def _part(part: PositionEncoding, layer: int) -> PositionEncoding:
+    if part.is_wrapper:  # it shares the tensors of what it stands over
+        inner = _part(part.over, layer)
+        shared = {"_parameters": inner._parameters, "_modules": inner._modules}
+        return _with(part, _over=inner, of_one_block=True, **shared) if inner.of_one_block else part
+    _, lent = part.__dict__.get("lent", (None, ()))
+    # Tensors that another library took away, or computes, are not taken apart.
+    away = hasattr(part, "parametrizations") or any(name not in part._parameters for name in lent)
+    if away or part.goes_on or not (part.stacked or part.by_block):
+        return part
+    parameters = dict(part._parameters)
+    for name, t in part._parameters.items():
+        for axis in (axis for pattern, axis in part.stacked if t is not None and fnmatchcase(name, pattern)):
+            parameters[name] = t.narrow(axis, layer, 1)  # type: ignore
+    modules = {name: m[layer : layer + 1] if name in part.by_block else m for name, m in part._modules.items()}  # type: ignore
+    return _with(part, _parameters=parameters, _modules=modules, depth=1, of_one_block=True)
+
+
+def _with(module: Encoding, **changed: Any) -> Encoding:
+    """The module with some of its attributes changed; everything else is shared."""
+    other = object.__new__(type(module))
+    other.__dict__ = {**module.__dict__, **changed}
+    return other
