@@ -209,6 +209,12 @@ def _norms(config: Config) -> str:
     return "fresh" if has_norms and backbone.get("fresh_norms") else "of the classifier"
 
 
+@reads("padding of windows")
+def _padding(config: Config) -> str:
+    names = {"mask": "masked", "tokens": "zero tokens", "values": "zero keys and values"}
+    return names[network(config).get("padding", "mask")]
+
+
 @reads("weights to start from")
 def _weights(config: Config) -> str:
     assert network(config).pretrained
@@ -231,7 +237,7 @@ READERS |= {
     "epsilon": lambda c: optimizer(c).get("eps", 1e-6 if optimizer(c).type == "Lamb" else 1e-8),  # their defaults
     "weight decay": lambda c: optimizer(c).weight_decay,
     "warm-up epochs": lambda c: _warm_up(c).end,
-    "warm-up iterations": lambda c: _warm_up(c).end,
+    "warm-up iterations": lambda c: _warm_up(c).end if _warm_up(c) else "none",
     "warm-up factor": lambda c: _warm_up(c).start_factor,
     "warm-up from": lambda c: _warm_up(c).start_factor * optimizer(c).lr,
     "cuts of the rate": lambda c: schedule(c, "MultiStepLR").milestones,

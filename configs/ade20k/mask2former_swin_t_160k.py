@@ -1,5 +1,6 @@
 # Mask2Former (https://arxiv.org/abs/2112.01527, section 4.1; facebookresearch/Mask2Former, train_net.py) with mmseg's
 # numbers: AdamW 1e-4, a tenth of it in the backbone, decay 0.05, 160,000 iterations at 512 pixels, batch 8 x 2.
+# Where windows do not divide the map, what is beyond it is masked; the original attends to zero tokens there.
 _base_ = "mmseg::mask2former/mask2former_swin-t_8xb2-160k_ade20k-512x512.py"
 custom_imports = dict(imports=["visionpe.detection", "mmdet.models"], allow_failed_imports=False)
 

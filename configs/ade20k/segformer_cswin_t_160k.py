@@ -10,6 +10,7 @@ model = dict(
         model_name="cswin_t",
         pretrained=True,
         fresh_norms=True,
+        padding="values",
         drop_path_rate=0.1,
     ),
     decode_head=dict(in_channels=[64, 128, 256, 512]),

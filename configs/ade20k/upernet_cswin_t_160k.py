@@ -1,7 +1,7 @@
 _base_ = "_base_/upernet.py"
 
 model = dict(
-    backbone=dict(model_name="cswin_t", pretrained=True),
+    backbone=dict(model_name="cswin_t", pretrained=True, padding="values"),
     decode_head=dict(in_channels=[64, 128, 256, 512]),
     auxiliary_head=dict(in_channels=256),
 )

@@ -1,7 +1,7 @@
 _base_ = ["_base_/cascade_mask_rcnn.py", "_base_/adamw_3x.py"]
 
 model = dict(
-    backbone=dict(model_name="cswin_t", pretrained=True, drop_path_rate=0.2),
+    backbone=dict(model_name="cswin_t", pretrained=True, padding="values", drop_path_rate=0.2),
     neck=dict(in_channels=[64, 128, 256, 512]),
 )
 # By its published name the norm of the stem is none: it decays.

@@ -55,7 +55,7 @@ class TimmFeatures(KeepsLoadedWeights):
         strides: Expected strides of the features, pixels; (vertical, horizontal) where patches are not square.
         fresh_norms: Norms of the features (``feature_norms=True``) start at the identity, as in the published detectors
             and segmentors on Swin and CSWin; otherwise the last is the final norm of a classifier whose weights are
-            loaded. Those of a file that has them all are loaded in any case.
+            loaded. Of a file by ``checkpoint_path`` or ``init_cfg`` that has them all they are loaded in any case.
         pad_to: Pad images to a multiple of this, pixels. Default: the side of a patch where the model cuts images into
             patches (it pads what follows by itself), the largest stride otherwise.
         **kwargs: Further keywords for ``timm.create_model``: ``pos_encoding``, ``img_size`` (pixels at which the

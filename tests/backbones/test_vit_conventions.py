@@ -7,25 +7,10 @@ from itertools import pairwise
 import pytest
 import timm
 import torch
-from conftest import VIT_NAMES, randomize, tiny_vit
+from conftest import VIT_NAMES, tiny_vit
+from small_vits import NAMES_TI, SMALL, build, image
 from timm.layers import DropPath
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
-from torch.export import Dim
-
-import visionpe
-
-NAMES_TI = [name for name in VIT_NAMES if name.endswith("_ti")]
-# The slow checks of these; the other encodings have theirs among their own tests.
-CORE = [f"{name}_vit_ti" for name in ("none", "ape", "sincos", "rope", "rope_axial", "cpe", "alibi", "rope_axial_ape")]
-SMALL = dict(img_size=32, patch_size=8, depth=2, num_classes=5)
-
-
-def build(name: str, **kwargs: object) -> torch.nn.Module:
-    return randomize(timm.create_model(name, **{**SMALL, **kwargs}))
-
-
-def image(*size: int, batch: int = 2) -> torch.Tensor:
-    return torch.randn(batch, 3, *size)
 
 
 def test_names() -> None:
@@ -126,57 +111,6 @@ def test_autocast(name: str) -> None:
             assert model(x).dtype == torch.bfloat16
     # Keys meet cRSE's random tables unscaled: logits around 8, and so the rounding of the projection, show more.
     assert (narrow - wide).norm() / wide.norm() < (0.02 if name.startswith("crse") else 0.01)
-
-
-@pytest.mark.parametrize("name", CORE)
-def test_compile(name: str) -> None:
-    """No graph break, forward and backward, at several sizes."""
-    torch._dynamo.reset()
-    model = build(name, depth=1).train()
-    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
-    for size in ((32, 32), (24, 40)):
-        x = image(*size)
-        model.zero_grad()
-        wanted = model(x)
-        wanted.sum().backward()
-        grads = [p.grad.clone() for p in model.parameters()]
-        model.zero_grad()
-        got = compiled(x)
-        got.sum().backward()
-        torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-5)
-        for p, grad in zip(model.parameters(), grads):
-            torch.testing.assert_close(p.grad, grad, atol=1e-4, rtol=1e-4)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["rope_vit_ti", "alibi_vit_ti"])
-def test_compile_to_machine_code(name: str) -> None:
-    torch._dynamo.reset()
-    model = build(name)
-    compiled = torch.compile(model, fullgraph=True)
-    with torch.no_grad():
-        for size in ((32, 32), (24, 40)):
-            x = image(*size)
-            torch.testing.assert_close(compiled(x), model(x), atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("policy", ["default", "other"])
-@pytest.mark.parametrize("name", CORE)
-def test_export(name: str, policy: str) -> None:
-    """One exported graph serves every number of images, height and width, whatever the policy."""
-    model = build(name)
-    if policy == "other":
-        others = [p for p in visionpe.policies(model) if p in ("bicubic", "interpolate", "extrapolate")]
-        if not others:
-            pytest.skip("nothing to adapt")
-        visionpe.set_policy(model, others[-1])
-    height, width = (8 * Dim(name, min=1, max=32) for name in ("height", "width"))
-    shapes = ({0: Dim("batch", min=1, max=64), 2: height, 3: width},)
-    program = torch.export.export(model, (image(24, 40),), dynamic_shapes=shapes)
-    with torch.no_grad():
-        for batch, size in ((2, (24, 40)), (1, (32, 32)), (5, (56, 16))):
-            x = torch.randn(batch, 3, *size)
-            torch.testing.assert_close(program.module()(x), model(x), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES_TI)

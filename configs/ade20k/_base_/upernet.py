@@ -2,6 +2,7 @@
 # SwinTransformer/Swin-Transformer-Semantic-Segmentation, configs/swin) and CSWin (https://arxiv.org/abs/2107.00652,
 # section 4.3; microsoft/CSWin-Transformer, segmentation) train it: AdamW 6e-5, decay 0.01, 1,500 iterations of warm-up,
 # then linearly to zero. Norms of the features start anew, as published.
+# Where windows do not divide the map, what is beyond it is masked; Swin's attends to zero tokens there.
 _base_ = "mmseg::swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py"
 custom_imports = dict(imports=["visionpe.detection"], allow_failed_imports=False)
 

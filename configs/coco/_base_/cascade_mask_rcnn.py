@@ -1,5 +1,6 @@
 # The heads of Swin's Cascade Mask R-CNN: four convolutions and one linear layer, GIoU on decoded boxes. Stochastic
 # depth of Swin-T: none for 12 epochs, 0.2 for 36. Norms of the features start anew, as published.
+# Where windows do not divide the map, what is beyond it is masked; the original attends to zero tokens there.
 _base_ = "mmdet::_base_/models/cascade-mask-rcnn_r50_fpn.py"
 
 bbox_head = dict(

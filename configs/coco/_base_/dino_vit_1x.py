@@ -13,6 +13,7 @@ model = dict(
         model_name="rope_vitdet_b.naver_in1k",
         pretrained=True,
         img_size=1024,
+        padding="tokens",
         init_values=1e-4,
         out_indices=(11,),
         drop_path_rate=0.1,

@@ -1,4 +1,5 @@
 # Stochastic depth of Swin-T: 0.1 for 12 epochs, 0.2 for 36. Norms of the features start anew, as published.
+# Where windows do not divide the map, what is beyond it is masked; the original attends to zero tokens there.
 _base_ = "mmdet::_base_/models/mask-rcnn_r50_fpn.py"
 
 model = dict(

@@ -9,6 +9,7 @@ model = dict(
         model_name="vitdet_b.mae_in1k",
         pretrained=True,
         img_size=1024,
+        padding="tokens",  # as published, where windows do not divide the map
         out_indices=(11,),
         drop_path_rate=0.1,
     ),

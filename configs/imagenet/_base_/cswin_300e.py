@@ -50,6 +50,7 @@ test_dataloader = dict(batch_size=256, dataset=dict(pipeline=test_pipeline))
 optim_wrapper = dict(optimizer=dict(lr=2e-3), clip_grad=None)
 param_scheduler = _base_.param_scheduler  # mmengine puts the base here
 param_scheduler[0].update(start_factor=5e-4)
+param_scheduler[1].update(begin=0)  # over the whole run, whose first epochs the warm-up holds down
 # ExportHook of runtime.py, then the average: decay 0.99984.
 custom_hooks = [dict(type="ExportHook"), dict(type="EMAHook", momentum=1.6e-4)]
 auto_scale_lr = dict(base_batch_size=2048)

@@ -58,7 +58,8 @@ optim_wrapper = dict(
 )
 param_scheduler = [
     dict(type="LinearLR", start_factor=2.5e-4, by_epoch=True, end=warmup, convert_to_iter_based=True),
-    dict(type="CosineAnnealingLR", eta_min=1e-5, by_epoch=True, begin=warmup, end=epochs, convert_to_iter_based=True),
+    # Over the whole run, whose first epochs the warm-up holds down.
+    dict(type="CosineAnnealingLR", eta_min=1e-5, by_epoch=True, begin=0, end=epochs, convert_to_iter_based=True),
 ]
 train_cfg = dict(by_epoch=True, max_epochs=epochs, val_interval=5)
 val_cfg = dict()
