@@ -69,12 +69,9 @@ def class_colours(palette: Any, count: int) -> list[Colour]:
     given = [tuple(int(value) for value in each) for each in palette] if isinstance(palette, (list, tuple)) else []
     turns = ((0.61803398875 * i) % 1 for i in range(count))  # the golden ratio spreads hues
     own = [colorsys.hsv_to_rgb(turn, 0.85 - 0.25 * (i % 2), 1 - 0.22 * (i // 2 % 2)) for i, turn in enumerate(turns)]
-    return (
-        [(*each,) for each in given[:count]]
-        + [
-            (round(255 * red), round(255 * green), round(255 * blue)) for red, green, blue in own[len(given) :]
-        ]
-    )
+    return [(*each,) for each in given[:count]] + [
+        (round(255 * red), round(255 * green), round(255 * blue)) for red, green, blue in own[len(given) :]
+    ]
 
 
 def _array(value: Any) -> NDArray:
@@ -166,8 +163,7 @@ class Painter:
         order = np.argsort(-counts)
         shares = [(int(found[i]), 100 * counts[i] / labels.size) for i in order]
         entries: list[tuple[Colour | None, str]] = [
-            (tuple(map(int, colours[label])), f"{self._name(label)} {share:.1f}%")
-            for label, share in shares[:MOST]
+            (tuple(map(int, colours[label])), f"{self._name(label)} {share:.1f}%") for label, share in shares[:MOST]
         ]
         return picture, entries + ([(None, f"and {len(shares) - MOST} more")] if len(shares) > MOST else [])
 
