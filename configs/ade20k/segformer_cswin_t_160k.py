@@ -2,6 +2,7 @@
 # linearly to zero in 160,000 iterations at 512 pixels.
 _base_ = "mmseg::segformer/segformer_mit-b1_8xb2-160k_ade20k-512x512.py"
 custom_imports = dict(imports=["visionpe.detection"], allow_failed_imports=False)
+auto_scale_lr = dict(base_batch_size=16)
 
 model = dict(
     backbone=dict(_delete_=True, type="TimmFeatures", model_name="cswin_t", pretrained=True, drop_path_rate=0.1),

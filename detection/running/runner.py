@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
-from mmengine.model import is_model_wrapper, revert_sync_batchnorm
+from mmengine.model import BaseTTAModel, is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import nn
@@ -216,8 +216,8 @@ def _name_apart(config: Config) -> None:
 
 
 def unwrap_model(model: Any) -> Any:
-    """The model inside wrappers such as DDP."""
-    while is_model_wrapper(model):
+    """The model inside wrappers such as DDP, and inside what merges its predictions of several views."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     return model
 

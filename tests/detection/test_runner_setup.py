@@ -1,17 +1,22 @@
 """What a Runner is spared: weights that are not there, and batch norms that wait for GPUs."""
 
 import logging
+import pickle
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.model import PretrainedInit
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from visionpe.detection import TimmFeatures, TimmImageClassifier, train
+from visionpe.detection import test as test_by_config
 from visionpe.detection.running.building import clear_builds
+from visionpe.detection.running.modes import set_auto_scale_lr
 from visionpe.detection.running.runner import InputError, QuietRunner, build_runner, load_config, set_amp, set_seed
 
 WEIGHTS = "work_dirs/imagenet/cswin_300e/rope_cswin_t/model.safetensors"
@@ -158,3 +163,39 @@ def test_mixed_precision_of_a_wrapper_by_any_name(kind):
     detector = Config({"default_scope": "mmdet", "model": {"backbone": {"type": TimmFeatures}}})
     set_amp(detector)
     assert detector.model.backbone.autocast == "bfloat16"
+
+
+def test_the_learning_rate_follows_the_batch(tmp_path):
+    changes = {"train_dataloader.batch_size": 16, "train_dataloader.dataset.indices": 16, **SMALL}
+    changes |= {f"{stage}_dataloader.dataset.indices": 8 for stage in ("val", "test")}
+    rates = []
+    for scaled in (False, True):
+        runner = train(
+            "digits/rope_mixed_vit.py", work_dir=tmp_path / str(scaled), auto_scale_lr=scaled, cfg_options=changes
+        )
+        rates.append(runner.optim_wrapper.param_groups[0]["initial_lr"])
+    assert rates[1] == pytest.approx(rates[0] * 16 / 64)
+    with pytest.raises(InputError, match=r"give --cfg-options auto_scale_lr\.base_batch_size=N"):
+        set_auto_scale_lr(Config())
+    with pytest.raises(InputError, match=r"auto_scale_lr\.base_batch_size=0 must be positive"):
+        set_auto_scale_lr(Config({"auto_scale_lr": {"base_batch_size": 0}}))
+
+
+def test_a_classifier_in_memory_is_drawn_dumped_and_flipped(tmp_path):
+    config = load_config("digits/rope_mixed_vit.py", SMALL)
+    with DefaultScope.overwrite_default_scope("mmpretrain"):
+        torch.save({"state_dict": MODELS.build(config.model).state_dict()}, tmp_path / "w.pth")
+    options = {**SMALL, "test_dataloader.dataset.indices": 3}
+    places = {"out": tmp_path / "p.pkl", "show_dir": tmp_path / "drawn", "work_dir": tmp_path / "w"}
+    scores = []
+    for tta in (False, True):
+        test_by_config("digits/rope_mixed_vit.py", tmp_path / "w.pth", tta=tta, cfg_options=options, **places)
+        found = pickle.loads((tmp_path / "p.pkl").read_bytes())
+        assert [each["gt_label"].shape for each in found] == [(1,)] * 3
+        assert sorted(file.name for file in (tmp_path / "drawn").iterdir()) == [f"{i:06d}.png" for i in range(3)]
+        scores.append(torch.stack([each["pred_score"] for each in found]))
+    assert not torch.allclose(*scores)
+    clouds = str(Path(__file__).parents[2] / "configs/rooms/swin3d_tiny_none.py")
+    for options, flag in (({"tta": True}, "--tta"), ({"show_dir": "x"}, "--show-dir")):
+        with pytest.raises(InputError, match=f"{flag} is for models of mmdet, mmseg, mmpretrain"):
+            test_by_config(clouds, tmp_path / "w.pth", **options)

@@ -3,6 +3,7 @@
 # iterations of warm-up, then linearly to zero.
 _base_ = "mmseg::swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py"
 custom_imports = dict(imports=["visionpe.detection"], allow_failed_imports=False)
+auto_scale_lr = dict(base_batch_size=16)
 
 model = dict(
     backbone=dict(_delete_=True, type="TimmFeatures", model_name="swin_t", feature_norms=True, drop_path_rate=0.3)
