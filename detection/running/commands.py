@@ -16,6 +16,7 @@ from visionpe.detection.predicting.show_hook import ShowHook
 from visionpe.detection.running import runner as setup
 from visionpe.detection.running.building import clear_builds
 from visionpe.detection.running.class_check import check_order, tested_classes
+from visionpe.detection.running.config_check import check_numbers
 from visionpe.detection.running.data_check import check_outside
 from visionpe.detection.running.dumping import ENDINGS, dump_metric
 from visionpe.detection.running.modes import set_auto_scale_lr
@@ -65,6 +66,7 @@ def train(
         visionpe.utils.errors.InputError: If an argument, the data or the weights cannot be used.
     """
     loaded = _load(config, cfg_options, work_dir)
+    check_numbers(loaded, ("train", "val"))
     if resume is not None:
         setup.set_resume(loaded, resume)
     if amp:
@@ -124,6 +126,7 @@ def test(
     # All weights come from the checkpoint: those a fine-tuning started from need not be there.
     setup.drop_pretrained(loaded.model)
     file = setup.check_checkpoint(str(checkpoint))
+    check_numbers(loaded, ("test",))
     scope = loaded.get("default_scope")
     if out is not None:
         check_output(out, "--out")
