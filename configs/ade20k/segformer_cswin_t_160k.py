@@ -2,6 +2,7 @@
 # CSWin: AdamW 6e-5, ten times that in the head, decay 0.01, linearly to zero in 160,000 iterations at 512 pixels.
 _base_ = "mmseg::segformer/segformer_mit-b1_8xb2-160k_ade20k-512x512.py"
 custom_imports = dict(imports=["visionpe.detection"], allow_failed_imports=False)
+auto_scale_lr = dict(base_batch_size=16)
 
 model = dict(
     backbone=dict(

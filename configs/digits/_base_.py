@@ -60,6 +60,7 @@ test_dataloader = dict(
     dataset=dict(type="DigitsDataset", split="test", source="digits", pipeline=test_pipeline, test_mode=True),
 )
 val_evaluator = dict(type="Accuracy", topk=(1,))
+auto_scale_lr = dict(base_batch_size=64)
 test_evaluator = val_evaluator
 
 train_cfg = dict(by_epoch=True, max_epochs=epochs, val_interval=5)

@@ -34,6 +34,13 @@ def dataset_class(dataset: Mapping, scope: str | None = None) -> type | None:
     return None
 
 
+def innermost(dataset: Any) -> Any:
+    """The data set inside wrappers such as ``RepeatDataset``; of several the first."""
+    while hasattr(dataset, "dataset") or getattr(dataset, "datasets", None):
+        dataset = dataset.dataset if hasattr(dataset, "dataset") else dataset.datasets[0]
+    return dataset
+
+
 def kind_of(dataset: Mapping, scope: str | None, *names: str) -> bool:
     """Whether a data set is of one of these classes, or of one made from them, by their names."""
     found = dataset_class(dataset, scope)

@@ -76,8 +76,9 @@ class Predictor:
     @staticmethod
     def _metainfo(dataset: Mapping) -> dict[str, Any]:
         # By itself the root registry does not look into that of the default scope.
+        kind = dataset["type"]
         with DATASETS.switch_scope_and_registry(None) as registry:
-            kind = registry.get(dataset["type"])
+            kind = registry.get(kind) if isinstance(kind, str) else kind
         given = dict(dataset.get("metainfo") or {})
         meta = {**getattr(kind, "METAINFO", {}), **given}
         if "classes" in given and "palette" not in given:

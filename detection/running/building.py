@@ -29,11 +29,12 @@ def _part(traceback: TracebackType | None) -> str | None:
 
 
 @contextmanager
-def clear_builds(config: Any) -> Iterator[None]:
+def clear_builds(config: Any, *, whole: bool = False) -> Iterator[None]:
     """Building from a config inside ends in one clear error.
 
     Args:
         config: The config, for its file's name.
+        whole: Nothing but building is done inside.
 
     Raises:
         InputError: Names the innermost part that could not be built, and why.
@@ -44,9 +45,10 @@ def clear_builds(config: Any) -> Iterator[None]:
         raise
     except FAULTS as error:
         part = _part(error.__traceback__)
-        if part is None:
+        if part is None and not whole:
             raise
         reason = error.args[0] if isinstance(error, KeyError) and error.args else first_line(error)
         reason = str(reason).partition(". Please check")[0] or type(error).__name__
         name = getattr(config, "filename", None)
-        raise InputError(f"config{f' {name}' if name else ''}: type={part!r} cannot be built: {reason}") from error
+        what = f"type={part!r} cannot be built" if part else "cannot be used"
+        raise InputError(f"config{f' {name}' if name else ''}: {what}: {reason}") from error

@@ -20,8 +20,15 @@ COUNTS = {
 }
 
 
+# What a stage cannot do without.
+NEEDED = {
+    "train": ("train_dataloader", "train_cfg", "optim_wrapper"),
+    "test": ("test_dataloader", "test_cfg", "test_evaluator"),
+}
+
+
 def check_numbers(config: Config, stages: Iterable[str]) -> None:
-    """Refuse parts that are no dictionaries, and counts that are none.
+    """Refuse parts that are missing or no dictionaries, and counts that are none.
 
     Args:
         config: The config.
@@ -30,12 +37,17 @@ def check_numbers(config: Config, stages: Iterable[str]) -> None:
     Raises:
         InputError: Names the entry, what it is and what is allowed.
     """
-    used = [f"{stage}_dataloader" for stage in stages] + ["train_cfg"] * ("train" in stages)
-    for part in ("model", *used):
-        given = config.get(part)
-        if given is None and part != "model":
+    stages = tuple(stages)
+    loaders = [f"{stage}_dataloader" for stage in stages]
+    needed = ["model", *(part for stage in stages for part in NEEDED.get(stage, ()))]
+    for part in (*needed, *loaders, "default_hooks", *(f"{stage}_evaluator" for stage in stages)):
+        given: Any = config.get(part)
+        if given is None:
+            if part in needed:
+                raise InputError(f"{part} is missing from the config; allowed: dict(type=..., ...)")
             continue
-        if not isinstance(given, Mapping):
+        several = part.endswith("_evaluator") and isinstance(given, (list, tuple))
+        if not (several or isinstance(given, Mapping)):
             raise InputError(f"{part}={shown(given)} is no dictionary; allowed: dict(type=..., ...)")
         for name, least in COUNTS.get(part, {}).items():
             if given.get(name) is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -168,6 +168,38 @@ def _check_evaluators(config: Mapping, stage: str) -> None:
             metric = evaluator.get("metric", "bbox")
             masks = "segm" in ([metric] if isinstance(metric, str) else metric)
             coco.check_file(Path(file).expanduser(), masks=masks, crowds=True)
+
+
+def check_outside(out: Path, flag: str, config: Mapping, stages: tuple[str, ...], inputs: Sequence[Any] = ()) -> None:
+    """Refuse results that would take the place of what is read, or stand among the images of a data set.
+
+    Args:
+        out: A file or a folder that will be written.
+        flag: It was given by, for the message.
+        config: A config with ``<stage>_dataloader`` and ``<stage>_evaluator`` entries.
+        stages: Of ``train``, ``val``, ``test``.
+        inputs: Further files that are read.
+
+    Raises:
+        InputError: Names what is read.
+    """
+    scope, place = config.get("default_scope"), out.expanduser().resolve()
+    read = [Path(str(each)).expanduser() for each in inputs]
+    folders_read: list[Path] = []
+    for stage in stages:
+        for _, dataset in datasets(config.get(f"{stage}_dataloader"), f"{stage}_dataloader"):
+            file = in_root(dataset, dataset["ann_file"]) if dataset.get("ann_file") else None
+            read += [file] if file else []
+            images = [image_folder(dataset, scope), *(in_root(dataset, each) for each in prefixes(dataset, scope))]
+            folders_read += [each for each in images if each is not None and each.is_dir()]
+        stated = (each.get("ann_file") for _, each in evaluators(config, stage))
+        read += [Path(str(each)).expanduser() for each in stated if each]
+    for each in read:
+        if each.resolve() == place:
+            raise InputError(f"{flag} {out}: would be written over, which is to be read; give another place")
+    for each in folders_read:
+        if place.is_relative_to(each.resolve()):
+            raise InputError(f"{flag} {out}: is among the images of {str(each)!r}; give a place outside of it")
 
 
 def check_data(config: Mapping, stages: tuple[str, ...]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from mmengine.config import Config
 
+from visionpe.checks import check_count
 from visionpe.detection.running.kinds import kind_name
 from visionpe.utils.errors import InputError
 
@@ -70,6 +71,28 @@ def set_amp(config: Config) -> None:
         return
     config.optim_wrapper.type = "AmpOptimWrapper"
     config.optim_wrapper.dtype = "bfloat16" if bfloat16 else "float16"
+
+
+def set_auto_scale_lr(config: Config) -> None:
+    """Scale the learning rate with the batch of all processes together, from that of the recipe.
+
+    Args:
+        config: The config, changed in place.
+
+    Raises:
+        InputError: If the config does not state the batch of its recipe.
+    """
+    base = (config.get("auto_scale_lr") or {}).get("base_batch_size")
+    if base is None:
+        raise InputError(
+            "--auto-scale-lr: the config does not say for how many pictures its learning rate is; give "
+            "--cfg-options auto_scale_lr.base_batch_size=N"
+        )
+    try:
+        check_count("auto_scale_lr.base_batch_size", base)
+    except (TypeError, ValueError) as error:
+        raise InputError(str(error)) from None
+    config.auto_scale_lr.enable = True
 
 
 def set_fsdp(config: Config) -> None:

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
-from mmengine.model import is_model_wrapper, revert_sync_batchnorm
+from mmengine.model import BaseTTAModel, is_model_wrapper, revert_sync_batchnorm
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import nn
@@ -123,11 +123,14 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
         raise InputError(f"config {path!r}: is no config by its name; allowed: {', '.join(CONFIGS)}")
     try:
         config = Config.fromfile(str(file))
-    except (SyntaxError, ValueError) as error:  # of Python, of JSON
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"config {path!r}: cannot be read ({first_line(error)})") from None
-    config.merge_from_dict(options or {})
+    except (InputError, OSError):
+        raise
+    except Exception as error:  # a config is a program, or JSON
+        raise InputError(f"config {path!r}: cannot be read ({type(error).__name__}: {first_line(error)})") from error
+    try:
+        config.merge_from_dict(options or {})
+    except (TypeError, KeyError, ValueError, IndexError) as error:
+        raise InputError(f"--cfg-options: {error.args[0] if error.args else error!s}") from None
     install_label_maps(config.get("default_scope"))
     if config.get("work_dir") is None:
         parts = file.resolve().with_suffix("").parts
@@ -195,7 +198,7 @@ def build_runner(config: Config, *, stages: tuple[str, ...]) -> Runner:
     warnings.filterwarnings("ignore", module=r"mmseg\.|mmdet\.")
     config.setdefault("runner_type", "QuietRunner")
     _name_apart(config)
-    with clear_builds(config):
+    with clear_builds(config, whole=True):
         runner = RUNNERS.build(config)
     try:
         check_neck(unwrap_model(runner.model))
@@ -216,8 +219,8 @@ def _name_apart(config: Config) -> None:
 
 
 def unwrap_model(model: Any) -> Any:
-    """The model inside wrappers such as DDP."""
-    while is_model_wrapper(model):
+    """The model inside wrappers such as DDP, and inside what merges its predictions of several views."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     return model
 

@@ -1,17 +1,22 @@
 """What a Runner is spared: weights that are not there, and batch norms that wait for GPUs."""
 
 import logging
+import pickle
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.model import PretrainedInit
 from mmengine.optim import AmpOptimWrapper, OptimWrapper
+from mmengine.registry import MODELS, DefaultScope
 from torch import nn
 
 from visionpe.detection import TimmFeatures, TimmImageClassifier, train
+from visionpe.detection import test as evaluate
 from visionpe.detection.running.building import clear_builds
+from visionpe.detection.running.modes import set_auto_scale_lr
 from visionpe.detection.running.runner import InputError, QuietRunner, build_runner, load_config, set_amp, set_seed
 
 WEIGHTS = "work_dirs/imagenet/cswin_300e/rope_cswin_t/model.safetensors"
@@ -51,7 +56,13 @@ def test_weights_to_start_from_are_looked_for_first(changes, words, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "text", "words"),
-    [("c.txt", "", r"allowed: \.py, "), ("c.py", "a = (", "cannot be read"), ("c.json", "{", "cannot be read")],
+    [
+        ("c.txt", "", r"allowed: \.py, "),
+        ("c.py", "a = (", "cannot be read"),
+        ("c.json", "{", "cannot be read"),
+        ("c.py", "a = b", r"cannot be read \(NameError: name 'b' is not defined"),
+        ("c.py", "custom_imports = dict(imports=['none_such'], allow_failed_imports=False)", "cannot be read"),
+    ],
 )
 def test_what_is_no_config(name, text, words, tmp_path):
     (tmp_path / name).write_text(text)
@@ -122,6 +133,12 @@ SMALL = {"model.embed_dim": 16, "model.depth": 1, "model.num_heads": 2, "train_c
         ({"train_cfg.max_epochs": "3"}, r"train_cfg\.max_epochs='3' is no whole number"),
         ({"train_dataloader": 3}, r"train_dataloader=3 is no dictionary; allowed: dict\("),
         ({"model": "vit"}, r"model='vit' is no dictionary"),
+        ({"optim_wrapper": 3}, r"optim_wrapper=3 is no dictionary"),
+        ({"val_evaluator": 3}, r"val_evaluator=3 is no dictionary"),
+        ({"train_dataloader": None}, r"train_dataloader is missing from the config"),
+        ({"param_scheduler": 3}, r"rope_mixed_vit\.py: cannot be used: `param_scheduler` should be"),
+        ({"train_cfg.max_epochs": {"x": 1}}, r"--cfg-options: max_epochs=.* cannot inherit"),
+        ({"custom_hooks.9.x": 1}, r"--cfg-options: Index 9 exceeds"),
         ({"load_from": 3}, "load_from: checkpoint 3 is no text"),
         (
             {"model.no_such": 1},
@@ -158,3 +175,39 @@ def test_mixed_precision_of_a_wrapper_by_any_name(kind):
     detector = Config({"default_scope": "mmdet", "model": {"backbone": {"type": TimmFeatures}}})
     set_amp(detector)
     assert detector.model.backbone.autocast == "bfloat16"
+
+
+def test_the_learning_rate_follows_the_batch(tmp_path):
+    changes = {"train_dataloader.batch_size": 16, "train_dataloader.dataset.indices": 16, **SMALL}
+    changes |= {f"{stage}_dataloader.dataset.indices": 8 for stage in ("val", "test")}
+    rates = []
+    for scaled in (False, True):
+        runner = train(
+            "digits/rope_mixed_vit.py", work_dir=tmp_path / str(scaled), auto_scale_lr=scaled, cfg_options=changes
+        )
+        rates.append(runner.optim_wrapper.param_groups[0]["initial_lr"])
+    assert rates[1] == pytest.approx(rates[0] * 16 / 64)
+    with pytest.raises(InputError, match=r"give --cfg-options auto_scale_lr\.base_batch_size=N"):
+        set_auto_scale_lr(Config())
+    with pytest.raises(InputError, match=r"auto_scale_lr\.base_batch_size=0 must be positive"):
+        set_auto_scale_lr(Config({"auto_scale_lr": {"base_batch_size": 0}}))
+
+
+def test_a_classifier_in_memory_is_drawn_dumped_and_flipped(tmp_path):
+    config = load_config("digits/rope_mixed_vit.py", SMALL)
+    with DefaultScope.overwrite_default_scope("mmpretrain"):
+        torch.save({"state_dict": MODELS.build(config.model).state_dict()}, tmp_path / "w.pth")
+    options = {**SMALL, "test_dataloader.dataset.indices": 3}
+    places = {"out": tmp_path / "p.pkl", "show_dir": tmp_path / "drawn", "work_dir": tmp_path / "w"}
+    scores = []
+    for tta in (False, True):
+        evaluate("digits/rope_mixed_vit.py", tmp_path / "w.pth", tta=tta, cfg_options=options, **places)
+        found = pickle.loads((tmp_path / "p.pkl").read_bytes())
+        assert [each["gt_label"].shape for each in found] == [(1,)] * 3
+        assert sorted(file.name for file in (tmp_path / "drawn").iterdir()) == [f"{i:06d}.png" for i in range(3)]
+        scores.append(torch.stack([each["pred_score"] for each in found]))
+    assert not torch.allclose(*scores)
+    clouds = str(Path(__file__).parents[2] / "configs/rooms/swin3d_tiny_none.py")
+    for options, flag in (({"tta": True}, "--tta"), ({"show_dir": "x"}, "--show-dir")):
+        with pytest.raises(InputError, match=f"{flag} is for models of mmdet, mmseg, mmpretrain"):
+            evaluate(clouds, tmp_path / "w.pth", **options)

@@ -34,6 +34,11 @@ def parser(prog: str) -> argparse.ArgumentParser:
         action="store_true",
         help="mixed precision: bfloat16, on old GPUs float16; in detectors the backbone only",
     )
+    p.add_argument(
+        "--auto-scale-lr",
+        action="store_true",
+        help="scale the learning rate with the batch of all processes, from that of the recipe",
+    )
     p.add_argument("--fsdp", action="store_true", help="shard the model over the GPUs, instead of a copy on each")
     run_arguments(p, "train_cfg.max_epochs=10 model.img_size=32 'a.b=[1,2]'")
     return p
@@ -51,6 +56,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "visionpe train") -> int
             work_dir=args.work_dir,
             resume=args.resume,
             amp=args.amp,
+            auto_scale_lr=args.auto_scale_lr,
             fsdp=args.fsdp,
             launcher=args.launcher,
             seed=args.seed,

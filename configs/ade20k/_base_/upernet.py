@@ -5,6 +5,7 @@
 # Where windows do not divide the map, what is beyond it is masked; Swin's attends to zero tokens there.
 _base_ = "mmseg::swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py"
 custom_imports = dict(imports=["visionpe.detection"], allow_failed_imports=False)
+auto_scale_lr = dict(base_batch_size=16)
 
 model = dict(
     backbone=dict(

@@ -4,6 +4,7 @@ iters, warmup = 350, 30
 
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=iters, val_interval=iters)
 val_cfg = dict(type="ValLoop")
+auto_scale_lr = dict(base_batch_size=16)
 test_cfg = dict(type="TestLoop")
 optim_wrapper = dict(
     type="OptimWrapper",

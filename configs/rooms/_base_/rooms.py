@@ -70,4 +70,5 @@ param_scheduler = [
     dict(type="CosineAnnealingLR", T_max=epochs, convert_to_iter_based=True),
 ]
 train_cfg = dict(type="EpochBasedTrainLoop", max_epochs=epochs, val_interval=1)
+auto_scale_lr = dict(base_batch_size=2)
 default_hooks = dict(logger=dict(interval=10))
