@@ -31,10 +31,11 @@ from visionpe.detection.operators import extension as ops
 ops.install()
 
 from visionpe._renamed import old_modules  # noqa: E402
-from visionpe.detection.running import bases  # noqa: E402
+from visionpe.detection.running import bases, multimodal  # noqa: E402
 from visionpe.detection.running.quiet import quiet_imports  # noqa: E402
 
 bases.install()
+multimodal.install()
 
 with quiet_imports():
     import mmpretrain.datasets
