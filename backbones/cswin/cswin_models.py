@@ -7,7 +7,6 @@ from typing import Any
 from timm.models._builder import resolve_pretrained_cfg
 
 from visionpe.backbones.cswin.model import CSWinTransformer, published_stripes
-from visionpe.backbones.shared.options import OF_FEATURES
 from visionpe.backbones.shared.registering import Family, base_cfg
 
 __all__: list[str] = []
@@ -68,4 +67,6 @@ class CSWinFamily(Family):
         return super().create(variant, pretrained, **kwargs)
 
 
-CSWinFamily("cswin", CSWinTransformer, SIZES, "lepe", __name__, _cfgs, of_features=OF_FEATURES).register_all()
+CSWinFamily(
+    "cswin", CSWinTransformer, SIZES, "lepe", __name__, _cfgs, of_features={"feature_norms": True}
+).register_all()

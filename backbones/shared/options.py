@@ -14,9 +14,6 @@ from visionpe.checks import check_choice, shown
 
 POOLS = ("avg", "max", "avgmax", "catavgmax", "fast", "fastavg", "fastmax", "fastavgmax", "fastcatavgmax", "")
 
-# By default where features are asked for: the dense code of Swin's and of CSWin's authors has a norm for each.
-OF_FEATURES = {"feature_norms": True}
-
 
 def check_pooling(global_pool: str, num_classes: int) -> None:
     """Refuse pooling that is unknown, or none ahead of a classifier.
@@ -42,7 +39,7 @@ class PyramidOptions:
         drop_rate, proj_drop_rate, attn_drop_rate: Dropout of the pooled features, the projections and MLPs, the
             attention weights; 0 to below 1.
         feature_norms: A norm for the features of each stage, as dense heads want them; it replaces the final norm. By
-            default in names of timm with ``features_only``.
+            default for CSWin with ``features_only``, and for both in detectors and segmentors.
         norm_layer: Of the blocks, the final norm and the features.
         act_layer: Of the MLPs.
         device, dtype: Of the parameters.

@@ -6,7 +6,6 @@ from typing import Any
 
 from timm.models import is_model_pretrained
 
-from visionpe.backbones.shared.options import OF_FEATURES
 from visionpe.backbones.shared.registering import Family, base_cfg, timm_cfg
 from visionpe.backbones.swin.model import SwinTransformer
 
@@ -46,4 +45,4 @@ def _cfgs(prefix: str, size: str) -> dict[str, dict[str, Any]]:
     return {tag: timm_cfg(name, **fixed) for tag, name in names.items() if is_model_pretrained(name)}
 
 
-Family("swin", SwinTransformer, SIZES, "rpb", __name__, _cfgs, specs=SPECS, of_features=OF_FEATURES).register_all()
+Family("swin", SwinTransformer, SIZES, "rpb", __name__, _cfgs, specs=SPECS).register_all()

@@ -16,6 +16,8 @@ from visionpe.ranges import MAX_DEPTH
 
 # timm's keywords for models that otherwise insist on one size; the first that a model takes is given to it.
 ANY_SIZE = ("dynamic_img_size", "strict_img_size")
+# And to pyramids that take it: the dense code of Swin's and of CSWin's authors has a norm for each map.
+NORMS = {"feature_norms": True}
 OUTPUT_STRIDES = (8, 16, 32)  # that timm's convolutional networks know
 
 
@@ -50,8 +52,9 @@ def create_extractor(
     if "output_stride" in kwargs:
         check_choice("output_stride", kwargs["output_stride"], OUTPUT_STRIDES)
     options: dict[str, Any] = {"features_only": True, "feature_cls": "getter", "out_indices": out_indices}
-    attempts = [{name: name == "dynamic_img_size"} for name in ANY_SIZE if name not in kwargs]
-    for attempt in [*attempts, {}]:
+    sizes = [*({name: name == "dynamic_img_size"} for name in ANY_SIZE if name not in kwargs), {}]
+    attempts = [norms | size for norms in (NORMS, {}) if norms.keys().isdisjoint(kwargs) for size in sizes]
+    for attempt in attempts:
         try:
             getter = timm.create_model(model_name, pretrained=pretrained, **{**options, **attempt, **kwargs})
         except TypeError as error:

@@ -174,7 +174,7 @@ def test_set_input_size() -> None:
 
 def test_features() -> None:
     options = {k: v for k, v in TINY.items() if k != "num_classes"}
-    model = timm.create_model("rope_swin_t", features_only=True, out_indices=(0, 1), **options)
+    model = timm.create_model("rope_swin_t", features_only=True, out_indices=(0, 1), feature_norms=True, **options)
     assert model.feature_info.channels() == [16, 32]
     assert model.feature_info.reduction() == [2, 4]
     features = model(torch.randn(2, 3, 33, 47))
