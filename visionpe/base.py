@@ -101,8 +101,13 @@ class PositionEncoding(HasPolicy, Unscriptable, OwnTensors):
     @property
     def spelling(self) -> str:
         """How it is written in a specification, with what it stands over: ``"lape(ape)"``."""
-        over = getattr(self, "over", None)
-        return f"{type(self).name}({over.spelling})" if isinstance(over, PositionEncoding) else self.name
+        return f"{type(self).name}({self.beneath.spelling})" if self.beneath else self.name
+
+    @property
+    def beneath(self) -> PositionEncoding | None:
+        """The encoding that this one stands over, or None."""
+        over = self._modules.get("over")
+        return over if isinstance(over, PositionEncoding) else None
 
     def set_policy(self, policy: str) -> None:
         super().set_policy(policy)
@@ -143,6 +148,13 @@ class PositionEncoding(HasPolicy, Unscriptable, OwnTensors):
         for name in self.by_block:
             if (modules := getattr(self, name)) is not None:
                 setattr(self, name, modules[:count])
+
+    def of_block(self, layer: int) -> dict[str, Any]:
+        """What block ``layer``, compiled by itself, has beside its tensors: attributes that are tensors. Default: none.
+
+        A number would be a constant to the compiler, and mean a graph for each block.
+        """
+        return {}
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""

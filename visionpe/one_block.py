@@ -29,20 +29,21 @@ def only(encoding: Composition, layer: int) -> Composition:
 
 def _part(part: PositionEncoding, layer: int) -> PositionEncoding:
     if part.is_wrapper:  # it shares the tensors of what it stands over
-        inner = _part(part.over, layer)
+        inner = _part(part.beneath, layer)  # type: ignore[arg-type]
         shared = {"_parameters": inner._parameters, "_modules": inner._modules}
         return _with(part, _over=inner, of_one_block=True, **shared) if inner.of_one_block else part
     _, lent = part.__dict__.get("lent", (None, ()))
     # Tensors that another library took away, or computes, are not taken apart.
     away = hasattr(part, "parametrizations") or any(name not in part._parameters for name in lent)
-    if away or part.goes_on or not (part.stacked or part.by_block):
+    own = part.of_block(layer)
+    if away or part.goes_on or not (part.stacked or part.by_block or own):
         return part
     parameters = dict(part._parameters)
     for name, t in part._parameters.items():
         for axis in (axis for pattern, axis in part.stacked if t is not None and fnmatchcase(name, pattern)):
             parameters[name] = t.narrow(axis, layer, 1)  # type: ignore
     modules = {name: m[layer : layer + 1] if name in part.by_block else m for name, m in part._modules.items()}  # type: ignore
-    return _with(part, _parameters=parameters, _modules=modules, depth=1, of_one_block=True)
+    return _with(part, _parameters=parameters, _modules=modules, depth=1, of_one_block=True, **own)
 
 
 def _with(module: Encoding, **changed: Any) -> Encoding:
