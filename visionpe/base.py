@@ -57,8 +57,6 @@ class PositionEncoding(HasPolicy, Unscriptable, OwnTensors):
     by_block: ClassVar[tuple[str, ...]] = ()
     # Parameters, by a pattern of their names, that hold an entry for each block, and the axis of these.
     stacked: ClassVar[tuple[tuple[str, int], ...]] = ()
-    # True where a block goes on from what the block before it has made.
-    goes_on: ClassVar[bool] = False
     # True for what `one_block` made, in which block 0 stands for the one.
     of_one_block: bool = False
     # True for what stands over another encoding.
@@ -149,10 +147,11 @@ class PositionEncoding(HasPolicy, Unscriptable, OwnTensors):
             if (modules := getattr(self, name)) is not None:
                 setattr(self, name, modules[:count])
 
-    def of_block(self, layer: int) -> dict[str, Any]:
-        """What block ``layer``, compiled by itself, has beside its tensors: attributes that are tensors. Default: none.
+    def of_block(self, x: Tensor, grid: Grid, *, layer: int) -> dict[str, Any]:
+        """What block ``layer`` has beside its tensors: attributes for one that is compiled by itself. Default: none.
 
-        A number would be a constant to the compiler, and mean a graph for each block.
+        They are tensors, as numbers are constants to the compiler: of what follows from the number of the block, or
+        goes on from what the block before it has made. ``x`` are tokens of the block, for their device and dtype.
         """
         return {}
 

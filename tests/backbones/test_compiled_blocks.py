@@ -15,10 +15,10 @@ import visionpe
 STACKED = ["rope_mixed", "comrope", "rpb", "attention_bias", "kerple", "decomposed", "irpe", "crse"]
 LISTS = ["cpb", "dpb", "fire", "lepe", "dropped(rope_mixed)", "rpb+rope_mixed"]
 # What follows from the number of a block.
-NUMBERED = ["lookhere", "randomised(lookhere)"]
+NUMBERED = ["lookhere", "randomised(lookhere)", "lape", "dropped(lape)", {"name": "seqpe", "site": "qk_mul"}]
 
 
-def build(family: str, spec: str, **keywords: object) -> torch.nn.Module:
+def build(family: str, spec: object, **keywords: object) -> torch.nn.Module:
     keywords = MODELS[family] | keywords
     return randomize(timm.create_model(family, pos_encoding=tiny_spec(spec), num_classes=3, **keywords))
 
@@ -31,8 +31,8 @@ def compile_blocks(model: torch.nn.Module) -> CompileCounter:
     return counter
 
 
-@pytest.mark.parametrize("spec", STACKED + LISTS + NUMBERED)
-def test_one_graph_serves_all_blocks(spec: str) -> None:
+@pytest.mark.parametrize("spec", STACKED + LISTS + NUMBERED, ids=str)
+def test_one_graph_serves_all_blocks(spec: object) -> None:
     model, x = build("none_vit_ti", spec, depth=3), torch.randn(2, 3, 32, 32)
     model(x).sum().backward()
     wanted = {name: parameter.grad for name, parameter in model.named_parameters()}

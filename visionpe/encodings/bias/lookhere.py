@@ -126,7 +126,7 @@ class LookHere(OffsetEncoding):
         first, last = self.layer_slopes
         return self.global_slope * (first + (last - first) * layer / max(1, self.depth - 1))
 
-    def of_block(self, layer: int) -> dict[str, Any]:
+    def of_block(self, x: Tensor, grid: Grid, *, layer: int) -> dict[str, Any]:
         return {"slope": torch.tensor(self.layer_slope(layer), dtype=torch.float64, device="cpu")}
 
     def function(self, offsets: Sequence[Tensor], grid: Grid, layer: int) -> Tensor:

@@ -168,6 +168,11 @@ class PositionWrapper(PositionEncoding):
     ) -> Tensor:
         return self.beneath.mix(attended, v, self.stand(v, grid), layer=layer, weights=weights)
 
+    def of_block(self, x: Tensor, grid: Grid, *, layer: int) -> dict[str, Any]:
+        if type(innermost(self)).of_block is PositionEncoding.of_block:
+            return {}
+        return self.beneath.of_block(x, self.stand(x, grid), layer=layer)
+
     @property
     def beneath(self) -> PositionEncoding:
         return self.__dict__["_over"]
