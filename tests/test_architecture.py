@@ -36,7 +36,7 @@ MAY_USE = {
     "base": "attention cache checks graphs grid policy ranges tensors",
     "watching": "",
     "composition": "attention base grid policy watching",
-    "one_block": "base composition",
+    "one_block": "base composition grid",
     "specification": "utils",
     "registry": "base checks composition specification",
     "encodings": "_renamed attention base checks grid memo precision ranges tracing registry policy sparse",

@@ -57,8 +57,6 @@ class PositionEncoding(HasPolicy, Unscriptable, OwnTensors):
     by_block: ClassVar[tuple[str, ...]] = ()
     # Parameters, by a pattern of their names, that hold an entry for each block, and the axis of these.
     stacked: ClassVar[tuple[tuple[str, int], ...]] = ()
-    # True where a block goes on from what the block before it has made.
-    goes_on: ClassVar[bool] = False
     # True for what `one_block` made, in which block 0 stands for the one.
     of_one_block: bool = False
     # True for what stands over another encoding.
@@ -101,8 +99,13 @@ class PositionEncoding(HasPolicy, Unscriptable, OwnTensors):
     @property
     def spelling(self) -> str:
         """How it is written in a specification, with what it stands over: ``"lape(ape)"``."""
-        over = getattr(self, "over", None)
-        return f"{type(self).name}({over.spelling})" if isinstance(over, PositionEncoding) else self.name
+        return f"{type(self).name}({self.beneath.spelling})" if self.beneath else self.name
+
+    @property
+    def beneath(self) -> PositionEncoding | None:
+        """The encoding that this one stands over, or None."""
+        over = self._modules.get("over")
+        return over if isinstance(over, PositionEncoding) else None
 
     def set_policy(self, policy: str) -> None:
         super().set_policy(policy)
@@ -143,6 +146,14 @@ class PositionEncoding(HasPolicy, Unscriptable, OwnTensors):
         for name in self.by_block:
             if (modules := getattr(self, name)) is not None:
                 setattr(self, name, modules[:count])
+
+    def of_block(self, x: Tensor, grid: Grid, *, layer: int) -> dict[str, Any]:
+        """What block ``layer`` has beside its tensors: attributes for one that is compiled by itself. Default: none.
+
+        They are tensors, as numbers are constants to the compiler: of what follows from the number of the block, or
+        goes on from what the block before it has made. ``x`` are tokens of the block, for their device and dtype.
+        """
+        return {}
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""

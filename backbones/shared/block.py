@@ -11,6 +11,7 @@ from timm.layers import Attention
 from timm.models import checkpoint
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from visionpe.attention.dispatch import AttentionWeights, attend
 from visionpe.backbones.shared.windows import Windows
@@ -47,9 +48,9 @@ class Partition:
     layer: int = 0
     gather: tuple[Tensor, Tensor] | None = None
 
-    def for_one_block(self) -> Partition:
-        """The same, for a block that is compiled by itself."""
-        encoding = only(self.encoding, self.layer)
+    def for_one_block(self, x: Tensor) -> Partition:
+        """The same, for a block that is compiled by itself and given ``x``."""
+        encoding = only(self.encoding, self.layer, x, self.grid)
         return Partition(self.windows, encoding, self.grid, self.mask, self.layer, self.gather)
 
     def split(self, x: Tensor) -> Tensor:
@@ -244,9 +245,12 @@ def run_block(
     checkpointed: bool,
 ) -> Tensor:
     """Block ``index`` on ``x``; where it is compiled by itself, with what it needs of the encodings alone."""
-    if is_compiled(block):
-        encoding = only(encoding, index)
-        where = where if isinstance(where, Grid) else [cut.for_one_block() for cut in where]
+    if is_compiled(block) and not isinstance(x, Proxy):
+        if isinstance(where, Grid):
+            encoding = only(encoding, index, x, where)
+        else:
+            encoding = only(encoding, index, x, Grid(size=map_size(x)))
+            where = [cut.for_one_block(x) for cut in where]
     if checkpointed and not torch.jit.is_scripting():
         return checkpoint(block, x, encoding, where, *rest)
     return block(x, encoding, where, *rest)

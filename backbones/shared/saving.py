@@ -48,8 +48,7 @@ def _in_force(spec: Spec, parts: Sequence[PositionEncoding], *, with_policies: b
         policies = {part.policy for part in own if part.policies and not part.is_wrapper}
         if with_policies and len(policies) == 1:
             options["policy"] = policies.pop()
-        beneath = [getattr(part, "over", None) for part in own]
-        under = [part for part in beneath if isinstance(part, PositionEncoding)]
+        under = [part.beneath for part in own if part.beneath is not None]
         if under:
             inner = options.get("over", under[0].spelling)
             options["over"] = _in_force(inner, under, with_policies=with_policies)

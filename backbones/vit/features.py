@@ -5,9 +5,24 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from visionpe.backbones.shared.images import check_mask, take_indices
+from visionpe.grid import Grid
+
+torch.fx.wrap("to_map")  # one node of a graph: there it is not known whether patches were dropped
+
+
+def to_map(tokens: Tensor, grid: Grid) -> Tensor:
+    """Tokens ``(B, N, dim)`` of every patch to a map ``(B, dim, height, width)``.
+
+    Raises:
+        ValueError: If patches were dropped.
+    """
+    if not grid.dense:
+        raise ValueError("output_fmt='NCHW' needs every patch; use 'NLC' where patch_drop_rate drops some")
+    return tokens.transpose(1, 2).unflatten(2, grid.size).contiguous()
 
 
 class GivesFeatures(nn.Module):
@@ -83,13 +98,9 @@ class GivesFeatures(nn.Module):
         Raises:
             ValueError: If a map is asked for and patches were dropped.
         """
-        if as_map and not grid.dense:
-            raise ValueError("output_fmt='NCHW' needs every patch; use 'NLC' where patch_drop_rate drops some")
         x = self.norm(x) if norm else x
         feature, prefix = x[:, grid.prefix :], x[:, : grid.prefix]
-        if as_map:
-            feature = feature.transpose(1, 2).unflatten(2, grid.size).contiguous()
-        return feature, prefix
+        return to_map(feature, grid) if as_map else feature, prefix
 
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True

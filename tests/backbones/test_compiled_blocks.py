@@ -9,12 +9,16 @@ from conftest import randomize, tiny_spec
 from tiny_backbones import MODELS
 from torch._dynamo.testing import CompileCounter
 
+import visionpe
+
 # What has tensors of every block, one behind the other or in a list, and what stands over such.
 STACKED = ["rope_mixed", "comrope", "rpb", "attention_bias", "kerple", "decomposed", "irpe", "crse"]
 LISTS = ["cpb", "dpb", "fire", "lepe", "dropped(rope_mixed)", "rpb+rope_mixed"]
+# What follows from the number of a block.
+NUMBERED = ["lookhere", "randomised(lookhere)", "lape", "dropped(lape)", {"name": "seqpe", "site": "qk_mul"}]
 
 
-def build(family: str, spec: str, **keywords: object) -> torch.nn.Module:
+def build(family: str, spec: object, **keywords: object) -> torch.nn.Module:
     keywords = MODELS[family] | keywords
     return randomize(timm.create_model(family, pos_encoding=tiny_spec(spec), num_classes=3, **keywords))
 
@@ -27,8 +31,8 @@ def compile_blocks(model: torch.nn.Module) -> CompileCounter:
     return counter
 
 
-@pytest.mark.parametrize("spec", STACKED + LISTS)
-def test_one_graph_serves_all_blocks(spec: str) -> None:
+@pytest.mark.parametrize("spec", STACKED + LISTS + NUMBERED, ids=str)
+def test_one_graph_serves_all_blocks(spec: object) -> None:
     model, x = build("none_vit_ti", spec, depth=3), torch.randn(2, 3, 32, 32)
     model(x).sum().backward()
     wanted = {name: parameter.grad for name, parameter in model.named_parameters()}
@@ -76,3 +80,13 @@ def test_what_the_blocks_cannot_part_with_stays_whole() -> None:
         wanted = model(x)
         compile_blocks(model)
         torch.testing.assert_close(model(x), wanted, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["geometric", "rescale"])
+@torch.no_grad()
+def test_each_axis_has_a_matrix_of_its_own_in_a_graph(policy: str) -> None:
+    model, x = build("none_vit_ti", "rpb", depth=1), torch.randn(1, 3, 48, 64)
+    visionpe.set_policy(model, policy)
+    wanted = model(x)
+    torch._dynamo.reset()
+    torch.testing.assert_close(torch.compile(model, backend="eager")(x), wanted, atol=1e-5, rtol=1e-5)

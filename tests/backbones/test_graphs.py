@@ -32,6 +32,14 @@ def test_fx_graphs_serve_every_size(family: str, spec: str) -> None:
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("family", ["none_vit_ti", "swin_t", "cswin_t"])
+def test_fx_graphs_of_features(family: str) -> None:
+    features = timm.create_model(family, pos_encoding="ape", features_only=True, out_indices=(0, 1), **MODELS[family])
+    graph, x = torch.fx.symbolic_trace(features.eval()), torch.randn(2, 3, 40, 32)
+    for found, wanted in zip(graph(x), features(x), strict=True):
+        torch.testing.assert_close(found, wanted, atol=0, rtol=0)
+
+
 def test_torchvision_takes_features_at_any_block() -> None:
     x = torch.randn(2, 3, 32, 32)
     vit = build("none_vit_ti", "rope_mixed+ape")

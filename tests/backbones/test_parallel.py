@@ -11,10 +11,13 @@ import timm
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch._dynamo.testing import CompileCounter
 from torch.distributed.fsdp import FullyShardedDataParallel, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 from torch.nn.utils import parametrize
 
 from visionpe import Grid
+from visionpe.backbones.shared.block import EncodedBlock
 from visionpe.encodings.rotary.rope_norm import NormalizedRoPE
 
 # A world of one; and a stage may end in a view, which nobody changes in place.
@@ -102,6 +105,25 @@ def test_flat_parameters(spec: str, original: bool) -> None:
     found = sharded(x)
     torch.testing.assert_close(found, wanted)
     found.sum().backward()
+
+
+@pytest.mark.usefixtures("process")
+@pytest.mark.parametrize("original", [False, True])
+@pytest.mark.parametrize("apart", [False, True])
+def test_flat_parameters_of_compiled_blocks(apart: bool, original: bool) -> None:
+    """Each block reads its own table, wherever tensors are put, and all share a graph where these are parameters."""
+    model, x, counter = build("vit_ti", "rope_mixed", depth=3), torch.randn(2, 3, 32, 32), CompileCounter()
+    torch.manual_seed(0)
+    wanted = model(x)
+    torch._dynamo.reset()
+    for block in model.blocks:
+        block.compile(backend=counter)
+    options: dict[str, Any] = {"device_id": torch.device("cpu"), "use_orig_params": original}
+    if apart:
+        options["auto_wrap_policy"] = ModuleWrapPolicy({EncodedBlock})
+    torch.manual_seed(0)
+    torch.testing.assert_close(FullyShardedDataParallel(model, **options)(x), wanted)
+    assert not original or counter.frame_count == 1
 
 
 def replica(model: nn.Module) -> Any:

@@ -74,6 +74,22 @@ def test_parameters_are_those_underneath(spec: str) -> None:
     assert not any(p.any() for p in wrapper.over.parameters())
 
 
+@pytest.mark.parametrize("spec", ["dropped(lape(ape))", "cropped(lape(fourier))", "dropped(cropped(lape(ape)))"])
+def test_parameters_are_found_by_their_paths(spec: str) -> None:
+    """As ``torch.func.functional_call`` and adapters look for them."""
+    model = tiny_vit(spec)
+    assert model.pos_encoding.parts[0].spelling == spec
+    for name, parameter in model.named_parameters():
+        assert model.get_parameter(name) is parameter
+    for name, module in model.named_modules():
+        assert model.get_submodule(name) is module
+    with torch.no_grad():
+        wanted, x = {k: 2 * p for k, p in model.named_parameters()}, torch.randn(1, 3, 24, 24)
+        found = torch.func.functional_call(model, wanted, (x,))
+        model.load_state_dict(wanted, strict=False)
+        torch.testing.assert_close(found, model(x))
+
+
 def test_frequencies_stay_wide() -> None:
     assert tiny_vit("dropped(rope_mixed)").bfloat16().pos_encoding["rope_mixed"].freqs.dtype == torch.float32
 

@@ -45,7 +45,8 @@ class LayerAdaptivePositionEmbedding(PositionEncoding):
     source = "LaPE, arXiv 2212.05262"
     hands_on_hints = True
     by_block = ("norms",)
-    goes_on = True
+    # The table of the one block that is left, where `one_block` made this.
+    made: Tensor | None = None
 
     def __init__(
         self, *, over: Spec = "ape", prefix_slots: int | None = None, eps: float = 1e-6, **context: Any
@@ -101,7 +102,10 @@ class LayerAdaptivePositionEmbedding(PositionEncoding):
             p = torch.cat((slots.expand(p.shape[0], -1, -1), p), dim=1)
         return p
 
-    def inject(self, x: Tensor, grid: Grid, *, layer: int = 0) -> Tensor:
+    def of_block(self, x: Tensor, grid: Grid, *, layer: int) -> dict[str, Any]:
         with without_autocast(x):
-            p = self.table(grid, layer=layer, device=x.device, dtype=wide_dtype(x))
+            return {"made": self.table(grid, layer=layer, device=x.device, dtype=wide_dtype(x))}
+
+    def inject(self, x: Tensor, grid: Grid, *, layer: int = 0) -> Tensor:
+        p = self.of_block(x, grid, layer=layer)["made"] if self.made is None else self.made
         return x + p.to(x.dtype)

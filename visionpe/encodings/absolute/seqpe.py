@@ -62,7 +62,8 @@ class SequentialPositionEncoding(PositionEncoding):
     structure = "low rank"
     whole_coords = True
     by_block = ("qk",)
-    goes_on = True
+    # Vectors for the one block that is left, where `one_block` made this.
+    made: Tensor | None = None
 
     def __init__(
         self,
@@ -179,15 +180,21 @@ class SequentialPositionEncoding(PositionEncoding):
     def add(self, x: Tensor, grid: Grid) -> Tensor:
         return x + self._vectors(grid, x).to(x.dtype) if self.site == "add" else x
 
+    def of_block(self, x: Tensor, grid: Grid, *, layer: int) -> dict[str, Any]:
+        if self.site == "add":
+            return {}
+        before = self.memo.get(grid, layer, key=(x.device, x.dtype)) if layer else None
+        vectors = self._vectors(grid, x) if before is None else before
+        self.memo.put(grid, layer, vectors, key=(x.device, x.dtype), last=layer == self.depth - 1)
+        return {"made": vectors}
+
     def _parts(self, x: Tensor, grid: Grid, layer: int, *, blank: float) -> tuple[Tensor, Tensor]:
         """The query and the key part of every token in a layer, ``(1 or B, 1 or heads, N, head_dim)``.
 
         Prefix tokens without a vector of their own have ``blank``.
         """
         assert self.qk is not None
-        before = self.memo.get(grid, layer, key=(x.device, x.dtype)) if layer else None
-        vectors = self._vectors(grid, x) if before is None else before
-        self.memo.put(grid, layer, vectors, key=(x.device, x.dtype), last=layer == self.depth - 1)
+        vectors = self.of_block(x, grid, layer=layer)["made"] if self.made is None else self.made
         vectors = vectors if vectors.ndim == 3 else vectors[None]  # (1 or B, N_spatial, pe_dim)
         slots = 0
         if self.prefix_table is not None:

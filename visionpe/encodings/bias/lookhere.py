@@ -13,6 +13,7 @@ from visionpe.checks import check_choice, check_flag, check_number, check_number
 from visionpe.encodings.bias.offset import OffsetEncoding
 from visionpe.grid import Grid
 from visionpe.registry import register_encoding
+from visionpe.tracing import is_tracing
 
 View = Literal[45, 90, 180]
 
@@ -82,6 +83,8 @@ class LookHere(OffsetEncoding):
     """
 
     source = "LookHere, arXiv 2405.13985"
+    # Of the one block that is left, where `one_block` made this.
+    slope: Tensor | None = None
 
     def __init__(
         self,
@@ -116,10 +119,15 @@ class LookHere(OffsetEncoding):
         everything: list[tuple[tuple[str, ...], float]] = [((), 4.0 ** -(i + 1)) for i in range(blind)]
         return directed[: self.num_heads - blind] + everything
 
-    def layer_slope(self, layer: int) -> float:
+    def layer_slope(self, layer: int) -> float | Tensor:
         """The slope of a block."""
+        if self.slope is not None:
+            return self.slope
         first, last = self.layer_slopes
         return self.global_slope * (first + (last - first) * layer / max(1, self.depth - 1))
+
+    def of_block(self, x: Tensor, grid: Grid, *, layer: int) -> dict[str, Any]:
+        return {"slope": torch.tensor(self.layer_slope(layer), dtype=torch.float64, device="cpu")}
 
     def function(self, offsets: Sequence[Tensor], grid: Grid, layer: int) -> Tensor:
         penalty = -self.layer_slope(layer) * self.distance(offsets, grid)
@@ -139,7 +147,8 @@ class LookHere(OffsetEncoding):
         if not grid.dense:
             return super().bias(q, k, grid, layer=layer)
         dtype = torch.promote_types(q.dtype, torch.float32)
-        key = (grid.size, self.policy, self.grid_size, self.layer_slope(layer), q.device, dtype)
+        slope = None if is_tracing() else float(self.layer_slope(layer))  # a graph keeps no tables
+        key = (grid.size, self.policy, self.grid_size, slope, q.device, dtype)
         table = self.cache.get(key, lambda: self._table(grid, layer, q.device, dtype))
         return OffsetBias(table, grid, cache=self.cache, key=key)
 

@@ -149,92 +149,101 @@ class PositionWrapper(PositionEncoding):
             self.check_axes(grid)
             self.memo.latest = self.draw(grid, len(x), x.device)
             self._keep(self.memo.latest, grid)
-        return self.over.add(x, self.stand(x, grid))
+        return self.beneath.add(x, self.stand(x, grid))
 
     def inject(self, x: Tensor, grid: Grid, *, layer: int = 0) -> Tensor:
-        return self.over.inject(x, self.stand(x, grid), layer=layer)
+        return self.beneath.inject(x, self.stand(x, grid), layer=layer)
 
     def refine(self, x: Tensor, grid: Grid, *, layer: int = 0) -> Tensor:
-        return self.over.refine(x, self.stand(x, grid), layer=layer)
+        return self.beneath.refine(x, self.stand(x, grid), layer=layer)
 
     def rotate(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> tuple[Tensor, Tensor]:
-        return self.over.rotate(q, k, self.stand(q, grid), layer=layer)
+        return self.beneath.rotate(q, k, self.stand(q, grid), layer=layer)
 
     def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> Bias | None:
-        return self.over.bias(q, k, self.stand(q, grid), layer=layer)
+        return self.beneath.bias(q, k, self.stand(q, grid), layer=layer)
 
     def mix(
         self, attended: Tensor, v: Tensor, grid: Grid, *, layer: int = 0, weights: AttentionWeights | None = None
     ) -> Tensor:
-        return self.over.mix(attended, v, self.stand(v, grid), layer=layer, weights=weights)
+        return self.beneath.mix(attended, v, self.stand(v, grid), layer=layer, weights=weights)
+
+    def of_block(self, x: Tensor, grid: Grid, *, layer: int) -> dict[str, Any]:
+        if type(innermost(self)).of_block is PositionEncoding.of_block:
+            return {}
+        return self.beneath.of_block(x, self.stand(x, grid), layer=layer)
+
+    @property
+    def beneath(self) -> PositionEncoding:
+        return self.__dict__["_over"]
 
     @property
     def over(self) -> PositionEncoding:
-        """The encoding underneath; a child of that name, which is put in its place, is one of that encoding's own."""
-        return self.__dict__["_over"]
+        """The encoding underneath; where that stands over another, that other, as paths of parameters have it."""
+        return self.__dict__["_modules"].get("over") or self.beneath
 
     # What the encoding underneath may change later.
-    grid_size = property(lambda self: self.over.grid_size, lambda self, v: setattr(self.over, "grid_size", v))
-    policy = property(lambda self: self.over.policy, lambda self, v: setattr(self.over, "policy", v))
-    policy_terms = property(lambda self: self.over.policy_terms)
-    policy_is_chosen = property(lambda self: self.over.policy_is_chosen)
-    built_policy = property(lambda self: self.over.built_policy)
+    grid_size = property(lambda self: self.beneath.grid_size, lambda self, v: setattr(self.beneath, "grid_size", v))
+    policy = property(lambda self: self.beneath.policy, lambda self, v: setattr(self.beneath, "policy", v))
+    policy_terms = property(lambda self: self.beneath.policy_terms)
+    policy_is_chosen = property(lambda self: self.beneath.policy_is_chosen)
+    built_policy = property(lambda self: self.beneath.built_policy)
 
     def supports_policy(self, choice: PolicyTerm) -> bool:
-        return self.over.supports_policy(choice)
+        return self.beneath.supports_policy(choice)
 
     def set_policy(self, policy: str) -> None:
-        self.over.set_policy(policy)
+        self.beneath.set_policy(policy)
 
     def mark_as_built(self) -> None:
-        self.over.mark_as_built()
+        self.beneath.mark_as_built()
 
     def logit_factor(self, grid: Grid) -> float:
-        return self.over.logit_factor(grid)
+        return self.beneath.logit_factor(grid)
 
     def set_input_grid(self, grid_size: Sequence[int]) -> None:
-        self.over.set_input_grid(grid_size)
+        self.beneath.set_input_grid(grid_size)
 
     def keep_blocks(self, count: int) -> None:
-        self.over.keep_blocks(count)
+        self.beneath.keep_blocks(count)
 
     def reset_parameters(self) -> None:
-        self.over.reset_parameters()
+        self.beneath.reset_parameters()
 
     def no_weight_decay(self) -> set[str]:
-        return self.over.no_weight_decay()
+        return self.beneath.no_weight_decay()
 
     # What a module does to itself, as far as it differs from class to class.
 
     def train(self, mode: bool = True) -> Any:
-        self.over.train(mode)
+        self.beneath.train(mode)
         return super().train(mode)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        self.over._apply(fn, recurse)
+        self.beneath._apply(fn, recurse)
         return self
 
     def _replicate_for_data_parallel(self) -> Any:
         replica = super()._replicate_for_data_parallel()
-        inner = self.over._replicate_for_data_parallel()
+        inner = self.beneath._replicate_for_data_parallel()
         replica.__dict__["_over"], layer = inner, inner
         inner.__dict__["lent"] = (replica, inner.__dict__["lent"][1])
         while layer is not None:  # down to the innermost, all have one store
             layer.__dict__ |= {key: replica.__dict__[key] for key in STORES}
-            layer = layer.over if isinstance(layer, PositionWrapper) else None
+            layer = layer.beneath if isinstance(layer, PositionWrapper) else None
         return replica
 
     def _load_from_state_dict(self, *args: Any) -> None:
-        self.over._load_from_state_dict(*args)
+        self.beneath._load_from_state_dict(*args)
 
     def extra_repr(self) -> str:
-        return f"over={type(self.over).__name__}({self.over.extra_repr()})"
+        return f"over={type(self.beneath).__name__}({self.beneath.extra_repr()})"
 
 
 def innermost(encoding: PositionEncoding) -> PositionEncoding:
     """What stands under all wrappers; an encoding without any is that itself."""
     while isinstance(encoding, PositionWrapper):
-        encoding = encoding.over
+        encoding = encoding.beneath
     return encoding
 
 

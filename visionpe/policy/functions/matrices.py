@@ -8,10 +8,11 @@ from operator import index
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from visionpe.cache import TableCache
 from visionpe.precision import wide_dtype, without_autocast
+from visionpe.tracing import is_tracing
 
 _KEPT = TableCache(limit=2**25)
 
@@ -26,7 +27,10 @@ def per_size(build: Callable[..., Tensor]) -> Callable[..., Tensor]:
     @torch.compiler.assume_constant_result
     def kept(device: torch.device, dtype: torch.dtype, *numbers: Any) -> Tensor:
         key = (build.__qualname__, numbers, device, dtype)
-        return _KEPT.get(key, lambda: build(*numbers).to(device, dtype))
+        matrix = _KEPT.get(key, lambda: build(*numbers).to(device, dtype))
+        # Of all constants the compiler takes the sizes of parameters alone for fixed: those of the second matrix in a
+        # graph would become symbols, whose origin it cannot tell.
+        return nn.Parameter(matrix, requires_grad=False) if is_tracing() else matrix
 
     @wraps(build)
     def call(trained: int, size: int, *numbers: float, like: Tensor) -> Tensor:
