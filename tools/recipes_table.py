@@ -14,6 +14,10 @@ What the recipes in `configs/` follow, where it is published, and what ours say;
 and optimizers that they build: which parameters decay, and at which rates they learn. Files are those of the
 repositories in 2024, of Swin3D in 2023. [How to train by a config](training.md).
 
+| recipe | configs, `*` for every one of such a name |
+|---|---|
+"""
+ROWS = """
 | recipe | what | published | source | ours | why |
 |---|---|---|---|---|---|
 """
@@ -21,14 +25,15 @@ repositories in 2024, of Swin3D in 2023. [How to train by a config](training.md)
 
 def page() -> str:
     """The whole page."""
-    lines = []
+    lines, configs = [], []
     for file in ("imagenet", "coco", "ade20k", "clouds"):
         for recipe in tomllib.loads((ROOT / f"tests/detection/published/{file}.toml").read_text()).values():
+            configs.append(f"| {recipe['title']} | {' '.join(f'`{name}`' for name in recipe['configs'])} |")
             for what, published, where, *others in recipe["rows"]:
                 ours, why = others or (published, "")
                 cells: list[Any] = [recipe["title"], what, published, f"{recipe['source']}: {where}", ours, why]
                 lines.append(f"| {' | '.join(str(cell).strip('[]') for cell in cells)} |".replace("  ", " "))
-    return HEAD + "\n".join(lines) + "\n"
+    return HEAD + "\n".join(configs) + "\n" + ROWS + "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from visionpe.backbones.shared.arguments import check_arguments, check_keywords
+from visionpe.backbones.shared.arguments import check_arguments, check_keywords, keywords_of
 from visionpe.backbones.shared.block import Padding, WindowBlock
 from visionpe.checks import check_choice, shown
 
@@ -66,7 +66,7 @@ class PyramidOptions:
         Raises:
             TypeError: If one of them is unknown, with near matches.
         """
-        check_keywords(model.__name__, given, [field.name for field in fields(cls)])
+        check_keywords(model.__name__, given, [*(field.name for field in fields(cls)), *keywords_of(model)])
         return cls(**given)
 
     def __post_init__(self) -> None:

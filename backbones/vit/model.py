@@ -155,8 +155,7 @@ class VisionTransformer(GivesFeatures, LoadsPublished, TimmVisionTransformer):
 
     def _check(self, img_size: Any, patch_size: Any, **given: Any) -> None:
         """Refuse what timm's constructor would take, or stumble over."""
-        known = keywords_of(TimmVisionTransformer)
-        check_keywords(type(self).__name__, given, known)
+        check_keywords(type(self).__name__, given, keywords_of(type(self), TimmVisionTransformer))
         check_arguments(given)
         check_image_size(img_size, patch_size)
         dim, heads, depth = (given.get(name, default) for name, default in SIZE.items())

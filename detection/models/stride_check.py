@@ -37,8 +37,8 @@ def neck_strides(neck: Any, strides: Sequence[int]) -> list[int] | None:
     return None
 
 
-def _wanted(model: nn.Module) -> Iterator[tuple[str, list[int]]]:
-    """Where heads say which strides they expect, finest first."""
+def _wanted(model: nn.Module) -> Iterator[tuple[str, list[int], bool]]:
+    """Where heads say which strides they expect, finest first, and whether they read every map that there is."""
     for name, module in model.named_modules():
         parts, key, given = name.split("."), "featmap_strides", None
         if parts[0] == "roi_head" and ("bbox_roi_extractor" in parts or "mask_roi_extractor" in parts):
@@ -48,7 +48,9 @@ def _wanted(model: nn.Module) -> Iterator[tuple[str, list[int]]]:
         if isinstance(given, Sequence) and not isinstance(given, str):
             pairs = [tuple(each) if isinstance(each, Sequence) else (each, each) for each in given]
             if pairs and all(len(pair) == 2 and pair[0] == pair[1] for pair in pairs):
-                yield f"{name}.{key}", [int(pair[0]) for pair in pairs]
+                # Extractors and FCOS's kin leave out the maps beyond their strides; heads of anchors fail there.
+                passes = next(kind.__name__ for kind in type(module).__mro__ if "forward" in vars(kind))
+                yield f"{name}.{key}", [int(pair[0]) for pair in pairs], passes == "AnchorHead"
 
 
 def check_strides(model: nn.Module) -> None:
@@ -65,9 +67,9 @@ def check_strides(model: nn.Module) -> None:
     if not isinstance(backbone, TimmFeatures) or not all(isinstance(stride, int) for stride in backbone.strides):
         return
     given = neck_strides(getattr(model, "neck", None), [int(stride) for stride in backbone.strides])
-    for name, wanted in _wanted(model) if given else ():
-        if wanted != given[: len(wanted)]:  # type: ignore[index]
+    for name, wanted, all_maps in _wanted(model) if given else ():
+        if wanted != (given if all_maps else given[: len(wanted)]):  # type: ignore[index]
             raise ValueError(
                 f"{name}={wanted} does not fit: {backbone.model_name!r} with out_indices={backbone.out_indices} makes "
-                f"maps of strides {given}; allowed here: these, or other out_indices"
+                f"maps of strides {given}; allowed here: these, or other out_indices or num_outs"
             )

@@ -38,6 +38,7 @@ from visionpe.utils.files import replacing
 __all__ = [
     "InputError",
     "QuietRunner",
+    "TestingRunner",
     "build_runner",
     "check_checkpoint",
     "drop_pretrained",
@@ -105,6 +106,21 @@ class QuietRunner(Runner):
             super().save_checkpoint(out_dir, partial.name, *args, **kwargs)
 
 
+@RUNNERS.register_module()
+class TestingRunner(QuietRunner):
+    """The Runner of a test, which leaves alone the config that training has put beside the weights.
+
+    A test changes its config: without weights to start from, and merging views with ``--tta``. What it was is in the
+    dated folder of its log, ``vis_data/config.py``.
+    """
+
+    def dump_config(self) -> None:
+        """Write no config into the work directory."""
+
+
+OURS = (QuietRunner.__name__, TestingRunner.__name__)
+
+
 def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
     """Read a config file.
 
@@ -123,7 +139,7 @@ def load_config(path: str, options: dict[str, Any] | None = None) -> Config:
         raise InputError(f"config {path!r}: is no config by its name; allowed: {', '.join(CONFIGS)}")
     try:
         config = Config.fromfile(str(file))
-    except (InputError, OSError):
+    except InputError:
         raise
     except Exception as error:  # a config is a program, or JSON
         raise InputError(f"config {path!r}: cannot be read ({type(error).__name__}: {first_line(error)})") from error
@@ -196,7 +212,8 @@ def build_runner(config: Config, *, stages: tuple[str, ...]) -> Runner:
         raise InputError(str(error)) from None
     # mmseg and pycocotools speak of what is not in the user's hands.
     warnings.filterwarnings("ignore", module=r"mmseg\.|mmdet\.")
-    config.setdefault("runner_type", "QuietRunner")
+    if config.get("runner_type") in (None, *OURS):
+        config.runner_type = OURS["test" in stages]
     _name_apart(config)
     with clear_builds(config, whole=True):
         runner = RUNNERS.build(config)

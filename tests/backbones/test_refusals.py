@@ -92,6 +92,8 @@ def test_keywords(name: str) -> None:
     assert time.perf_counter() - started < 20
     with pytest.raises(TypeError, match="takes no keyword 'num_clases'; did you mean num_classes"):
         timm.create_model(name, **TINY[name], num_clases=3)
+    with pytest.raises(TypeError, match="takes no keyword 'pos_encodin'; did you mean pos_encoding"):  # of our own
+        timm.create_model(name, **TINY[name], pos_encodin="ape")
 
 
 @pytest.mark.parametrize("name", IMAGES)

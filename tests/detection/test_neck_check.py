@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, DefaultScope
 from tiny_features import TINY
 
 from visionpe.detection import TimmFeatures, check_neck  # isort: skip
@@ -83,3 +83,20 @@ def test_heads_of_other_strides(neck, options, given):
         check_neck(detector(neck, given[:4], [3, 6], **options))
     with pytest.raises(ValueError, match=r"roi_head.bbox_roi_extractor.featmap_strides=\[64, 128\] does not fit"):
         check_neck(detector(neck, [64, 128], given, **options))
+
+
+def test_anchors_for_fewer_maps_than_there_are():
+    """mmdet would break off at the first batch, in an assertion without a word."""
+    model = detector({"type": "mmdet.FPN", "in_channels": CHANNELS}, out_indices=4)
+    anchors = {"type": "AnchorGenerator", "ratios": [1.0], "scales": [8]}
+    for head, fits in (("RPNHead", False), ("RetinaHead", False), ("ATSSHead", True)):
+        classes = {} if head == "RPNHead" else {"num_classes": 2}
+        for strides in ([4, 8, 16], [4, 8, 16, 32, 64]):
+            config = {"type": f"mmdet.{head}", "in_channels": 8, "anchor_generator": {**anchors, "strides": strides}}
+            with DefaultScope.overwrite_default_scope("mmdet"):
+                model.rpn_head = MODELS.build({**config, **classes})
+            if fits or len(strides) == 5:
+                check_neck(model)
+                continue
+            with pytest.raises(ValueError, match=r"rpn_head.strides=\[4, 8, 16\] does not fit: .*\[4, 8, 16, 32, 64\]"):
+                check_neck(model)

@@ -62,6 +62,7 @@ def test_weights_to_start_from_are_looked_for_first(changes, words, tmp_path):
         ("c.json", "{", "cannot be read"),
         ("c.py", "a = b", r"cannot be read \(NameError: name 'b' is not defined"),
         ("c.py", "custom_imports = dict(imports=['none_such'], allow_failed_imports=False)", "cannot be read"),
+        ("c.py", "_base_ = 'visionpe::digits/none_such.py'", "cannot be read .*digits/none_such.py"),
     ],
 )
 def test_what_is_no_config(name, text, words, tmp_path):
@@ -200,6 +201,9 @@ def test_a_classifier_in_memory_is_drawn_dumped_and_flipped(tmp_path):
     options = {**SMALL, "test_dataloader.dataset.indices": 3}
     places = {"out": tmp_path / "p.pkl", "show_dir": tmp_path / "drawn", "work_dir": tmp_path / "w"}
     scores = []
+    places["work_dir"].mkdir()
+    kept = places["work_dir"] / "rope_mixed_vit.py"
+    kept.write_text("# that of training")
     for tta in (False, True):
         evaluate("digits/rope_mixed_vit.py", tmp_path / "w.pth", tta=tta, cfg_options=options, **places)
         found = pickle.loads((tmp_path / "p.pkl").read_bytes())
@@ -207,6 +211,18 @@ def test_a_classifier_in_memory_is_drawn_dumped_and_flipped(tmp_path):
         assert sorted(file.name for file in (tmp_path / "drawn").iterdir()) == [f"{i:06d}.png" for i in range(3)]
         scores.append(torch.stack([each["pred_score"] for each in found]))
     assert not torch.allclose(*scores)
+    assert kept.read_text() == "# that of training"
+    dumped = sorted(places["work_dir"].glob("*/vis_data/config.py"))
+    assert {Config.fromfile(file).runner_type for file in dumped} == {"TestingRunner"}
+    config = Config.fromfile(dumped[-1])  # a test's own: trained from, it is written as ever
+    config.merge_from_dict(
+        {
+            "work_dir": str(tmp_path / "again"),
+            "model": {"_delete_": True, **load_config("digits/rope_mixed_vit.py", SMALL).model},
+        }
+    )
+    build_runner(config, stages=("train",))
+    assert [file.name for file in (tmp_path / "again").glob("*.py")] == ["config.py"]
     clouds = str(Path(__file__).parents[2] / "configs/rooms/swin3d_tiny_none.py")
     for options, flag in (({"tta": True}, "--tta"), ({"show_dir": "x"}, "--show-dir")):
         with pytest.raises(InputError, match=f"{flag} is for models of mmdet, mmseg, mmpretrain"):
