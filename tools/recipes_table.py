@@ -2,7 +2,6 @@
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import tomllib
 
@@ -17,10 +16,7 @@ repositories in 2024, of Swin3D in 2023. [How to train by a config](training.md)
 | recipe | configs, `*` for every one of such a name |
 |---|---|
 """
-ROWS = """
-| recipe | what | published | source | ours | why |
-|---|---|---|---|---|---|
-"""
+ROWS = "\n| recipe | what | published | source | ours | why |\n|---|---|---|---|---|---|\n"
 
 
 def page() -> str:
@@ -31,7 +27,7 @@ def page() -> str:
             configs.append(f"| {recipe['title']} | {' '.join(f'`{name}`' for name in recipe['configs'])} |")
             for what, published, where, *others in recipe["rows"]:
                 ours, why = others or (published, "")
-                cells: list[Any] = [recipe["title"], what, published, f"{recipe['source']}: {where}", ours, why]
+                cells = [recipe["title"], what, published, f"{recipe['source']}: {where}", ours, why]
                 lines.append(f"| {' | '.join(str(cell).strip('[]') for cell in cells)} |".replace("  ", " "))
     return HEAD + "\n".join(configs) + "\n" + ROWS + "\n".join(lines) + "\n"
 
