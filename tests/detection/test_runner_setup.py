@@ -148,6 +148,9 @@ SMALL = {"model.embed_dim": 16, "model.depth": 1, "model.num_heads": 2, "train_c
         ({"model.depth": -1}, "type='TimmImageClassifier' cannot be built: depth=-1 must be positive"),
         ({"model.type": "NoSuch"}, "type='NoSuch' cannot be built: NoSuch is not in the mmpretrain::model registry$"),
         ({"model.pretrained": True}, "cannot be built: No pretrained weights exist for rope_vit_ti"),
+        ({"model.type": "TimmImageClasifier"}, r"not in the .* registry; did you mean TimmImageClassifier\?$"),
+        ({"model.model_nam": "x"}, r"takes no keyword 'model_nam'; did you mean model_name\?$"),
+        ({"train_cfg.val_intervals": 1}, r"keyword argument 'val_intervals'; did you mean val_interval\?$"),
         (
             {"train_dataloader.dataset.no_such": 1},
             r"rope_mixed_vit\.py: type='DigitsDataset' cannot be built: .*no_such",

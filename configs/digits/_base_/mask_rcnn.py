@@ -1,6 +1,6 @@
 """Slim Mask R-CNN on digit scenes: a ViT of 8 x 8 tokens learns them in two minutes on one CPU thread.
 
-Scenes: `python tools/make_digit_scenes.py`.
+Scenes: `visionpe scenes`.
 """
 
 _base_ = [

@@ -1,6 +1,6 @@
 """Segmentation of digit scenes with the digits as classes; the heads are in fcn.py and upernet.py.
 
-Scenes: `python tools/make_digit_scenes.py`.
+Scenes: `visionpe scenes`.
 """
 
 _base_ = ["mmseg::_base_/datasets/ade20k.py", "mmseg::_base_/default_runtime.py", "schedule.py"]
