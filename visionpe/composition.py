@@ -74,6 +74,11 @@ class Composition(HasPolicy, nn.ModuleDict):
         """The parts that act at ``site``."""
         return [part for part in self.parts if site in part.sites()]
 
+    def _acting(self, site: str) -> list[PositionEncoding]:
+        """The parts whose class does something at ``site``, and what another library put in the place of one."""
+        nothing = getattr(PositionEncoding, site)
+        return [part for part in self.parts if getattr(type(part), site, None) is not nothing]
+
     @staticmethod
     def _call(part: PositionEncoding, site: str, *args: Any, **kwargs: Any) -> Any:
         if part._forward_pre_hooks:
@@ -81,34 +86,34 @@ class Composition(HasPolicy, nn.ModuleDict):
         return part(site, *args, **kwargs)
 
     def add(self, x: Tensor, grid: Grid) -> Tensor:
-        for part in self.parts:
+        for part in self._acting("add"):
             x = self._call(part, "add", x, grid)
         return x
 
     def inject(self, x: Tensor, grid: Grid, *, layer: int = 0) -> Tensor:
-        for part in self.parts:
+        for part in self._acting("inject"):
             x = self._call(part, "inject", x, grid, layer=layer)
         return x
 
     def refine(self, x: Tensor, grid: Grid, *, layer: int = 0) -> Tensor:
-        for part in self.parts:
+        for part in self._acting("refine"):
             x = self._call(part, "refine", x, grid, layer=layer)
         return x
 
     def rotate(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> tuple[Tensor, Tensor]:
-        for part in self.parts:
+        for part in self._acting("rotate"):
             q, k = self._call(part, "rotate", q, k, grid, layer=layer)
         return q, k
 
     def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> list[Bias]:
         # A list: torch 2.9 compiles no generator here.
-        biases = [self._call(part, "bias", q, k, grid, layer=layer) for part in self.parts]
+        biases = [self._call(part, "bias", q, k, grid, layer=layer) for part in self._acting("bias")]
         return [bias for bias in biases if bias is not None]
 
     def mix(
         self, attended: Tensor, v: Tensor, grid: Grid, *, layer: int = 0, weights: AttentionWeights | None = None
     ) -> Tensor:
-        for part in self.parts:
+        for part in self._acting("mix"):
             attended = self._call(part, "mix", attended, v, grid, layer=layer, weights=weights)
         return attended
 

@@ -22,9 +22,10 @@ def one_node(forward: Forward) -> Forward:
     @wraps(forward)
     def traced(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         # The tensor comes first, or after the name of a site. To look at more would tie a compiled graph to it.
-        tracer: Any = next((a.tracer for a in args[:2] if isinstance(a, Proxy)), None)
-        if tracer is None:
+        first = args[1] if isinstance(args[0], str) else args[0]
+        if not isinstance(first, Proxy):
             return forward(self, *args, **kwargs)
+        tracer: Any = first.tracer
 
         def node(argument: Any) -> Any:
             if not isinstance(argument, nn.Module):

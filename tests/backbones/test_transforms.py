@@ -101,3 +101,20 @@ def test_dynamic_quantisation(family: str, spec: str) -> None:
     quantised = torch.ao.quantization.quantize_dynamic(model, {torch.nn.Linear}, dtype=torch.qint8)
     assert not any(type(module) is torch.nn.Linear for module in quantised.modules())
     torch.testing.assert_close(quantised(x), model(x), atol=0.1, rtol=0.1)
+
+
+@pytest.mark.parametrize("spec", ["rpb", "kerple", "decomposed", "rope_mixed", "none"])
+def test_ensembles_learn(spec: str) -> None:
+    """Models side by side by ``vmap``, with gradients of their stacked parameters: those of each alone."""
+    members, x = [build("none_vit_ti", spec) for _ in range(2)], torch.randn(2, 3, 32, 32)
+    parameters, buffers = torch.func.stack_module_state(members)
+    found = torch.func.vmap(
+        lambda p, b: torch.func.functional_call(members[0], (p, b), (x,)), randomness="same", in_dims=(0, 0)
+    )(parameters, buffers)
+    found.square().sum().backward()
+    for index, member in enumerate(members):
+        wanted = member(x)
+        torch.testing.assert_close(found[index], wanted, atol=1e-5, rtol=1e-5)
+        wanted.square().sum().backward()
+        for name, parameter in member.named_parameters():
+            torch.testing.assert_close(parameters[name].grad[index], parameter.grad, atol=1e-3, rtol=1e-3)

@@ -17,7 +17,7 @@ from visionpe.attention.logits import Decay
 from visionpe.attention.signals.bias import signal_bias
 from visionpe.checks import check_choice
 from visionpe.precision import without_autocast
-from visionpe.tracing import is_exporting, is_tracing
+from visionpe.tracing import is_exporting, is_tracing, is_transformed
 
 # Of a window; longer sequences are left to the fused kernel.
 SMALL_TOKENS = 64
@@ -95,6 +95,9 @@ def attend(
         biases, scale = [bias for bias in biases if bias not in low_rank], 1.0
     if kernel == "chunked" or (kernel == "auto" and biases and _is_large(q, k, biases, mask)):
         return kernels.chunked(q, k, v, biases, mask, dropout_p, scale)[..., :width]
+    if biases and is_transformed() and torch.is_grad_enabled():
+        # `vmap` does not see that a bias below it needs a gradient, which the fused kernel of a CPU does not give.
+        return kernels.math(q, k, v, biases, mask, dropout_p, scale)[..., :width]
     matrix = kernels.matrix(biases, mask, q.dtype)
     attended = F.scaled_dot_product_attention(q, k, v, attn_mask=matrix, dropout_p=dropout_p, scale=scale)
     return attended[..., :width]
