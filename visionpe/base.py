@@ -165,7 +165,7 @@ class PositionEncoding(HasPolicy, Unscriptable, OwnTensors):
     @one_node
     def forward(self, site: str, *args: Any, **kwargs: Any) -> Any:
         """One of the sites by name, as backbones call them: so hooks fire, by which other libraries bring weights."""
-        if self.of_one_block and "layer" in kwargs:
+        if self.of_one_block and site != "add":  # which is told no block; asking for the key would tie a graph to it
             kwargs["layer"] = 0
         return getattr(self, site)(*args, **kwargs)
 

@@ -106,9 +106,12 @@ class Composition(HasPolicy, nn.ModuleDict):
         return q, k
 
     def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> list[Bias]:
-        # A list: torch 2.9 compiles no generator here.
-        biases = [self._call(part, "bias", q, k, grid, layer=layer) for part in self._acting("bias")]
-        return [bias for bias in biases if bias is not None]
+        biases = []
+        for part in self._acting("bias"):  # a comprehension would tie the graphs of torch 2.9 to the block
+            bias = self._call(part, "bias", q, k, grid, layer=layer)
+            if bias is not None:
+                biases.append(bias)
+        return biases
 
     def mix(
         self, attended: Tensor, v: Tensor, grid: Grid, *, layer: int = 0, weights: AttentionWeights | None = None

@@ -41,6 +41,7 @@ class HostCopies(TorchDispatchMode):
         return result
 
 
+@pytest.mark.skipif(torch.__version__.startswith("2.9."), reason="torch 2.9 wants a driver for such tensors")
 @pytest.mark.parametrize("family", ["none_vit_ti", "swin_t"])
 @pytest.mark.parametrize(("spec", "policy"), CASES)
 @torch.no_grad()
