@@ -23,13 +23,18 @@ all: $(STAMP)
 
 # opencv-python and its headless twin both own cv2/, and only the headless one runs without libGL:
 # install the headless files last, at the version the resolver chose.
+define install
+test -x $(1)/bin/python || $(PYTHON) -m venv $(1)
+$(1)/bin/python -m pip install --quiet --upgrade pip
+$(1)/bin/python -m pip install --quiet --editable '.[$(2)]'
+$(1)/bin/python -m pip install --quiet --force-reinstall --no-deps \
+    "$$($(1)/bin/python -m pip freeze | grep '^opencv-python-headless==')"
+touch $(1)/.installed
+endef
+comma := ,
+
 $(STAMP): pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[all]'
-	$(BIN)/python -m pip install --quiet --force-reinstall --no-deps \
-	    "$$($(BIN)/python -m pip freeze | grep '^opencv-python-headless==')"
-	touch $@
+	$(call install,$(VENV),all)
 
 # Two processes of one thread each: on a busy machine two threads in one process wait for each other.
 test: $(STAMP)
@@ -55,12 +60,7 @@ fuzz: $(STAMP)
 	OMP_NUM_THREADS=1 VISIONPE_FUZZ=$(EXAMPLES) VISIONPE_FUZZ_SEED=$(SEED) $(BIN)/python -m pytest tests/fuzz --timeout 0
 
 $(CLIENTS)/.installed: pyproject.toml
-	$(PYTHON) -m venv $(CLIENTS)
-	$(CLIENTS)/bin/python -m pip install --quiet --upgrade pip
-	$(CLIENTS)/bin/python -m pip install --quiet --editable '.[all,clients]'
-	$(CLIENTS)/bin/python -m pip install --quiet --force-reinstall --no-deps \
-	    "$$($(CLIENTS)/bin/python -m pip freeze | grep '^opencv-python-headless==')"
-	touch $@
+	$(call install,$(CLIENTS),all$(comma)clients)
 
 runs-with: $(CLIENTS)/.installed
 	$(CLIENTS)/bin/python tests/clients/runs_with.py --out docs/runs_with.md $(if $(TIMM),--timm $(TIMM))

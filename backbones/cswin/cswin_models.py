@@ -35,10 +35,8 @@ default_cfgs: dict[str, Any] = {}
 
 
 def _cfg(tag: str = "", file: str = "") -> dict[str, Any]:
-    changes: dict[str, Any] = {
-        "fixed_input_size": True,
-        "pool_size": (7, 7),
-    }  # so that img_size follows the weights; any size runs
+    # The size is called fixed so that img_size follows the weights; any size runs.
+    changes: dict[str, Any] = {"fixed_input_size": True, "pool_size": (7, 7)}
     if file:
         changes |= {"url": RELEASES + file, "license": "mit"}
     if "384" in tag:

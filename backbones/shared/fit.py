@@ -8,12 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from visionpe.base import PositionEncoding
-from visionpe.utils.errors import MisfitError
+from visionpe.utils.errors import MisfitError, first_few
 from visionpe.utils.weight_files import StateDict
-
-
-def _listed(keys: list[str]) -> str:
-    return ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
 
 
 def check_fit(state: StateDict, model: Any) -> None:
@@ -38,7 +34,7 @@ def check_fit(state: StateDict, model: Any) -> None:
         if own[k].shape != given[k].shape
     ]
     problems = [
-        f"{what}: {_listed(keys)}"
+        f"{what}: {first_few(keys)}"
         for what, keys in (
             ("missing from the file", missing),
             ("not in the model", extra),
@@ -72,5 +68,5 @@ def refuse_missing(keys: Iterable[str], model: Any) -> None:
     """
     if missing := sorted(keys):
         raise RuntimeError(
-            f"the checkpoint does not fit a {model.description}; missing from the file: {_listed(missing)}"
+            f"the checkpoint does not fit a {model.description}; missing from the file: {first_few(missing)}"
         )

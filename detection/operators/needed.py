@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from visionpe.detection.operators.extension import OPS
+from visionpe.utils.errors import first_few
 
 PACKAGES = ("mmdet", "mmseg", "mmpretrain")
 # Names by which configs ask for a layer of mmcv.ops are registered, or, of RoI layers and kinds of NMS, their own.
@@ -143,18 +144,13 @@ def needs() -> dict[str, Need]:
     return dict(sorted(found.items(), key=lambda item: (bool(item[1].lacking), item[0].lower())))
 
 
-def _few(names: set[str], most: int = 4) -> str:
-    shown = sorted(names)[:most]
-    return ", ".join(shown) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
 def table() -> str:
     """``needs()`` in Markdown."""
     lines = ["| `mmcv.ops` | here | taken by | named by configs of |", "|---|---|---|---|"]
     for name, need in needs().items():
         files = {"/".join([source.split("/")[0], source.split("/")[-1]]) for source in need.sources}
         here = f"no: {', '.join(f'`{each}`' for each in need.lacking)}" if need.lacking else "yes"
-        lines.append(f"| `{name}` | {here} | {_few(files)} | {_few(need.configs)} |")
+        lines.append(f"| `{name}` | {here} | {first_few(sorted(files), 4)} | {first_few(sorted(need.configs), 4)} |")
     return "\n".join(lines)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from visionpe.detection.running import safe_loading
 from visionpe.utils.checkpoints import clear_errors
-from visionpe.utils.errors import InputError
+from visionpe.utils.errors import InputError, first_few
 from visionpe.utils.file_kinds import NoWeightsError, check_content, check_file, warn_of_nonfinite
 
 safe_loading.install()
@@ -126,7 +126,6 @@ def load_weights(model: nn.Module, state: Mapping[str, Tensor], *, source: str, 
             wrong[name] = f"{name} is {tuple(state[name].shape)}, the model has {tuple(own[name].shape)}"
     wrong = {name: text for name, text in wrong.items() if not (optional and name.startswith(optional))}
     if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise InputError(f"{source} does not fit the model: {'; '.join(sorted(wrong.values())[:3])}{more}")
+        raise InputError(f"{source} does not fit the model: {first_few(sorted(wrong.values()), separator='; ')}")
     fitting = {name: value for name, value in state.items() if name in own and own[name].shape == value.shape}
     model.load_state_dict(fitting, strict=False)

@@ -10,7 +10,7 @@ from mmengine.config import Config
 from torch import nn
 
 from visionpe.detection.running.checkpoint import read_checkpoint
-from visionpe.utils.errors import InputError
+from visionpe.utils.errors import InputError, first_few
 from visionpe.utils.file_kinds import warn_of_nonfinite
 
 # Of a classifier or a backbone: what may change from one start to the next without it being another model.
@@ -60,10 +60,6 @@ def _differences(before: Mapping, now: Mapping) -> Iterator[str]:
                 yield f"model.{f'{part}.' if part else ''}{key} was {old.get(key)!r} and is {new.get(key)!r}"
 
 
-def _listed(found: list[str]) -> str:
-    return "; ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
-
-
 def _misfits(model: nn.Module, state: Mapping[str, Any]) -> list[str]:
     own = model.state_dict()
     state = {name.removeprefix("module."): value for name, value in state.items()}
@@ -105,12 +101,12 @@ def check_start(model: nn.Module, config: Config) -> None:
         before = model_of_text(str((content.get("meta") or {}).get("cfg", "")))
         changed = list(_differences(before, config.model)) if before else []
         if changed:
-            raise InputError(f"--resume {path}: another model was trained there: {_listed(changed)}")
+            raise InputError(f"--resume {path}: another model was trained there: {first_few(changed, separator='; ')}")
     warn_of_nonfinite(state, path)
     found = _misfits(model, state)
     if config.get("resume"):
         if found:
-            raise InputError(f"--resume {path}: does not fit the model: {_listed(found)}")
+            raise InputError(f"--resume {path}: does not fit the model: {first_few(found, separator='; ')}")
         if not isinstance(content.get("meta"), Mapping):
             raise InputError(f"--resume {path}: holds weights alone; to start from them, load_from={path}")
         return
@@ -118,6 +114,6 @@ def check_start(model: nn.Module, config: Config) -> None:
     if found:
         advice = f"; to start its backbone: model.backbone.init_cfg=dict(type='Pretrained', checkpoint={path!r})"
         raise InputError(
-            f"load_from={path!r}: does not fit the model: {_listed(found)}; heads alone may differ"
+            f"load_from={path!r}: does not fit the model: {first_few(found, separator='; ')}; heads alone may differ"
             + (advice if _of_backbone(model, state) else "")
         )
