@@ -32,7 +32,7 @@ class MixedRoPE(RotaryEncoding):
 
     Args:
         theta: Base of the initial frequencies.
-        context: See :class:`~visionpe.base.PositionEncoding`.
+        context: See :class:`~visionpe.encodings.rotary.base.RotaryEncoding`.
 
     Raises:
         ValueError: If the head dimension is no multiple of 4.
@@ -77,6 +77,8 @@ class MixedRoPE(RotaryEncoding):
         return fastest, fastest * self.theta ** -((bands - 1) / bands)
 
     def rotation(self, grid: Grid, *, layer: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+        if self._augments:
+            return super().rotation(grid, layer=layer, device=device, dtype=dtype)
         tables = self.memo.get(grid, layer, (device, dtype))
         if tables is None and layer == 0 and self._together(grid):
             freqs = self.freqs.to(torch.promote_types(dtype, torch.float32))
