@@ -77,8 +77,6 @@ class MixedRoPE(RotaryEncoding):
         return fastest, fastest * self.theta ** -((bands - 1) / bands)
 
     def rotation(self, grid: Grid, *, layer: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-        if self._augments:
-            return super().rotation(grid, layer=layer, device=device, dtype=dtype)
         tables = self.memo.get(grid, layer, (device, dtype))
         if tables is None and layer == 0 and self._together(grid):
             freqs = self.freqs.to(torch.promote_types(dtype, torch.float32))
