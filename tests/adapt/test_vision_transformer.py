@@ -1,0 +1,32 @@
+"""Adapted ViTs are timm's ViTs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from adapted_models import check_plain
+
+SMALL = {"embed_dim": 96, "num_heads": 3, "depth": 2}
+# name: (keywords that make it small, pixels of a token)
+CASES: dict[str, tuple[dict[str, Any], int]] = {
+    "vit_tiny_patch16_224": ({"depth": 2, "img_size": (80, 112)}, 16),
+    "vit_base_patch16_clip_quickgelu_224": ({**SMALL, "img_size": 64}, 16),
+    "vit_base_patch16_siglip_224": ({**SMALL, "img_size": 64}, 16),
+    "vit_base_patch16_siglip_gap_224": ({**SMALL, "img_size": 64}, 16),
+    "vit_small_patch14_dinov2": ({**SMALL, "img_size": 56}, 14),
+    "vit_small_patch14_reg4_dinov2": ({**SMALL, "img_size": 56}, 14),
+    "deit3_small_patch16_224": ({**SMALL, "img_size": 64}, 16),
+    "deit_tiny_distilled_patch16_224": ({"depth": 2, "img_size": 64}, 16),
+    "vit_base_patch16_rpn_224": ({**SMALL, "img_size": 64}, 16),
+    "vit_small_patch16_18x2_224": ({**SMALL, "img_size": 64}, 16),
+    "vit_base_patch16_xp_224": ({**SMALL, "img_size": 64}, 16),
+    "vit_small_r26_s32_224": ({**SMALL, "img_size": 64}, 32),
+    "vit_dlittle_patch16_reg1_gap_256": ({**SMALL, "img_size": 64}, 16),
+    "vit_dwee_patch16_reg1_gap_256": ({"embed_dim": 96, "num_heads": 3, "depth": 2, "img_size": 64}, 16),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_family(name: str) -> None:
+    check_plain(name, *CASES[name])
