@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from visionpe import encodings as _encodings  # noqa: F401  the names stand for these
 from visionpe._renamed import old_modules
+from visionpe.backbones import adapt as _adapt  # noqa: F401  what timm is to build again must be registered
 from visionpe.backbones.cswin import CSWinTransformer, cswin_models
 from visionpe.backbones.swin import SwinTransformer, swin_models
 from visionpe.backbones.swin3d import Swin3DTransformer, Swin3DUNet, swin3d_models

@@ -48,7 +48,9 @@ def randomize(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
                 parameter.copy_(1 + 0.3 * noise)
             elif name.endswith(("pos_embed", "table", "cls_token", "reg_token")):
                 parameter.copy_(0.5 * noise)
-            elif name.endswith("qkv.weight"):  # sharp attention, or positions inside it hardly show
+            elif name.endswith(
+                ("qkv.weight", "in_proj.weight", "q_proj.weight", "k_proj.weight")
+            ):  # sharp attention, or positions inside it hardly show
                 parameter.copy_(1.5 * noise * parameter.shape[1] ** -0.5)
             elif re.search(r"mlp\.\d+\.\d+\.weight", name):  # networks of encodings, one a layer
                 parameter.copy_(noise)

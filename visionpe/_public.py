@@ -5,6 +5,7 @@ from visionpe import encodings
 from visionpe.attention.bias import Bias, DenseBias, LowRankBias, OffsetBias
 from visionpe.attention.buckets import BucketBias
 from visionpe.attention.dispatch import attend
+from visionpe.backbones.adapt.adapting import adapt
 from visionpe.base import PositionEncoding
 from visionpe.composition import Composition
 from visionpe.encodings import wrappers
@@ -35,6 +36,7 @@ __all__ = [
     "PolicyTable",
     "PositionEncoding",
     "PositionWrapper",
+    "adapt",
     "attend",
     "backbones",
     "choose_policy",

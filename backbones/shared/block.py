@@ -13,7 +13,8 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.fx import Proxy
 
-from visionpe.attention.dispatch import AttentionWeights, attend
+from visionpe.attention.dispatch import AttentionWeights
+from visionpe.backbones.shared.encoded import attend_as, encoded_attention
 from visionpe.backbones.shared.windows import Windows
 from visionpe.composition import Composition
 from visionpe.graphs import one_node
@@ -87,34 +88,12 @@ class EncodedAttention(Attention):
         """
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, N, head_dim)
         q, k = self.q_norm(q), self.k_norm(k)
-        biases = encoding.bias(q, k, grid, layer=layer)  # of the content, not of its rotation
-        q, k = encoding.rotate(q, k, grid, layer=layer)
-        q, k = q.to(v.dtype), k.to(v.dtype)  # a norm under autocast gives float32
-        scale, decay = None, None
-        if (rule := encoding.logit_rule(grid)) is not None:
-            decay = rule.decay
-            if rule.factor != 1:
-                scale = q.shape[-1] ** -0.5 * rule.factor
-                biases = [bias.scaled(rule.factor) for bias in biases]
-        attended, weights = self.attended(v, AttentionWeights(q, k, biases, mask, scale, decay))
-        attended = encoding.mix(attended, v, grid, layer=layer, weights=weights)
+        attended = encoded_attention(q, k, v, encoding, grid, layer=layer, mask=mask, attended=self.attended)
         return attended.transpose(1, 2).flatten(2)
 
     def attended(self, v: Tensor, weights: AttentionWeights) -> tuple[Tensor, AttentionWeights]:
         """Values ``(B, heads, N, head_dim)`` by their weights, and the weights, for encodings that read them."""
-        attended = attend(
-            weights.q,
-            weights.k,
-            v,
-            biases=weights.biases,
-            mask=weights.mask,
-            dropout_p=self.attn_drop.p if self.training else 0.0,
-            scale=weights.scale,
-            decay=weights.decay,
-            kernel="auto" if self.fused_attn else "math",
-            dropout=None if self.fused_attn else self.attn_drop,  # as in timm, where hooks on it get the weights
-        )
-        return attended, weights
+        return attend_as(self, v, weights), weights
 
     def projected(self, attended: Tensor, gate: Tensor | None) -> Tensor:
         """What follows attention: norm, gate, projection, dropout."""

@@ -88,6 +88,18 @@ def check_mask(mask: Any, x: Tensor) -> None:
         raise ValueError(f"attn_mask: shape {tuple(mask.shape)}; allowed: {allowed}")
 
 
+def read_mask(mask: Any, x: Tensor, is_causal: bool = False) -> Tensor | None:
+    """A mask for tokens ``(B, N, dim)``; as in timm, ``is_causal`` takes the place of one: no token sees a later one.
+
+    Raises:
+        TypeError, ValueError: As :func:`check_mask`.
+    """
+    check_mask(mask, x)
+    if not is_causal:
+        return mask
+    return torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).tril()
+
+
 def take_indices(count: int, indices: Any) -> tuple[list[int], int]:
     """Which of ``count`` features are wanted, and the last of them; timm's rules.
 

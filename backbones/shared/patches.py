@@ -46,6 +46,10 @@ class AdaptivePatchEmbed(HasPolicy, PatchEmbed):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.measure()
+
+    def measure(self) -> None:
+        """Measure from the size that it was built for; no policy is in force."""
         self.policy = None
         self.mark_as_built()
         if self.img_size is None:  # nothing to measure from

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from visionpe.backbones.shared.images import check_mask, take_indices
+from visionpe.backbones.shared.images import read_mask, take_indices
 from visionpe.grid import Grid
 
 torch.fx.wrap("to_map")  # one node of a graph: there it is not known whether patches were dropped
@@ -50,6 +50,7 @@ class GivesFeatures(nn.Module):
         intermediates_only: bool = False,
         output_dict: bool = False,
         attn_mask: Tensor | None = None,
+        is_causal: bool = False,
     ) -> Any:
         """Features between the blocks, in timm's manner.
 
@@ -64,6 +65,7 @@ class GivesFeatures(nn.Module):
             output_dict: Give a dict of ``image_features``, ``image_intermediates`` and, if asked for,
                 ``image_intermediates_prefix``.
             attn_mask: As in :meth:`forward`.
+            is_causal: Likewise.
 
         Returns:
             ``(final tokens, list of features)``, the list alone, or the dict.
@@ -75,7 +77,7 @@ class GivesFeatures(nn.Module):
             raise ValueError(f"output_fmt={output_fmt!r} is unknown; allowed: NCHW, NLC")
         wanted, last = take_indices(len(self.blocks), indices)
         x, grid = self._embed(x)
-        check_mask(attn_mask, x)
+        attn_mask = read_mask(attn_mask, x, is_causal)
         features, prefixes = [], []
         for index in range(last + 1 if stop_early else len(self.blocks)):
             x = self._block(index, x, grid, attn_mask)

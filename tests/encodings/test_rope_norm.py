@@ -15,7 +15,7 @@ from torch import Tensor
 from zoo_checks import check_compile, check_export
 
 from visionpe import Grid, create_encoding
-from visionpe.encodings.rotary.base import rotate_pairs
+from visionpe.encodings.rotary.pairs import rotate_pairs
 
 ROTARY = ["rope_axial", "rope_mixed", "rope_norm"]
 

@@ -133,12 +133,15 @@ def with_low_rank_channels(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Queries and keys with the factors of low-rank biases as extra channels; their product needs no further scale.
 
-    The values are padded to the same width, as the fused kernels want it.
+    All are padded to the same width, as the fused kernels want it.
     """
     left = [bias.left.to(q.dtype).expand(*q.shape[:-1], -1) for bias in biases]
     right = [bias.right.to(k.dtype).expand(*k.shape[:-1], -1) for bias in biases]
     q, k = torch.cat([q * scale, *left], dim=-1), torch.cat([k, *right], dim=-1)
-    return q, k, F.pad(v, (0, q.shape[-1] - v.shape[-1]))
+    missing = v.shape[-1] - q.shape[-1]
+    if missing > 0:
+        return F.pad(q, (0, missing)), F.pad(k, (0, missing)), v
+    return q, k, F.pad(v, (0, -missing))
 
 
 def math(
@@ -234,7 +237,7 @@ def small(
             logits.copy_(add_mask(bias, mask))
             flat.baddbmm_(rows, columns, alpha=scale)
         weights = torch.softmax(flat, dim=-1, out=flat)
-        return torch.bmm(F.dropout(weights, dropout_p) if dropout_p else weights, values).view_as(q)
+        return torch.bmm(F.dropout(weights, dropout_p) if dropout_p else weights, values).view(*q.shape[:-1], -1)
 
     if not len(q):
         return torch.zeros_like(v)

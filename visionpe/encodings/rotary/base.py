@@ -3,47 +3,26 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
+from numbers import Real
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from visionpe.base import PositionEncoding
-from visionpe.checks import check_choice, check_flag, check_number
+from visionpe.checks import check_choice, check_counts, check_flag, check_number, shown
+from visionpe.encodings.rotary.pairs import Layout, rotate_pairs
 from visionpe.grid import Grid
 from visionpe.policy.functions.frequencies import adapt_frequencies, yarn_temperature
-from visionpe.policy.functions.positions import POSITION_POLICIES, is_trained_size, rescale_positions
+from visionpe.policy.functions.positions import POSITION_POLICIES, exponent, is_trained_size, rescale_positions
 from visionpe.policy.grammar import PolicyTerm
 from visionpe.precision import without_autocast
+from visionpe.ranges import MAX_SIDE
 from visionpe.tracing import is_tracing
 
-Layout = Literal["adjacent", "half"]
-
-
-def rotate_pairs(x: Tensor, rotation: Tensor, layout: Layout = "adjacent") -> Tensor:
-    """Turn channel pairs: ``(a, b) -> (a cos - b sin, a sin + b cos)``, in at least float32.
-
-    Args:
-        x: ``(B, heads, N, head_dim)``.
-        rotation: Cosine and sine, with a leading batch axis if they differ: ``(heads or 1, N, head_dim / 2, 2)`` for
-            adjacent pairs, ``(heads or 1, N, 2, head_dim / 2)`` for half-split ones.
-        layout: Which channels are a pair: ``adjacent`` (2 i, 2 i + 1), ``half`` (i, i + head_dim / 2).
-
-    Returns:
-        Like ``x``, in the dtype of ``x``.
-    """
-    if layout == "half":
-        (a, b), (cos, sin) = x.to(rotation.dtype).chunk(2, dim=-1), rotation.unbind(-2)
-        return torch.cat((torch.addcmul(a * cos, b, sin, value=-1), torch.addcmul(b * cos, a, sin)), dim=-1).to(x.dtype)
-    pairs = x.to(rotation.dtype).unflatten(-1, (-1, 2))  # (B, heads, N, head_dim / 2, 2)
-    if is_tracing():  # the compiler fuses real arithmetic, but no complex one
-        (a, b), (cos, sin) = pairs.unbind(-1), rotation.unbind(-1)
-        turned = torch.stack((a * cos - b * sin, a * sin + b * cos), dim=-1)
-    else:  # one pass over memory, several times faster
-        if pairs.stride(-1) != 1 or any(step % 2 for step in pairs.stride()[:-1]):  # as another encoding left it
-            pairs = pairs.contiguous()
-        turned = torch.view_as_real(torch.view_as_complex(pairs) * torch.view_as_complex(rotation))
-    return turned.flatten(-2).to(x.dtype)
+# Whether the first band of pairs turns with the first axis of the grid, the row of an image, or with the last.
+GridIndexing = Literal["ij", "xy"]
 
 
 def _unit(angles: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,7 +75,13 @@ class RotaryEncoding(WideParameters, PositionEncoding):
         p: Fraction of the channel pairs that do not turn, the slowest of each axis: 0 is plain RoPE, 1 none at all.
             Source: "Round and Round We Go! What makes Rotary Positional Encodings useful?", arXiv 2410.06205, section
             6.2, whose own p is the fraction that does turn.
-        layout: Which channels are a pair; see :func:`rotate_pairs`. Published weights exist in both.
+        layout: Which channels are a pair, see :func:`~visionpe.encodings.rotary.pairs.rotate_pairs`; ``axis_half`` has
+            a chunk for each axis. Published weights exist in all three, and no key of a file tells which it needs.
+        grid_offset: Position of the first token on every axis, in tokens: 1 where they are counted from 1. It turns
+            patches against prefix tokens, which do not turn.
+        ref_feat_shape: Tokens an axis, one number or one for each, that positions span at ``grid_size``, so that a
+            step is their ratio; None for ``grid_size``. As EVA-02 is trained at one size and tuned at a larger one:
+            under the policy ``interpolate`` positions span them at every size.
         fractional: A position is the fraction of its axis, from 0 to 1, times the trained number of tokens, so that
             every size spans the same range, in training at several sizes too. It takes the place of the policies.
             Source: the fractional coordinates of NaViT, arXiv 2307.06304.
@@ -104,7 +89,8 @@ class RotaryEncoding(WideParameters, PositionEncoding):
 
     Raises:
         ValueError: If the head dimension is no multiple of 4, ``p`` lies outside 0 to 1, ``layout`` is unknown, or
-            ``fractional`` is asked of an encoding whose coordinates are not in tokens, or along with a policy.
+            ``fractional`` or ``ref_feat_shape`` is asked of an encoding whose coordinates are not in tokens, or
+            ``fractional`` along with a policy.
     """
 
     policies: ClassVar[tuple[str, ...]] = (*POSITION_POLICIES, "ntk", "yarn", "riflex")
@@ -116,18 +102,32 @@ class RotaryEncoding(WideParameters, PositionEncoding):
     fractional = False
 
     def __init__(
-        self, *, p: float = 0.0, layout: Layout = "adjacent", fractional: bool = False, **context: Any
+        self,
+        *,
+        p: float = 0.0,
+        layout: Layout = "adjacent",
+        grid_offset: float = 0.0,
+        ref_feat_shape: int | Sequence[int] | None = None,
+        fractional: bool = False,
+        **context: Any,
     ) -> None:
         super().__init__(**context)
         check_flag("fractional", fractional)
-        if fractional and not self.in_tokens:
+        if not self.in_tokens and (fractional or ref_feat_shape is not None):
+            given = "fractional=True" if fractional else f"ref_feat_shape={shown(ref_feat_shape)}"
             raise ValueError(
-                f"fractional=True: the coordinates of {self.name!r} are not in tokens but fractions of the image "
-                "already, under the policy 'interpolate'; allowed: False"
+                f"{given}: the coordinates of {self.name!r} are not in tokens but fractions of the image already, "
+                f"under the policy 'interpolate'; allowed: {False if fractional else None}"
             )
         check_number("p", p, 0, 1, kind="fraction")
         check_choice("layout", layout, Layout)
         self.p, self.layout, self.fractional = p, layout, fractional
+        self.grid_offset = check_number("grid_offset", grid_offset, -MAX_SIDE, MAX_SIDE)
+        self.ref_feat_shape: tuple[int, ...] | None = None
+        if ref_feat_shape is not None:
+            axes = len(self.grid_size)
+            sides = (ref_feat_shape,) * axes if isinstance(ref_feat_shape, Real) else ref_feat_shape
+            self.ref_feat_shape = check_counts("ref_feat_shape", sides, axes, 1, MAX_SIDE)
         if fractional:
             if self.policy_is_chosen:
                 self.set_policy(str(self.policy))  # which says why there is none to choose
@@ -163,10 +163,20 @@ class RotaryEncoding(WideParameters, PositionEncoding):
         """
         # A fraction times the trained tokens is what the policy `interpolate` makes of a position.
         policy = PolicyTerm("interpolate") if self.fractional else self._rescaling
-        return [
-            rescale_positions(p, n, trained, policy)
-            for p, n, trained in zip(self._axes(grid, device, dtype), grid.size, self.grid_size)
-        ]
+        places = zip(self._axes(grid, device, dtype), grid.size, self.grid_size, self.spans)
+        return [self._scaled(p, n, trained, span, policy) for p, n, trained, span in places]
+
+    @staticmethod
+    def _scaled(p: Tensor, size: Any, trained: int, span: int, policy: PolicyTerm | None) -> Tensor:
+        if exponent(policy) == 1:
+            return p / size * span  # in this order, as EVA-02 and Perception Encoder have it, to the last bit
+        p = rescale_positions(p, size, trained, policy)
+        return p if span == trained else p / trained * span
+
+    @property
+    def spans(self) -> tuple[int, ...]:
+        """What positions span at the trained grid, in the order of it."""
+        return self.ref_feat_shape or self.grid_size
 
     @property
     def _rescaling(self) -> PolicyTerm | None:
@@ -180,9 +190,18 @@ class RotaryEncoding(WideParameters, PositionEncoding):
             p = max(p, still.number())
         if not p:
             return freqs
+        return freqs.masked_fill(self.slowest_pairs(freqs, p), 0)
+
+    def slowest_pairs(self, freqs: Tensor, share: float) -> Tensor:
+        """True for the slowest pairs of each axis, ``(pairs,)``.
+
+        Args:
+            freqs: ``(axes, heads, pairs)``.
+            share: Of the pairs of an axis.
+        """
         bands = freqs.shape[-1] // len(freqs)
         place = torch.arange(freqs.shape[-1], device=freqs.device) % bands
-        return freqs.masked_fill(place >= bands - round(p * bands), 0)
+        return place >= bands - round(share * bands)
 
     def extremes(self, freqs: Tensor) -> tuple[Tensor, Tensor]:
         """Fastest and slowest frequency that the base spans along each axis, ``(axes, 1, 1)``, radians a token.
@@ -196,7 +215,7 @@ class RotaryEncoding(WideParameters, PositionEncoding):
 
     def units(self, grid: Grid) -> list[float]:
         """Coordinates that a step of one token makes along each axis, in the order of ``grid.size``."""
-        return [1.0] * grid.axes
+        return [span / trained for span, trained in zip(self.spans, self.grid_size)]
 
     def _adapted(self, freqs: Tensor, grid: Grid) -> Tensor:
         """The frequencies ``(axes, heads, pairs)`` under the policies that change them, each axis on its own ratio."""
@@ -245,11 +264,12 @@ class RotaryEncoding(WideParameters, PositionEncoding):
             rotation = torch.cat((still, rotation), dim=-3)
         return rotation
 
-    @staticmethod
-    def _axes(grid: Grid, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
+    def _axes(self, grid: Grid, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
         if grid.dense:
-            return grid.axis_positions(device=device, dtype=dtype)
-        return list(grid.positions(device=device, dtype=dtype).unbind(-1))
+            places = grid.axis_positions(device=device, dtype=dtype)
+        else:
+            places = list(grid.positions(device=device, dtype=dtype).unbind(-1))
+        return [p + self.grid_offset for p in places] if self.grid_offset else places
 
     def rotation(self, grid: Grid, *, layer: int, device: torch.device, dtype: torch.dtype) -> Tensor:
         """Cosine and sine for every token, as :func:`rotate_pairs` takes them, in at least float32."""
@@ -267,4 +287,5 @@ class RotaryEncoding(WideParameters, PositionEncoding):
     def rotate(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> tuple[Tensor, Tensor]:
         with without_autocast(q):
             rotation = self.rotation(grid, layer=layer, device=q.device, dtype=q.dtype)
-            return rotate_pairs(q, rotation, self.layout), rotate_pairs(k, rotation, self.layout)
+            q, k = (rotate_pairs(x, rotation, self.layout, len(self.grid_size)) for x in (q, k))
+            return q, k

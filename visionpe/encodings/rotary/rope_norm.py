@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from visionpe.checks import check_choice, check_number
-from visionpe.encodings.rotary.base import Layout, RotaryEncoding
+from visionpe.encodings.rotary.base import GridIndexing, RotaryEncoding
+from visionpe.encodings.rotary.pairs import Layout
 from visionpe.grid import Grid
 from visionpe.policy.functions.positions import effective_length
 from visionpe.ranges import check_base
@@ -42,6 +43,7 @@ class NormalizedRoPE(RotaryEncoding):
         rescale_coords: In training all axes are scaled by a factor of up to this, likewise.
         layout: Channel pairs, see :class:`~visionpe.encodings.rotary.base.RotaryEncoding`; published weights are
             half-split.
+        grid_indexing: ``ij`` as said; ``xy``: the first band of pairs turns with the column, the last with the row.
         context: See :class:`~visionpe.base.PositionEncoding`. Policy ``interpolate``, as published, spans -1 to 1 at
             every size; ``extrapolate`` and those that change frequencies keep the step of the trained grid.
 
@@ -65,6 +67,7 @@ class NormalizedRoPE(RotaryEncoding):
         jitter_coords: float | None = None,
         rescale_coords: float | None = None,
         layout: Layout = "half",
+        grid_indexing: GridIndexing = "ij",
         **context: Any,
     ) -> None:
         super().__init__(layout=layout, **context)
@@ -74,6 +77,8 @@ class NormalizedRoPE(RotaryEncoding):
                 "allowed: base alone, or min_period and max_period"
             )
         check_choice("normalize_coords", normalize_coords, Normalize)
+        check_choice("grid_indexing", grid_indexing, GridIndexing)
+        self.grid_indexing = grid_indexing
         for name, period in (("base", base), ("min_period", min_period), ("max_period", max_period)):
             if period is not None:
                 check_base(name, period)
@@ -106,10 +111,10 @@ class NormalizedRoPE(RotaryEncoding):
     def frequencies(self, layer: int, device: torch.device) -> Tensor:
         axes, turns = len(self.grid_size), 2 * pi / self.periods(device)
         freqs = torch.zeros(axes, 1, self.head_dim // 2, device=device)
-        for axis in range(axes):  # rows first, where the frequencies have columns first
+        for axis in range(axes):
             band = slice(axis * len(turns), (axis + 1) * len(turns))
-            freqs[axes - 1 - axis, 0, band] = turns
-        return freqs
+            freqs[axis, 0, band] = turns
+        return freqs.flip(0) if self.grid_indexing == "ij" else freqs  # which have columns first
 
     def _lengths(self, size: tuple[int, ...]) -> list[int]:
         """What each axis is divided by."""

@@ -1,0 +1,153 @@
+"""What every adapted model shares: how it came to be, how files of both layouts load, what is saved with it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from visionpe.backbones.shared.saving import encoding_arguments
+from visionpe.checks import shown
+from visionpe.graphs import Unscriptable
+from visionpe.registry import Spec, parse_spec
+
+State = Mapping[str, Tensor]
+# In timm's registry, for models that were saved after they had been adapted.
+ARCHITECTURE = "adapted"
+
+
+class Adapted(Unscriptable, nn.Module):
+    """Mixin, ahead of a class of timm's: the same model, with its positions as encodings of this package.
+
+    A family overrides what is below; :func:`~visionpe.backbones.adapt.adapt` makes a copy of a model that shares its
+    weights, changes its class to the family's, and calls :meth:`take_over`.
+
+    Attributes:
+        position_keys: Patterns of the keys of timm's state dict that hold positions, and are none here.
+        spec: What the encodings were built from.
+        asked: The ``pos_encoding`` that was asked for, or None.
+    """
+
+    position_keys: ClassVar[tuple[str, ...]] = ()
+    # Features that `features_only` gives by default.
+    default_out_indices: ClassVar[Any] = (0, 1, 2, 3)
+    spec: list[Any]
+    asked: Spec | None
+
+    @classmethod
+    def own_encoding(cls, model: Any) -> list[dict[str, Any]]:
+        """What a model of timm's is told of positions, as a specification.
+
+        Raises:
+            ValueError: If it is something that this package cannot do.
+        """
+        raise NotImplementedError
+
+    def take_over(self, spec: list[Any]) -> None:
+        """Put encodings in the place of timm's positions, in this copy of the model."""
+        raise NotImplementedError
+
+    def positions(self, state: State) -> dict[str, Tensor]:
+        """What timm's state dict says of positions, in our layout.
+
+        Args:
+            state: As timm has it, with at least one of ``position_keys``.
+
+        Returns:
+            Tensors under keys of this model, or of encodings that it might have. What else changes with them, such as
+            class tokens that had a place in a table, is among them.
+        """
+        raise NotImplementedError
+
+    def take_weights(self, original: nn.Module) -> None:
+        """Take the positions of the original, which may be trained on as before or not at all, as they were there."""
+        had = original.state_dict(keep_vars=True)
+        before = [t for key, t in had.items() if self.is_position(key)]
+        if not before:
+            return
+        frozen = not any(t.requires_grad for t in before)
+        own = dict(self.named_parameters())
+        for key, value in self.positions(original.state_dict()).items():
+            if key not in own:
+                continue
+            path, _, name = key.rpartition(".")
+            learns = own[key].requires_grad if key in had else not frozen
+            # Parameters of its own, as the original keeps what it has.
+            new = nn.Parameter(value.detach().clone(memory_format=torch.contiguous_format), requires_grad=learns)
+            self.get_submodule(path).register_parameter(name, new)
+
+    def is_position(self, key: str) -> bool:
+        """Whether a key of timm's state dict holds positions."""
+        return any(fnmatchcase(key, pattern) for pattern in self.position_keys)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        own = {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
+        if any(self.is_position(key) for key in own):
+            for key in list(own):
+                if self.is_position(key):
+                    del state_dict[prefix + key]
+            known = self.state_dict().keys()
+            found = self.positions(own)
+            state_dict.update({prefix + key: value for key, value in found.items() if key in known})
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    @property
+    def _model_args(self) -> dict[str, Any]:
+        """What timm writes beside the weights: keywords by which the model is built again, as it is now."""
+        given = {key: value for key, value in self.__dict__.get("given_arguments", {}).items() if key != "policy"}
+        spec = {} if self.asked is None else {"pos_encoding": self.asked}
+        return {**given, "original": self.original, **spec, **encoding_arguments(self, self.spec)}
+
+    @_model_args.setter
+    def _model_args(self, given: dict[str, Any]) -> None:
+        self.__dict__["given_arguments"] = dict(given)
+
+    @property
+    def original(self) -> str:
+        """Name of the model in timm."""
+        return self.__dict__.get("original_name", "")
+
+    def remember(self, spec: list[Any], asked: Spec | None) -> None:
+        """Note what it is, for files that timm writes of it."""
+        self.given_arguments: dict[str, Any] = self.__dict__.pop("_model_args", {})
+        cfg = dict(self.__dict__.get("pretrained_cfg") or {})
+        name, tag = cfg.get("architecture") or "", cfg.get("tag") or ""
+        self.original_name = f"{name}.{tag}" if tag else name
+        self.spec, self.asked = spec, asked
+        if cfg:
+            self.pretrained_cfg = self.default_cfg = {**cfg, "architecture": ARCHITECTURE}
+
+
+Kind = TypeVar("Kind", bound=type[Adapted])
+ADAPTED: dict[type, type[Adapted]] = {}
+
+
+def adapts(*originals: type) -> Callable[[Kind], Kind]:
+    """Class decorator: models of these classes of timm's become the decorated one."""
+
+    def register(kind: Kind) -> Kind:
+        for original in originals:
+            ADAPTED[original] = kind
+        return kind
+
+    return register
+
+
+def combined(own: list[dict[str, Any]], asked: Spec | None) -> list[Any]:
+    """What a model had, what was asked for instead, or both where that starts with ``+``.
+
+    Raises:
+        ValueError: If nothing stands behind the ``+``.
+    """
+    if asked is None:
+        return own
+    if isinstance(asked, str) and re.match(r"\s*\+", asked):
+        rest = asked.strip()[1:]
+        if not rest.strip():
+            raise ValueError(f"pos_encoding={shown(asked)} adds nothing; allowed: '+alibi' and the like")
+        return [*own, *({"name": name, **options} for name, options in parse_spec(rest))]
+    return [{"name": name, **options} for name, options in parse_spec(asked)]

@@ -1,0 +1,75 @@
+"""From a model of timm's to the same model with encodings of this package."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from timm.models._features import FeatureGetterNet
+from torch import nn
+
+from visionpe.backbones.adapt.adapted import ADAPTED, Adapted, combined
+from visionpe.backbones.adapt.checking import check_known, check_model
+from visionpe.backbones.adapt.sharing import shared_copy
+from visionpe.backbones.shared.registering import FeatureGetter
+from visionpe.policy.apply import build_policy
+from visionpe.registry import Spec
+
+
+def adapt(model: nn.Module, *, pos_encoding: Spec | None = None, policy: str | None = None) -> Any:
+    """The same model with its positions as encodings: at any size, under any policy, with any other encoding.
+
+    At the trained size outputs are those of the original. The original stays as it is, and both share all weights but
+    those of positions: to train one leaves the other trained too. Every method of timm's stays (``forward_features``,
+    ``forward_intermediates``, ``reset_classifier``, ``set_grad_checkpointing``, ...), and so do the keys of the state
+    dict, but for positions; a state dict of the original loads as well.
+
+    Example::
+
+        model = timm.create_model("vit_base_patch16_dinov3.lvd1689m", pretrained=True)
+        model = visionpe.adapt(model)
+        visionpe.set_policy(model, "yarn")
+        model(torch.rand(1, 3, 768, 1024))
+
+    Args:
+        model: As ``timm.create_model`` gives it, with ``features_only=True`` too.
+        pos_encoding: None keeps the positions that it has, with their weights. ``"+alibi"`` adds to them. Any other
+            specification (see :func:`visionpe.create_encoding`) takes their place, ``"none"`` nothing; its parameters
+            are new, and all other weights are kept.
+        policy: What to do at sizes that were not trained, see :func:`visionpe.set_policy`. Default: as timm does,
+            where it does anything.
+
+    Returns:
+        A new model. ``visionpe.policies`` tells its policies.
+
+    Raises:
+        TypeError: If it is no model of a class of timm's whose positions are known, or was adapted, compiled, scripted
+            or quantised before.
+        ValueError: If modules in it have hooks, or ``pos_encoding`` or ``policy`` is unknown or cannot work here.
+    """
+    if isinstance(model, FeatureGetterNet):
+        check_model(model)
+        return _adapt_features(model, pos_encoding, policy)
+    if isinstance(model, Adapted):
+        raise TypeError("model is adapted already; allowed: the original, or visionpe.set_policy(model, ...)")
+    check_model(model)
+    check_known(model, ADAPTED)
+    kind = ADAPTED[type(model)]
+    spec = combined(kind.own_encoding(model), pos_encoding)
+    adapted: Any = shared_copy(model)
+    adapted.__class__ = kind
+    adapted.remember(spec, pos_encoding)
+    adapted.take_over(spec)
+    adapted.take_weights(model)
+    adapted.train(model.training)
+    return adapted if policy is None else build_policy(adapted, policy)
+
+
+def _adapt_features(features: Any, pos_encoding: Spec | None, policy: str | None) -> Any:
+    """timm's extractor of features around the adapted model."""
+    inner = adapt(features.model, pos_encoding=pos_encoding, policy=policy)
+    other: Any = shared_copy(features)
+    other.model = inner
+    other.__dict__.pop("_model_args", None)
+    other.__dict__.pop("_traits", None)
+    other.__class__ = FeatureGetter
+    return other

@@ -1,0 +1,73 @@
+"""What attention of timm's is told of positions, by way of an argument that its blocks hand down."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+from timm.models import checkpoint
+from torch import Tensor, nn
+
+from visionpe.attention.dispatch import AttentionWeights
+from visionpe.backbones.shared.encoded import attend_as, encoded_attention
+from visionpe.composition import Composition
+from visionpe.grid import Grid
+from visionpe.one_block import is_compiled, only
+from visionpe.opaque import opaque
+
+
+@opaque
+@dataclass(frozen=True)
+class Told:
+    """The encoding, where the tokens stand, and who asks.
+
+    Args:
+        encoding: Its sites ``inject``, ``rotate``, ``bias`` and ``mix``.
+        grid: Where the tokens stand.
+        layer: Index of the block among those that the encoding serves.
+        mask: Boolean (True takes part) or additive, broadcastable to ``(B, heads, N, N)``, or None.
+    """
+
+    encoding: Composition
+    grid: Grid
+    layer: int = 0
+    mask: Tensor | None = None
+
+    def inject(self, x: Tensor) -> Tensor:
+        """The input of attention, ``(B, N, dim)``."""
+        return self.encoding.inject(x, self.grid, layer=self.layer)
+
+    def attend(self, attention: nn.Module, q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None) -> Tensor:
+        """Attention ``(B, heads, N, head_dim)`` with the dropout and the kernel of ``attention``."""
+
+        def attended(v: Tensor, weights: AttentionWeights) -> tuple[Tensor, AttentionWeights]:
+            return attend_as(attention, v, weights), weights
+
+        return encoded_attention(
+            q,
+            k,
+            v,
+            self.encoding,
+            self.grid,
+            attended=attended,
+            layer=self.layer,
+            mask=self.mask,
+            scale=scale,
+        )
+
+    def for_one_block(self, x: Tensor) -> Told:
+        """The same, for a block that is compiled by itself and given ``x``."""
+        return Told(only(self.encoding, self.layer, x, self.grid), self.grid, 0, self.mask)
+
+
+def run_told(block: nn.Module, x: Tensor, told: Told, *, keyword: str, checkpointed: bool, **others: Any) -> Tensor:
+    """A block of timm's on ``x``, which hands ``told`` to its attention as the argument ``keyword``."""
+    if is_compiled(block):
+        told = told.for_one_block(x)
+    run: Callable[..., Any] = checkpoint if checkpointed else _call
+    return cast(Tensor, run(block, x, **{keyword: told}, **others))
+
+
+def _call(block: nn.Module, x: Tensor, **others: Any) -> Tensor:
+    return block(x, **others)

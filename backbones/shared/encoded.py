@@ -1,0 +1,76 @@
+"""Attention from queries, keys and values, told positions at the sites inside it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from visionpe.attention.dispatch import AttentionWeights, attend
+from visionpe.composition import Composition
+from visionpe.grid import Grid
+
+Attended = Callable[[Tensor, AttentionWeights], tuple[Tensor, AttentionWeights]]
+
+
+def attend_as(attention: Any, v: Tensor, weights: AttentionWeights) -> Tensor:
+    """Values ``(B, heads, N, head_dim)`` by their weights, with the dropout and the kernel of a module of timm's.
+
+    Args:
+        attention: Has ``attn_drop`` and ``fused_attn``.
+        v: The values.
+        weights: Queries, keys, and what is done to their logits.
+    """
+    drop: nn.Dropout = attention.attn_drop
+    return attend(
+        weights.q,
+        weights.k,
+        v,
+        biases=weights.biases,
+        mask=weights.mask,
+        dropout_p=drop.p if attention.training else 0.0,
+        scale=weights.scale,
+        decay=weights.decay,
+        kernel="auto" if attention.fused_attn else "math",
+        dropout=None if attention.fused_attn else drop,  # as in timm, where hooks on it get the weights
+    )
+
+
+def encoded_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    encoding: Composition,
+    grid: Grid,
+    *,
+    attended: Attended,
+    layer: int = 0,
+    mask: Tensor | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """Attention with the encoding's ``rotate``, ``bias`` and ``mix`` sites.
+
+    Args:
+        q, k, v: After their norms, ``(B, heads, N, head_dim)``; the heads may be some of a module's.
+        encoding: What the tokens are told of their positions.
+        grid: Where they stand.
+        attended: Values by their weights, and the weights, for encodings that read them.
+        layer: Index of the block among those that the encoding serves.
+        mask: Boolean (True takes part) or additive, broadcastable to ``(B, heads, N, N)``.
+        scale: Of the logits; default ``head_dim ** -0.5``.
+
+    Returns:
+        ``(B, heads, N, head_dim)``.
+    """
+    biases = encoding.bias(q, k, grid, layer=layer)  # of the content, not of its rotation
+    q, k = encoding.rotate(q, k, grid, layer=layer)
+    q, k = q.to(v.dtype), k.to(v.dtype)  # a norm under autocast gives float32
+    decay = None
+    if (rule := encoding.logit_rule(grid)) is not None:
+        decay = rule.decay
+        if rule.factor != 1:
+            scale = (q.shape[-1] ** -0.5 if scale is None else scale) * rule.factor
+            biases = [bias.scaled(rule.factor) for bias in biases]
+    out, weights = attended(v, AttentionWeights(q, k, biases, mask, scale, decay))
+    return encoding.mix(out, v, grid, layer=layer, weights=weights)
