@@ -31,11 +31,11 @@ def test_white_inside_an_object_belongs_to_it() -> None:
 
 @pytest.mark.parametrize("kind", ["a grey edge", "too small", "two objects", "a rectangle", "nothing"])
 def test_what_is_no_single_object_before_white(kind: str) -> None:
-    picture, _ = disc(80, 100, radius=6 if kind == "too small" else 25)
+    picture, _ = disc(80, 100, radius={"too small": 6, "two objects": 36}.get(kind, 25))
     if kind == "a grey edge":
         picture[0] = 128
     elif kind == "two objects":
-        picture[:, 40:56] = 255
+        picture[:, 46:54] = 255
     elif kind == "a rectangle":
         picture[:] = 255
         picture[20:60, 20:80] = 90

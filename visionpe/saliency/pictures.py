@@ -44,7 +44,10 @@ def _axis(panel: Any, sizes: Sequence[int], title: str) -> None:
 
 
 def draw_curves(path: Path, lines: Sequence[Row]) -> None:
-    """Write a PNG: on the left the default policy, ``auto`` and ``downscale``, on the right every policy less default.
+    """Write a PNG, all of it differences on the same pictures, since fewer are measured at large sizes.
+
+    On the left the default policy, ``auto`` and ``downscale`` less the default policy at 224, on the right every policy
+    less the default policy at the same size.
 
     Args:
         path: The file.
@@ -56,14 +59,15 @@ def draw_curves(path: Path, lines: Sequence[Row]) -> None:
     figure = new_figure(11.5, 4.6)
     left, right = figure.subplots(1, 2)
     for name, (colour, style) in MAIN.items():
-        points = [of[name, size] for size in sizes if (name, size) in of]
+        points = [of[name, size] for size in sizes if "gain" in of.get((name, size), ())]
         if points:
             x = [point["height"] for point in points]
-            left.plot(x, [p["iou"] for p in points], color=colour, linestyle=style, linewidth=1.8, label=name)
-            low, high = [p["iou_low"] for p in points], [p["iou_high"] for p in points]
+            left.plot(x, [p["gain"] for p in points], color=colour, linestyle=style, linewidth=1.8, label=name)
+            low, high = [p["gain_low"] for p in points], [p["gain_high"] for p in points]
             left.fill_between(x, low, high, color=colour, alpha=0.1, linewidth=0)
-    _axis(left, sizes, "mean IoU, %")
-    left.legend(loc="lower right", frameon=False, fontsize=9)
+    _axis(left, sizes, "points of IoU over the default policy at 224, same pictures")
+    if left.lines:
+        left.legend(loc="upper left", frameon=False, fontsize=9)
     others = [name for name in dict.fromkeys(line["policy"] for line in good) if name not in (DEFAULT, DOWNSCALE)]
     for i, name in enumerate(others):
         x = [size for size in sizes if {(name, size), (DEFAULT, size)} <= of.keys()]
@@ -81,7 +85,7 @@ def draw_curves(path: Path, lines: Sequence[Row]) -> None:
     right.set_yticks(
         ticks := [-50, -20, -10, -5, -2, -1, 0, 1, 2, 5, 10, 20], [f"{tick:+d}" if tick else "0" for tick in ticks]
     )
-    _axis(right, sizes, "points of IoU over the default policy, same pictures")
+    _axis(right, sizes, "points of IoU over the default policy at that size")
     if others:
         right.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9)
     figure.supxlabel(f"side of the image, pixels (fine-tuned at 224). Bands: {intervals(good)}.", fontsize=9)

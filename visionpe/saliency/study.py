@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from visionpe.scaling.sizes import Size, parse_resolution, resolve_all
 from visionpe.scaling.statistics import bootstrap
 from visionpe.scaling.sweep import FAILED, OK
 from visionpe.utils.device import default_device, open_device
-from visionpe.utils.errors import InputError, check_counts, check_seed, first_line
+from visionpe.utils.errors import IncompleteError, InputError, check_counts, check_seed, first_line
 from visionpe.utils.locks import locked
 from visionpe.utils.progress import SteadyProgress
 
@@ -53,29 +52,39 @@ def _names(model: SaliencyModel, asked: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([DEFAULT, DOWNSCALE, *every, *named, *([AUTO] if AUTO in asked else [])]))
 
 
+def _paired(row: Row, other: Row | None, seed: int) -> tuple[float, float, float] | None:
+    """Points of IoU above another row, with their interval, on the pictures that both have: the first ones."""
+    if other is None or other["status"] != OK or not (n := min(len(row["ious"]), len(other["ious"]))):
+        return None
+    difference = np.array(row["ious"][:n]) - np.array(other["ious"][:n])
+    return 100 * float(difference.mean()), *bootstrap([difference], seed=seed)
+
+
 def summarise(rows: Sequence[Row], seed: int = 0) -> list[Row]:
-    """Rows with 95% bootstrap intervals over pictures, and compared with ``downscale`` on the same pictures.
+    """Rows with 95% bootstrap intervals over pictures, and compared with others on the same pictures.
 
     Args:
         rows: From the study.
         seed: Of the bootstrap.
 
     Returns:
-        The rows with ``iou_low`` and ``iou_high``, and, but for ``downscale`` itself, ``versus_downscale`` with
-        ``versus_low`` and ``versus_high``, points of IoU, and ``loses``: that interval is below zero.
+        The rows with ``iou_low`` and ``iou_high``; but for ``downscale`` itself ``versus_downscale``, points over it at
+        the same size, with ``versus_low`` and ``versus_high``, and ``loses``: that interval is below zero. Where the
+        size of fine-tuning was measured ``gain``, points above the default policy there, with ``gain_low`` and
+        ``gain_high``: sizes at which fewer pictures were measured can be compared by it.
     """
-    baseline = {(row["height"], row["width"]): row for row in rows if row["policy"] == DOWNSCALE}
+    of = {(row["policy"], row["height"], row["width"]): row for row in rows}
     lines = []
     for row in rows:
         line = dict(row)
         if row["status"] == OK:
             line["iou_low"], line["iou_high"] = bootstrap([np.array(row["ious"])], seed=seed)
-            other = baseline.get((row["height"], row["width"]), {"status": FAILED})
-            if row["policy"] != DOWNSCALE and other["status"] == OK:
-                difference = np.array(row["ious"]) - np.array(other["ious"])
-                low, high = bootstrap([difference], seed=seed)
-                line |= {"versus_downscale": 100 * float(difference.mean()), "versus_low": low, "versus_high": high}
-                line["loses"] = high < 0
+            if gain := _paired(row, of.get((DEFAULT, *FINE_TUNED)), seed):
+                line |= zip(("gain", "gain_low", "gain_high"), gain)
+            versus = _paired(row, of.get((DOWNSCALE, row["height"], row["width"])), seed)
+            if versus and row["policy"] != DOWNSCALE:
+                line |= zip(("versus_downscale", "versus_low", "versus_high"), versus)
+                line["loses"] = versus[2] < 0
         lines.append(line)
     return lines
 
@@ -92,6 +101,7 @@ def run(options: SaliencyOptions, console: Console) -> list[Row]:
 
     Raises:
         InputError: If an option cannot be used, or the weights are not installed.
+        IncompleteError: If rows failed; everything was written.
     """
     _check(options)
     device = open_device(options.device or default_device())
@@ -105,6 +115,9 @@ def run(options: SaliencyOptions, console: Console) -> list[Row]:
             lines = _sweep(options, model, file, sizes, device, console)
         pictures.draw_photographs(options.out / "maps.png", model, options.picture, device=device)
         console.print(f"written: {options.out}/maps.png", highlight=False)
+    failed = [line for line in lines if line["status"] == FAILED]
+    if failed:
+        raise IncompleteError(f"{len(failed)} of {len(lines)} rows failed; the same command tries them again")
     return lines
 
 
@@ -131,11 +144,10 @@ def _sweep(
     lines = summarise(rows, options.seed)
     arguments = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
     written = provenance(arguments, device, []) | source
-    choices = regrets(lines, metric="iou")
+    # At the size of fine-tuning nothing is chosen.
+    choices = regrets([line for line in lines if (line["height"], line["width"]) != FINE_TUNED], metric="iou")
     results.write(options.out, lines, choices, written)
     results.show(lines, choices, console)
     pictures.draw_curves(options.out / "resolution.png", lines)
     pictures.draw_cutouts(options.out / "cutouts.png", model, measurer.shown[:4], device=device)
-    seconds = fmean([row["seconds"] for row in rows if row["status"] == OK])
-    console.print(f"{len(rows)} rows, {seconds:.2f} s a picture in the mean of rows", highlight=False)
     return lines
