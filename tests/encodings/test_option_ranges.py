@@ -39,7 +39,7 @@ REFUSED: dict[str, dict[str, tuple[Any, ...]]] = {
         **dict.fromkeys(("jitter_coords", "rescale_coords"), (0.5, nan, inf, "2")),
     },
     "comrope": {"init_std": STD, "prefix_position": (nan, inf, "0", 1e5), "block_size": (0, 1, 0.5, nan, "4")},
-    "rpb": {"init_std": STD, "gain": POSITIVE},
+    "rpb": {"init_std": STD, "gain": POSITIVE, "shared": FLAG, "prefix_slots": (-1, 2, 0.5, "1")},
     "decomposed": {"init_std": STD},
     "cpb": {"hidden": COUNT},
     "dpb": {"hidden": COUNT},

@@ -9,7 +9,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from visionpe.attention.bias import AxialBias, Bias
+from visionpe.attention.axial import AxialBias
+from visionpe.attention.bias import Bias
 from visionpe.checks import check_number
 from visionpe.encodings.bias.offset import OffsetEncoding
 from visionpe.grid import Grid

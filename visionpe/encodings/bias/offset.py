@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from visionpe.attention.bias import Bias, DenseBias, OffsetBias
+from visionpe.attention.bias import Bias, DenseBias, OffsetBias, with_prefix
 from visionpe.base import PositionEncoding
 from visionpe.grid import Grid
 from visionpe.policy.functions.positions import OFFSET_POLICIES, rescale_positions
@@ -71,8 +70,12 @@ class OffsetEncoding(PositionEncoding):
             grid.whole_positions(type(self).name, offsets=True)
         axes = grid.positions(device=device, dtype=dtype).unbind(-1)
         values = self.function([p[..., :, None] - p[..., None, :] for p in axes], grid, layer)  # (heads, [B,] N, N)
-        values = F.pad(values, (grid.prefix, 0, grid.prefix, 0))
-        return values[None] if values.ndim == 3 else values.transpose(0, 1)
+        values = values[None] if values.ndim == 3 else values.transpose(0, 1)
+        return with_prefix(values, grid.prefix, grid.prefix, self._prefix_terms(layer))
+
+    def _prefix_terms(self, layer: int) -> Tensor | None:
+        """The bias of pairs that touch a prefix token, ``(heads, 3)``, see :func:`with_prefix`; None for 0."""
+        return None
 
     def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> Bias:
         self.check_axes(grid)
@@ -87,6 +90,6 @@ class OffsetEncoding(PositionEncoding):
                 return DenseBias(self._pairs(grid, layer, q.device, dtype))
             return DenseBias(grid.keep((self, *key), lambda: self._pairs(grid, layer, q.device, dtype)))
         if not self.fixed:
-            return OffsetBias(self._table(grid, layer, q.device, dtype), grid)
+            return OffsetBias(self._table(grid, layer, q.device, dtype), grid, prefix=self._prefix_terms(layer))
         table = self.cache.get(key, lambda: self._table(grid, layer, q.device, dtype))
         return OffsetBias(table, grid, cache=self.cache, key=(self.policy, self.grid_size))
