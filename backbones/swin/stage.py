@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from visionpe.backbones.shared.block import Partition, WindowBlock
+from visionpe.backbones.shared.block import WindowBlock
 from visionpe.backbones.shared.images import check_images
+from visionpe.backbones.shared.partition import Partition
 from visionpe.backbones.shared.patches import AdaptivePatchEmbed
 from visionpe.backbones.shared.pyramid import Stage
 from visionpe.backbones.shared.windows import Pair, Windows, grown_window
