@@ -17,7 +17,12 @@ TOLERANCE = 1e-5
 
 def original(name: str, keywords: Mapping[str, Any], seed: int = 0) -> Any:
     """timm's model with random weights."""
-    return randomize(timm.create_model(name, **{"num_classes": 5, **keywords}), seed)
+    model = randomize(timm.create_model(name, **{"num_classes": 5, **keywords}), seed)
+    with torch.no_grad():
+        for weight in model.parameters():
+            if weight.ndim == 2:  # some are as good as zero at first
+                weight.mul_((weight.shape[1] ** -0.5 / weight.std()).clamp(min=1))
+    return model
 
 
 def images(size: tuple[int, int], batch: int = 2, channels: int = 3) -> Tensor:
@@ -89,3 +94,24 @@ def check_sizes(adapted: Any, sizes: list[tuple[int, int]]) -> None:
     adapted.eval()
     adapted.zero_grad(set_to_none=True)
     assert not lacking, lacking
+
+
+def check_plain(name: str, keywords: Mapping[str, Any], token: int, spec: str = "rope_axial") -> None:
+    """All of it, for a plain ViT of timm's that takes ``dynamic_img_size``.
+
+    Args:
+        name, keywords: Of the model; small.
+        token: Pixels of a token.
+        spec: What is put in the place of its positions.
+    """
+    model = original(name, keywords)
+    adapted, trained = visionpe.adapt(model), tuple(model.patch_embed.img_size)
+    check_parity(model, adapted, trained)
+    dynamic = timm.create_model(name, **{"num_classes": 5, "dynamic_img_size": True, **keywords}).eval()
+    dynamic.load_state_dict(model.state_dict(), strict=False)
+    large, small = (320 // token * token, 480 // token * token), (token, 2 * token)
+    for size in ((5 * token, 7 * token), large, small):
+        assert difference(dynamic, adapted, size) <= TOLERANCE
+    check_sizes(adapted, [trained, small])
+    check_swaps(model, [trained, small], spec)
+    check_files(name, keywords, trained)

@@ -7,12 +7,15 @@ from typing import Any
 from timm.models._features import FeatureGetterNet
 from torch import nn
 
-from visionpe.backbones.adapt.adapted import ADAPTED, Adapted, combined
+from visionpe.backbones.adapt.adapted import ADAPTED, ARCHITECTURE, Adapted, combined
 from visionpe.backbones.adapt.checking import check_known, check_model
 from visionpe.backbones.adapt.sharing import shared_copy
 from visionpe.backbones.shared.registering import FeatureGetter
 from visionpe.policy.apply import build_policy
 from visionpe.registry import Spec
+
+# Arguments of timm's extractors of features, and not of the model inside.
+OF_FEATURES = ("features_only", "out_indices")
 
 
 def adapt(model: nn.Module, *, pos_encoding: Spec | None = None, policy: str | None = None) -> Any:
@@ -69,7 +72,11 @@ def _adapt_features(features: Any, pos_encoding: Spec | None, policy: str | None
     inner = adapt(features.model, pos_encoding=pos_encoding, policy=policy)
     other: Any = shared_copy(features)
     other.model = inner
-    other.__dict__.pop("_model_args", None)
-    other.__dict__.pop("_traits", None)
+    given = other.__dict__.pop("_model_args", {})  # timm notes them, and traits, at what it gives
+    inner._traits = {**other.__dict__.pop("_traits", {}), **getattr(inner, "_traits", {})}
+    inner.given_arguments = {key: value for key, value in given.items() if key not in OF_FEATURES}
     other.__class__ = FeatureGetter
+    other._model_args = {key: value for key, value in given.items() if key in OF_FEATURES}
+    cfg = {**(features.__dict__.get("pretrained_cfg") or {}), "architecture": ARCHITECTURE}
+    other.pretrained_cfg = other.default_cfg = cfg
     return other

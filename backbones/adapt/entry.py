@@ -1,0 +1,95 @@
+"""The name by which timm builds an adapted model again: ``adapted``, with the name of the original as a keyword."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import timm
+from timm.models import PretrainedCfg, load_pretrained, register_model
+from timm.models._features import FeatureGetterNet
+
+from visionpe.backbones.adapt.adapted import ARCHITECTURE
+from visionpe.backbones.adapt.adapting import adapt
+from visionpe.backbones.shared.registering import FeatureGetter
+from visionpe.policy.apply import build_policy
+
+__all__: list[str] = []
+# Of a saved model's configuration, what the original must be built with.
+FROM_CFG = ("num_classes", "global_pool")
+
+
+@register_model
+def adapted(
+    pretrained: bool = False,
+    *,
+    original: str | None = None,
+    pos_encoding: Any = None,
+    policy: Any = None,
+    features_only: bool = False,
+    out_indices: Any = None,
+    **kwargs: Any,
+) -> Any:
+    """A model of timm's, adapted: ``timm.create_model("adapted", original="vit_small_patch16_dinov3")``.
+
+    timm writes this name beside the weights of adapted models (``save_for_hf``), and so finds them again.
+
+    Args:
+        pretrained: Load weights: those of the original, or the adapted ones where timm found a model saved after it
+            had been adapted (``local-dir:``, ``hf-hub:``).
+        original: Name of the model in timm.
+        pos_encoding, policy: See :func:`visionpe.adapt`.
+        features_only, out_indices: As everywhere in timm.
+        kwargs: Of the original.
+
+    Raises:
+        ValueError: If ``original`` is missing.
+        TypeError: If its class is none that can be adapted.
+    """
+    if not isinstance(original, str) or not original:
+        raise ValueError(
+            f"original={original!r}: {ARCHITECTURE!r} needs the name of a model of timm's; allowed: a name"
+        )
+    cfg, overlay = kwargs.pop("pretrained_cfg", None), kwargs.pop("pretrained_cfg_overlay", None)
+    kwargs.pop("pretrained_model_args", None)
+    known_of = cfg.to_dict() if isinstance(cfg, PretrainedCfg) else cfg
+    saved = known_of if isinstance(known_of, Mapping) and known_of.get("source") in ("hf-hub", "local-dir") else None
+    if saved is None:
+        given = {"pretrained_cfg": cfg, "pretrained_cfg_overlay": overlay}
+        kwargs |= {key: value for key, value in given.items() if value is not None}
+        model = adapt(timm.create_model(original, pretrained=pretrained, **kwargs), pos_encoding=pos_encoding)
+    else:
+        known = {key: saved[key] for key in FROM_CFG if saved.get(key) is not None}
+        channels = {"in_chans": saved["input_size"][0]} if saved.get("input_size") else {}
+        built = timm.create_model(original, pretrained=False, **{**known, **channels, **kwargs})
+        model = adapt(built, pos_encoding=pos_encoding)
+        model.pretrained_cfg = model.default_cfg = {**saved, **(overlay or {}), "architecture": ARCHITECTURE}
+        if pretrained:
+            load_pretrained(
+                model,
+                pretrained_cfg=model.pretrained_cfg,
+                num_classes=model.num_classes,
+                in_chans=kwargs.get("in_chans", channels.get("in_chans", 3)),
+                filter_fn=_of_features if features_only else None,
+            )
+    if policy is not None:
+        build_policy(model, policy)
+    if not features_only:
+        return model
+    wanted = model.default_out_indices if out_indices is None else out_indices
+    return _as_features(model, wanted)
+
+
+def _of_features(state: dict[str, Any], model: Any) -> dict[str, Any]:
+    """A file of features alone, with what these do not need from the model; any other file as it is."""
+    if not all(key.startswith("model.") for key in state):
+        return state
+    return {**model.state_dict(), **{key.removeprefix("model."): value for key, value in state.items()}}
+
+
+def _as_features(model: Any, out_indices: Any) -> FeatureGetterNet:
+    """timm's extractor of features around a model."""
+    features = FeatureGetter(model, out_indices=out_indices)
+    cfg = {**model.pretrained_cfg, "num_classes": 0}
+    features.pretrained_cfg = features.default_cfg = cfg  # type: ignore[assignment]
+    return features
