@@ -65,7 +65,7 @@ class RelativePositionBias(OffsetEncoding):
         super().__init__(**context)
         self.shared = check_flag("shared", shared)
         if self.shared:
-            self.stacked = ()  # type: ignore[misc]
+            self.stacked = ()  # type: ignore[assignment, misc]
         self.init_std, self.gain = check_init_std(init_std), check_number("gain", gain, above=0, high=1e4)
         self.check_two_axes()
         offsets = [2 * n - 1 for n in self.grid_size]
