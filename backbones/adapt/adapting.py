@@ -57,7 +57,7 @@ def adapt(model: nn.Module, *, pos_encoding: Spec | None = None, policy: str | N
     check_model(model)
     check_known(model, ADAPTED)
     kind = ADAPTED[type(model)]
-    spec = combined(kind.own_encoding(model), pos_encoding)
+    spec = combined(kind, model, pos_encoding)
     adapted: Any = shared_copy(model)
     adapted.__class__ = kind
     adapted.remember(spec, pos_encoding)

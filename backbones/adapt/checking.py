@@ -6,6 +6,7 @@ from collections.abc import Collection
 from typing import Any
 
 import torch
+from timm.models._features import FeatureDictNet
 from torch import Tensor, nn
 
 from visionpe.checks import shown
@@ -63,6 +64,11 @@ def check_known(model: nn.Module, known: Collection[type]) -> None:
     Raises:
         TypeError: Names it, and those that are.
     """
+    if isinstance(model, FeatureDictNet):
+        raise TypeError(
+            f"model is {type(model).__name__}, which holds modules of a model without the model; allowed: "
+            "timm.create_model(..., features_only=True, feature_cls='getter')"
+        )
     if type(model) not in known:
         kind = type(model)
         full = f"{kind.__module__}.{kind.__qualname__}"

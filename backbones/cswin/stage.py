@@ -8,7 +8,8 @@ from typing import Literal
 import torch
 from torch import nn
 
-from visionpe.backbones.shared.block import Partition, WindowBlock
+from visionpe.backbones.shared.block import WindowBlock
+from visionpe.backbones.shared.partition import Partition
 from visionpe.backbones.shared.pyramid import Stage
 from visionpe.backbones.shared.windows import WholeMap, Windows, grown_window
 from visionpe.grid import Grid

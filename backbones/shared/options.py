@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from visionpe.backbones.shared.arguments import check_arguments, check_keywords, keywords_of
-from visionpe.backbones.shared.block import Padding, WindowBlock
+from visionpe.backbones.shared.block import WindowBlock
+from visionpe.backbones.shared.partition import Padding
 from visionpe.checks import check_choice, shown
 
 POOLS = ("avg", "max", "avgmax", "catavgmax", "fast", "fastavg", "fastmax", "fastavgmax", "fastcatavgmax", "")

@@ -11,10 +11,11 @@ from timm.layers import ClassifierHead, trunc_normal_
 from torch import Tensor, nn
 
 from visionpe.backbones.shared.arguments import check_arguments
-from visionpe.backbones.shared.block import Partition, WindowBlock, run_block
+from visionpe.backbones.shared.block import WindowBlock, run_block
 from visionpe.backbones.shared.images import take_indices
 from visionpe.backbones.shared.loading import LoadsPublished
 from visionpe.backbones.shared.options import PyramidOptions, check_pooling
+from visionpe.backbones.shared.partition import Partition
 from visionpe.backbones.shared.stage_encoding import StageEncoding
 from visionpe.cache import TableCache
 from visionpe.encodings.bias.fire import ScalarLinear

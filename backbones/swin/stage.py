@@ -10,8 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from visionpe.backbones.shared.block import Partition, WindowBlock
+from visionpe.backbones.shared.block import WindowBlock
 from visionpe.backbones.shared.images import check_images
+from visionpe.backbones.shared.partition import Partition
 from visionpe.backbones.shared.patches import AdaptivePatchEmbed
 from visionpe.backbones.shared.pyramid import Stage
 from visionpe.backbones.shared.windows import Pair, Windows, grown_window
@@ -100,11 +101,15 @@ class SwinStage(Stage):
         height, width = (grown_window(*each) for each in zip(self.window_size, size, self.grid_size))
         return height, width
 
+    def shift(self, size: Pair, window: Pair) -> list[int]:
+        """How far the windows of odd blocks move on a map of this size, tokens."""
+        # Arithmetic instead of branches: in an exported graph sizes are symbols.
+        return [_positive(n - w) * (w // 2) for n, w in zip(size, window)]
+
     def windows(self, size: Pair) -> tuple[Windows, Windows]:
         """How even and odd blocks cut a map of this size, tokens."""
         window = self.window(size)
-        # Arithmetic instead of branches: in an exported graph sizes are symbols.
-        shift = [_positive(n - w) * (w // 2) for n, w in zip(size, window)]
+        shift = self.shift(size, window)
         if self.window_fit == "shorter_side":
             shorter = smaller(*size)
             square = 1 - _positive(larger(*window) - smaller(*window))

@@ -29,7 +29,7 @@ def _is_original(state: StateDict) -> bool:
     return "layers.0.downsample.reduction.weight" in state or any(key.endswith(marks) for key in state)
 
 
-def _as_map(table: Tensor, window: Pair, tokens: int | None) -> Tensor:
+def as_map(table: Tensor, window: Pair, tokens: int | None) -> Tensor:
     """``(entries, heads)`` to ``(heads, 2 height - 1, 2 width - 1)``.
 
     Args:
@@ -121,7 +121,7 @@ def _joined(
     if name == "relative_position_bias_table":
         index = state.get(f"layers.{stage}.blocks.{min(values)}.attn.relative_position_index")
         tokens = None if index is None else index.shape[0]
-        return {target: torch.stack([_as_map(t, model.stages[stage].window_size, tokens) for t in tensors])}
+        return {target: torch.stack([as_map(t, model.stages[stage].window_size, tokens) for t in tensors])}
     freqs = torch.stack(tensors, dim=1)  # (axes, depth, heads, pairs)
     part = _axial(model.stages[stage].pos_encoding.inside["window"])
     if part is not None and freqs.shape[-1] == part.head_dim // 2 and (theta := _theta(freqs)) is not None:

@@ -8,7 +8,8 @@ from typing import Any
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
-from visionpe.backbones.shared.block import Partition, WindowBlock
+from visionpe.backbones.shared.block import WindowBlock
+from visionpe.backbones.shared.partition import Partition
 from visionpe.composition import Composition
 
 

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from visionpe.backbones.shared.arguments import MAX_DIM, check_arguments
-from visionpe.backbones.shared.block import Padding, Partition, WindowBlock, run_block
+from visionpe.backbones.shared.block import WindowBlock, run_block
 from visionpe.backbones.shared.loading import LoadsPublished, measure_from
+from visionpe.backbones.shared.partition import Padding, Partition
 from visionpe.backbones.shared.patches import AdaptivePatchEmbed
 from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind
 from visionpe.backbones.shared.windows import WholeMap, Windows

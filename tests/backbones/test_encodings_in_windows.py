@@ -7,7 +7,8 @@ import torch
 from conftest import ENCODINGS, randomize, tiny_spec
 from torch import Tensor
 
-from visionpe.backbones.shared.block import Partition, WindowBlock
+from visionpe.backbones.shared.block import WindowBlock
+from visionpe.backbones.shared.partition import Partition
 from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind
 from visionpe.backbones.shared.windows import Windows
 from visionpe.grid import Grid

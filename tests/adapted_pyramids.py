@@ -1,0 +1,146 @@
+"""What holds besides for adapted pyramids: what timm's methods do, copies, precisions, compilation, files."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import timm
+import torch
+from adapted_models import difference, images, original
+from torch import nn
+
+import visionpe
+
+Size = tuple[int, int]
+
+
+def encodings(adapted: Any) -> list[Any]:
+    """Those of all stages, in order."""
+    return [module for name, module in adapted.named_modules() if name.endswith("pos_encoding")]
+
+
+def check_features(name: str, keywords: Mapping[str, Any], sizes: Sequence[Size], stages: int) -> None:
+    """The extractor of features gives those of the model, at every size, rounded up."""
+    model = original(name, keywords)
+    asked = {**keywords, "features_only": True, "feature_cls": "getter", "out_indices": (0, stages - 1)}
+    features = timm.create_model(name, **asked).eval()
+    features.model.load_state_dict(model.state_dict(), strict=False)
+    before = [f.detach() for f in features(images(sizes[0]))] if _takes(model, sizes[0]) else None
+    adapted, whole = visionpe.adapt(features), visionpe.adapt(model)
+    for size in sizes:
+        with torch.inference_mode():
+            found = adapted(images(size))
+            wanted = whole.forward_intermediates(images(size), indices=[0, stages - 1], intermediates_only=True)
+        for feature, info, other in zip(found, adapted.feature_info.get_dicts(), wanted, strict=True):
+            assert feature.shape[1:] == (info["num_chs"], *(-(-n // info["reduction"]) for n in size))
+            torch.testing.assert_close(feature, other, atol=1e-5, rtol=1e-5)
+        if size == sizes[0] and before is not None:
+            for feature, other in zip(found, before, strict=True):
+                torch.testing.assert_close(feature, other, atol=1e-5, rtol=1e-5)
+
+
+def _takes(model: Any, size: Size) -> bool:
+    try:
+        model(images(size))
+    except AssertionError:
+        return False
+    return True
+
+
+def check_methods(adapted: Any, size: Size) -> None:
+    """timm's own methods: another classifier, parameters by kind and by layer, fewer stages."""
+    other = deepcopy(adapted)
+    names = {n for n, _ in other.named_parameters()}
+    assert other.no_weight_decay() <= names, other.no_weight_decay() - names
+    groups = timm.models.group_parameters(other, other.group_matcher())
+    assert names <= {n for members in groups.values() for n in members}
+    other.reset_classifier(3)
+    with torch.inference_mode():
+        assert other(images(size)).shape == (2, 3)
+        wanted = adapted.forward_intermediates(images(size), indices=[0], intermediates_only=True)
+        other.prune_intermediate_layers([0])
+        (feature,) = other.forward_intermediates(images(size), indices=[0], intermediates_only=True)
+    torch.testing.assert_close(feature, wanted[0], atol=0, rtol=0)
+
+
+def check_copies(adapted: Any, sizes: Iterable[Size]) -> None:
+    """Copies say the same, after the model has run."""
+    first = next(iter(sizes))
+    adapted(images(first))
+    for other in (deepcopy(adapted), pickle.loads(pickle.dumps(adapted))):
+        for size in sizes:
+            assert difference(adapted, other, size) == 0
+
+
+def check_training(adapted: Any, size: Size) -> None:
+    """Gradients are the same with checkpoints, and frozen positions of the original stay frozen."""
+    grads = []
+    for checkpointed in (False, True):
+        other = deepcopy(adapted).eval()
+        other.set_grad_checkpointing(checkpointed)
+        other(images(size)).square().sum().backward()
+        grads.append({n: p.grad for n, p in other.named_parameters() if p.grad is not None})
+    assert grads[0].keys() == grads[1].keys()
+    for name, grad in grads[0].items():
+        torch.testing.assert_close(grad, grads[1][name], atol=1e-5, rtol=1e-4, msg=name)
+
+
+def check_frozen(name: str, keywords: Mapping[str, Any]) -> None:
+    """A model that does not train gives one that does not."""
+    model = original(name, keywords).requires_grad_(False)
+    assert not [n for n, p in visionpe.adapt(model).named_parameters() if p.requires_grad]
+    swapped = visionpe.adapt(model, pos_encoding="lepe")
+    assert {n for n, p in swapped.named_parameters() if p.requires_grad} == {
+        n for n, _ in swapped.named_parameters() if "lepe" in n
+    }
+
+
+def check_precision(model: Any, adapted: Any, size: Size) -> None:
+    """As near to single precision as the original is, in bfloat16 and under autocast."""
+    x = images(size)
+    with torch.inference_mode():
+        exact = model(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed, own_mixed = model(x), adapted(x)
+        half, own_half = (deepcopy(m).bfloat16()(x.bfloat16()).float() for m in (model, adapted))
+    for theirs, own in ((mixed, own_mixed), (half, own_half)):
+        assert own.isfinite().all()
+        error = (theirs.float() - exact).abs().max()
+        assert (own.float() - exact).abs().max() <= 2 * error + 1e-2 * exact.abs().max()
+
+
+def check_compiled(adapted: Any, sizes: Iterable[Size]) -> None:
+    """One graph, whatever backend makes of it."""
+    compiled = torch.compile(adapted, fullgraph=True, backend="aot_eager")
+    with torch.inference_mode():
+        for size in sizes:
+            torch.testing.assert_close(compiled(images(size)), adapted(images(size)), atol=1e-4, rtol=1e-4)
+    torch._dynamo.reset()
+
+
+def check_exported(adapted: nn.Module, sizes: Sequence[Size]) -> None:
+    """One exported graph serves every size."""
+    dynamic = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
+    exported = torch.export.export(adapted, (images(sizes[0]),), dynamic_shapes={"x": dynamic}).module()
+    for size in sizes:
+        with torch.inference_mode():
+            torch.testing.assert_close(exported(images(size)), adapted(images(size)), atol=1e-4, rtol=1e-4)
+
+
+def check_policies(model: Any, expected: str, size: Size) -> None:
+    """Policies of what it had, which matter where windows are others."""
+    adapted = visionpe.adapt(model)
+    assert expected in visionpe.policies(adapted)
+    visionpe.set_policy(adapted, expected)
+    with torch.inference_mode():
+        assert adapted(images(size)).isfinite().all()
+
+
+def check_features_list(name: str, keywords: Mapping[str, Any]) -> None:
+    """timm's list of features holds modules without their model."""
+    with pytest.raises(TypeError, match="feature_cls='getter'"):
+        visionpe.adapt(timm.create_model(name, features_only=True, **keywords))
