@@ -79,7 +79,7 @@ class AdaptedPlain(GivesFeatures, Adapted):
             "num_heads": attention.num_heads,
             "depth": len(self.blocks),
             "grid_size": self.patch_embed.grid_size,
-            **({} if self.num_prefix_tokens else {"prefix_slots": 0}),
+            **({} if self.prefix_tokens() else {"prefix_slots": 0}),
             "device": weight.device,
             "dtype": weight.dtype,
         }
@@ -130,9 +130,9 @@ class AdaptedPlain(GivesFeatures, Adapted):
     def _embed(self, x: Tensor) -> tuple[Tensor, Grid]:
         """Images ``(B, C, H, W)`` to tokens ``(B, N, dim)`` and where they stand."""
         x = self.patch_embed(x)  # (B, height, width, dim)
-        grid = full_grid(x, self.num_prefix_tokens)
-        x = self.pos_encoding.add(x.flatten(1, 2), grid)
         prefix = [t.expand(x.shape[0], -1, -1) for t in self.prefix_tokens()]
+        grid = full_grid(x, sum(t.shape[1] for t in prefix))
+        x = self.pos_encoding.add(x.flatten(1, 2), grid)
         x = self.pos_drop(torch.cat([*prefix, x], dim=1) if prefix else x)
         if isinstance(self.patch_drop, PatchDropoutWithIndices):
             x, kept = self.patch_drop(x)
