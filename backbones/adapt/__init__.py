@@ -1,6 +1,6 @@
 """timm's own models taken over: their positions as encodings, one family a file."""
 
-from visionpe.backbones.adapt import deit, entry, eva, swin, swin_v2, swin_v2_cr, vision_transformer
+from visionpe.backbones.adapt import deit, entry, eva, maxxvit, swin, swin_v2, swin_v2_cr, vision_transformer
 from visionpe.backbones.adapt.adapted import ADAPTED, Adapted
 from visionpe.backbones.adapt.adapting import adapt
 
@@ -11,6 +11,7 @@ __all__ = [
     "deit",
     "entry",
     "eva",
+    "maxxvit",
     "swin",
     "swin_v2",
     "swin_v2_cr",
