@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from adapted_models import difference, images, original
+from adapted_models import check_files, check_parity, check_sizes, check_swaps, difference, images, original
 from torch import nn
 
 import visionpe
@@ -18,15 +18,44 @@ import visionpe
 Size = tuple[int, int]
 
 
-def encodings(adapted: Any) -> list[Any]:
-    """Those of all stages, in order."""
-    return [module for name, module in adapted.named_modules() if name.endswith("pos_encoding")]
+def check_pyramid(name: str, keywords: Mapping[str, Any], *, policy: str, size: Size = (37, 51)) -> None:
+    """All of it.
+
+    Args:
+        name, keywords: Of the model; small.
+        policy: One of its own encoding, not the first.
+        size: Pixels, of a map that windows do not divide.
+    """
+    model = original(name, keywords)
+    adapted, trained = visionpe.adapt(model), trained_size(model)
+    check_parity(model, adapted, trained, tolerance=2e-6)
+    check_sizes(adapted, [trained, size, (320, 480), (20, 12), (8, 100)])
+    check_swaps(model, [trained, size])
+    check_files(name, keywords, trained)
+    for spec in ("lepe", "cpb", "rope_mixed+ape", "abswin", "decomposed"):
+        assert visionpe.adapt(model, pos_encoding=spec)(images(size)).isfinite().all()
+    check_features(name, keywords, [trained, size])
+    check_methods(adapted, trained)
+    check_copies(adapted, [trained, size])
+    check_training(adapted, trained)
+    check_frozen(name, keywords)
+    check_precision(model, adapted, trained)
+    assert policy in visionpe.policies(adapted)
+    assert visionpe.set_policy(adapted, policy)(images(size)).isfinite().all()
+    with pytest.raises(TypeError, match="feature_cls='getter'"):
+        visionpe.adapt(timm.create_model(name, **{**keywords, "features_only": True, "out_indices": (0,)}))
 
 
-def check_features(name: str, keywords: Mapping[str, Any], sizes: Sequence[Size], stages: int) -> None:
+def trained_size(model: Any) -> Size:
+    """Height and width in pixels that timm built a model for."""
+    return tuple(model._traits["img_size"])
+
+
+def check_features(name: str, keywords: Mapping[str, Any], sizes: Sequence[Size]) -> None:
     """The extractor of features gives those of the model, at every size, rounded up."""
     model = original(name, keywords)
-    asked = {**keywords, "features_only": True, "feature_cls": "getter", "out_indices": (0, stages - 1)}
+    last = len(model.feature_info) - 1
+    asked = {**keywords, "features_only": True, "feature_cls": "getter", "out_indices": (0, last)}
     features = timm.create_model(name, **asked).eval()
     features.model.load_state_dict(model.state_dict(), strict=False)
     before = [f.detach() for f in features(images(sizes[0]))] if _takes(model, sizes[0]) else None
@@ -34,7 +63,7 @@ def check_features(name: str, keywords: Mapping[str, Any], sizes: Sequence[Size]
     for size in sizes:
         with torch.inference_mode():
             found = adapted(images(size))
-            wanted = whole.forward_intermediates(images(size), indices=[0, stages - 1], intermediates_only=True)
+            wanted = whole.forward_intermediates(images(size), indices=[0, last], intermediates_only=True)
         for feature, info, other in zip(found, adapted.feature_info.get_dicts(), wanted, strict=True):
             assert feature.shape[1:] == (info["num_chs"], *(-(-n // info["reduction"]) for n in size))
             torch.testing.assert_close(feature, other, atol=1e-5, rtol=1e-5)
@@ -129,18 +158,3 @@ def check_exported(adapted: nn.Module, sizes: Sequence[Size]) -> None:
     for size in sizes:
         with torch.inference_mode():
             torch.testing.assert_close(exported(images(size)), adapted(images(size)), atol=1e-4, rtol=1e-4)
-
-
-def check_policies(model: Any, expected: str, size: Size) -> None:
-    """Policies of what it had, which matter where windows are others."""
-    adapted = visionpe.adapt(model)
-    assert expected in visionpe.policies(adapted)
-    visionpe.set_policy(adapted, expected)
-    with torch.inference_mode():
-        assert adapted(images(size)).isfinite().all()
-
-
-def check_features_list(name: str, keywords: Mapping[str, Any]) -> None:
-    """timm's list of features holds modules without their model."""
-    with pytest.raises(TypeError, match="feature_cls='getter'"):
-        visionpe.adapt(timm.create_model(name, features_only=True, **keywords))

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from visionpe.backbones.adapt.adapted import State, adapts
 from visionpe.backbones.adapt.patches import any_size
-from visionpe.backbones.adapt.windows import AdaptedStage, AdaptedWindows
+from visionpe.backbones.adapt.windows import AdaptedStage, AdaptedWindows, Unsized
 from visionpe.backbones.shared.windowed import MapBlock, WindowHeads
 from visionpe.backbones.shared.windows import Pair
 from visionpe.backbones.swin.stage import Patches, PatchMerging
@@ -26,11 +26,11 @@ from visionpe.backbones.swin.weights import as_map
 TABLE = "relative_position_bias_table"
 
 
-class AdaptedSwinAttention(WindowHeads, WindowAttention):
+class AdaptedSwinAttention(Unsized, WindowHeads, WindowAttention):
     """Its attention."""
 
 
-class AdaptedSwinBlock(MapBlock, SwinTransformerBlock):
+class AdaptedSwinBlock(Unsized, MapBlock, SwinTransformerBlock):
     """Its block."""
 
 

@@ -18,12 +18,19 @@ from visionpe.cache import TableCache
 SIZED = ("attn_mask", "relative_position_index", "relative_coords_table", "relative_coordinates_log")
 
 
+class Unsized:
+    """Mixin of blocks and attentions that kept tables and masks for one size."""
+
+    def _init_buffers(self) -> None:
+        """timm's way to fill them, for models that were built without memory."""
+
+
 class AdaptedStage(SwinStage):
     """Mixin of stages.
 
     Attributes:
         block, attention, merging: What blocks, their attention and the merging of patches become.
-        network: Names of the parameters or modules in timm's attention that tell positions.
+        told_by: What timm calls that which tells positions in an attention.
         always_partition: Windows move on every map, and are never smaller.
     """
 
@@ -35,7 +42,7 @@ class AdaptedStage(SwinStage):
     window_fit: WindowFit = "per_axis"
     always_partition: bool
 
-    def map_size(self) -> Pair:
+    def trained_map(self) -> Pair:
         """Height and width of the map that timm built the stage for, tokens."""
         return self.output_resolution
 
@@ -47,7 +54,7 @@ class AdaptedStage(SwinStage):
             first: This is the first stage.
         """
         model: Any = self.blocks[0]
-        self.grid_size, self.window_size = self.map_size(), tuple(model.window_size)
+        self.grid_size, self.window_size = self.trained_map(), tuple(model.window_size)
         self.always_partition = model.always_partition
         if not isinstance(self.downsample, nn.Identity):
             self.downsample.__class__ = self.merging

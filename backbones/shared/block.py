@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.fx import Proxy
 
 from visionpe.backbones.shared.partition import Padding, Partition
-from visionpe.backbones.shared.windowed import EncodedHeads, MapBlock, WindowHeads
+from visionpe.backbones.shared.windowed import EncodedHeads, ScaledMapBlock, WindowHeads
 from visionpe.composition import Composition
 from visionpe.graphs import one_node
 from visionpe.grid import Grid
@@ -91,7 +91,7 @@ class EncodedBlock(Block):
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
 
 
-class WindowBlock(MapBlock, Block):
+class WindowBlock(ScaledMapBlock, Block):
     """timm's pre-norm block around :class:`WindowAttention`, on maps ``(B, height, width, dim)``.
 
     Args:
@@ -104,12 +104,6 @@ class WindowBlock(MapBlock, Block):
         super().__init__(*args, **{**kwargs, "attn_layer": WindowAttention}, depth=depth)
         self.layer = depth
         self.attn.padding = padding
-
-    def attention_branch(self, attended: Tensor) -> Tensor:
-        return self.drop_path1(self.ls1(attended))
-
-    def mlp_branch(self, x: Tensor) -> Tensor:
-        return self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
 
 
 def run_block(

@@ -31,7 +31,8 @@ class WindowKind:
     grid_size: tuple[int, ...]
 
 
-def _injects(part: PositionEncoding) -> bool:
+def injects(part: PositionEncoding) -> bool:
+    """Whether an encoding that adds to tokens does so at the input of every attention."""
     return type(innermost(part)).inject is not PositionEncoding.inject
 
 
@@ -73,7 +74,7 @@ class StageEncoding(nn.Module):
         parts = create_encodings(spec, dim=dim, num_heads=num_heads, depth=depth, grid_size=grid_size, **factory)
         tokens = [set(part.sites()) <= {"add", "refine"} for part in parts]
         kept = [
-            part for part, own in zip(parts, tokens) if own and (first or part.sites() != ("add",) or _injects(part))
+            part for part, own in zip(parts, tokens) if own and (first or part.sites() != ("add",) or injects(part))
         ]
         self.map = Composition(kept)
         self.inside = nn.ModuleDict()

@@ -130,6 +130,10 @@ class MapBlock:
         """What attention gets of the map."""
         return self.norm1(x)
 
+    def kept(self, x: Tensor) -> Tensor:
+        """What that is added to."""
+        return x
+
     def attention_branch(self, attended: Tensor) -> Tensor:
         """What is added to the map of what attention gives."""
         return self.drop_path1(attended)
@@ -145,12 +149,25 @@ class MapBlock:
             encoding: Its sites ``inject`` and ``refine``, on the whole map.
             partitions: See :meth:`WindowHeads.forward`.
         """
-        grid = Grid(size=map_size(x))
         told = self.told(x)
+        grid = Grid(size=map_size(told))
         if encoding.at("add"):
             told = encoding.inject(told.flatten(1, 2), grid, layer=self.layer).unflatten(1, grid.size)
-        x = x + self.attention_branch(self.attn(told, partitions))
+        x = self.kept(x) + self.attention_branch(self.attn(told, partitions))
         x = x + self.mlp_branch(x)
         if encoding.at("refine"):
             x = encoding.refine(x.flatten(1, 2), grid, layer=self.layer).unflatten(1, grid.size)
         return x
+
+
+class ScaledMapBlock(MapBlock):
+    """The same, with a scale for every channel of what is added."""
+
+    ls1: Any
+    ls2: Any
+
+    def attention_branch(self, attended: Tensor) -> Tensor:
+        return self.drop_path1(self.ls1(attended))
+
+    def mlp_branch(self, x: Tensor) -> Tensor:
+        return self.drop_path2(self.ls2(self.mlp(self.norm2(x))))

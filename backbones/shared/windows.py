@@ -170,6 +170,49 @@ class WholeMap(Windows):
         return x.unflatten(1, self.size)
 
 
+class Dilated(Windows):
+    """A map cut into windows whose tokens stand apart, as many of them along each axis as ``window`` says.
+
+    Every window reaches over the whole map, its tokens as far apart as there are windows along the axis (MaxViT's grid
+    attention). A map that they do not divide is padded below and right. They are not shifted.
+    """
+
+    @property
+    def apart(self) -> Pair:
+        """Rows and columns from one token of a window to the next."""
+        return _pair(-(-n // w) for n, w in zip(self.size, self.window))
+
+    def _sources(self, device: torch.device | str | None) -> list[tuple[Tensor, Tensor]]:
+        axes = []
+        for n, w, apart, p in zip(self.size, self.window, self.apart, self.padded):
+            place = torch.arange(p, device=device)
+            number, inside = place // w, place % w
+            source = torch.where(number < apart, inside * apart + number, n)  # beyond the map in spare windows
+            axes.append((source, torch.zeros_like(source, dtype=torch.bool)))
+        return axes
+
+    def split(self, x: Tensor) -> Tensor:
+        if not self.pads:
+            (rows, columns), (height, width) = self.counts, self.window
+            x = x.reshape(x.shape[0], height, rows, width, columns, *x.shape[3:]).movedim((2, 4), (1, 2))
+            return x.reshape(-1, height * width, *x.shape[5:])
+        for axis, ((source, _), n) in enumerate(zip(self._sources(x.device), self.size), start=1):
+            there = (source < n).view(-1, *[1] * (x.ndim - axis - 1))
+            x = x.index_select(axis, source.clamp(max=n - 1)) * there.to(x.dtype)
+        return self._cut(x)
+
+    def join(self, x: Tensor) -> Tensor:
+        (rows, columns), (height, width) = self.counts, self.window
+        x = x.reshape(-1, rows, columns, height, width, x.shape[-1])
+        if not self.pads:
+            return x.movedim((1, 2), (2, 4)).reshape(-1, *self.size, x.shape[-1])
+        x = x.transpose(2, 3).reshape(-1, rows * height, columns * width, x.shape[-1])
+        for axis, (n, w, apart) in enumerate(zip(self.size, self.window, self.apart), start=1):
+            place = torch.arange(n, device=x.device)
+            x = x.index_select(axis, place % apart * w + place // apart)
+        return x
+
+
 def grown_window(window: int, length: int, trained: int) -> int:
     """A side of a window that follows the map, from ``trained`` tokens to ``length``, rounded, at least 1."""
     return larger(1, (2 * window * length + trained) // (2 * trained))

@@ -55,13 +55,17 @@ class PatchMerging(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, height, width, dim)`` to ``(B, height / 2, width / 2, dim_out)``, rounded up."""
+        return self.reduction(self.norm(self.gathered(x)))
+
+    def gathered(self, x: Tensor) -> Tensor:
+        """``(B, height, width, dim)`` to ``(B, height / 2, width / 2, 4 dim)``, rounded up."""
         batch, height, width, dim = x.shape
         rows, columns = (height + 1) // 2, (width + 1) // 2
         # An exported graph serves every size, so it cannot branch on one.
         if is_exporting() or height % 2 or width % 2:
             x = F.pad(x, (0, 0, 0, 2 * columns - width, 0, 2 * rows - height))
         x = x.reshape(batch, rows, 2, columns, 2, dim)
-        return self.reduction(self.norm(x.permute(0, 1, 3, 4, 2, 5).flatten(3)))  # rows of a column side by side
+        return x.permute(0, 1, 3, 4, 2, 5).flatten(3)  # rows of a column side by side
 
 
 class SwinStage(Stage):

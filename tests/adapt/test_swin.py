@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import adapted_pyramids as pyramids
 import pytest
 import timm
-from adapted_models import check_files, check_parity, check_sizes, check_swaps, difference, images, original
+from adapted_models import difference, original
+from adapted_pyramids import check_compiled, check_exported, check_pyramid, trained_size
 
 import visionpe
 
@@ -25,7 +25,6 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "swin_large_patch4_window7_224": {**TINY, "img_size": 56, "head_dim": 8, "always_partition": True},
 }
-SIZES = [(320, 480), (20, 12), (37, 51), (8, 100)]
 
 
 @pytest.fixture(params=CASES)
@@ -33,13 +32,8 @@ def case(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     return request.param, CASES[request.param]
 
 
-def trained(model: Any) -> tuple[int, int]:
-    return tuple(model.patch_embed.img_size)
-
-
-def test_parity(case: tuple[str, dict[str, Any]]) -> None:
-    model = original(*case)
-    check_parity(model, visionpe.adapt(model), trained(model), tolerance=1e-6)
+def test_pyramid(case: tuple[str, dict[str, Any]]) -> None:
+    check_pyramid(*case, policy="clamp")
 
 
 def test_other_sizes_are_those_of_timm(case: tuple[str, dict[str, Any]]) -> None:
@@ -47,7 +41,7 @@ def test_other_sizes_are_those_of_timm(case: tuple[str, dict[str, Any]]) -> None
     name, keywords = case
     model = original(name, keywords)
     windows = [layer.blocks[0].window_size for layer in model.layers]
-    size = tuple(3 * n for n in trained(model))
+    size = tuple(3 * n for n in trained_size(model))
     other = timm.create_model(name, **{"num_classes": 5, **keywords, "img_size": size, "window_size": windows}).eval()
     other.load_state_dict(model.state_dict())
     assert difference(other, visionpe.adapt(model), size) <= 1e-6
@@ -78,30 +72,6 @@ def test_padding_is_seen_by_nobody() -> None:
     assert difference(small, visionpe.adapt(model), (24, 28)) <= 1e-6
 
 
-def test_sizes_swaps_and_files(case: tuple[str, dict[str, Any]]) -> None:
-    name, keywords = case
-    model = original(name, keywords)
-    check_sizes(visionpe.adapt(model), [trained(model), *SIZES])
-    check_swaps(model, [trained(model), (37, 51)])
-    check_files(name, keywords, trained(model))
-    for spec in ("lepe", "cpb", "rope_mixed+ape", "abswin", "decomposed"):
-        assert visionpe.adapt(model, pos_encoding=spec)(images((37, 51))).isfinite().all()
-
-
-def test_methods_copies_and_training(case: tuple[str, dict[str, Any]]) -> None:
-    name, keywords = case
-    model = original(name, keywords)
-    adapted, size = visionpe.adapt(model), trained(model)
-    pyramids.check_features(name, keywords, [size, (37, 51)], len(model.layers))
-    pyramids.check_methods(adapted, size)
-    pyramids.check_copies(adapted, [size, (37, 51)])
-    pyramids.check_training(adapted, size)
-    pyramids.check_frozen(name, keywords)
-    pyramids.check_precision(model, adapted, size)
-    pyramids.check_policies(model, "clamp", (37, 51))
-    pyramids.check_features_list(name, keywords)
-
-
 def test_set_input_size_is_that_of_timm() -> None:
     """Windows follow the nominal size and tables are resized, here by their policy."""
     model = original("swin_tiny_patch4_window7_224", {**TINY, "img_size": 56})
@@ -123,5 +93,5 @@ def test_set_input_size_is_that_of_timm() -> None:
 @pytest.mark.slow
 def test_compile_and_export() -> None:
     adapted = visionpe.adapt(original("swin_tiny_patch4_window7_224", {**TINY, "depths": (2, 1), "img_size": 56}))
-    pyramids.check_exported(adapted, [(40, 52), (56, 56), (9, 110), (64, 32)])
-    pyramids.check_compiled(adapted, [(56, 56), (40, 52)])
+    check_exported(adapted, [(40, 52), (56, 56), (9, 110), (64, 32)])
+    check_compiled(adapted, [(56, 56), (40, 52)])

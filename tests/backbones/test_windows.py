@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
 
 import pytest
 import torch
 
-from visionpe.backbones.shared.windows import Windows
+from visionpe.backbones.shared.windows import Dilated, Windows
 
 KINDS = [{}, {"rolled": False}, {"centred": True}, {"spare": (1, 2)}]
 
@@ -20,14 +21,9 @@ def cell(place: int, windows: Windows) -> tuple[int, int]:
     return first, second
 
 
-@pytest.mark.parametrize("size", [(7, 9), (8, 8), (1, 5), (3, 11)])
-@pytest.mark.parametrize("window", [(4, 4), (2, 3), (8, 3)])
-@pytest.mark.parametrize("shift", [(0, 0), (1, 2), (0, 1)])
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "".join(kind) or "plain")
-def test_who_sees_whom(size: tuple, window: tuple, shift: tuple, kind: dict) -> None:
-    if kind.get("centred") and any(shift):
-        pytest.skip("centred windows are not shifted")
-    windows = Windows(size, window, shift, **kind)
+def check_who_sees_whom(windows: Windows, cell: Callable[[int, Windows], tuple[int, int]]) -> None:
+    """Splitting, joining, gathering and masks, where ``cell`` says in which window a token of the map belongs."""
+    size = windows.size
     count = size[0] * size[1]
     x = torch.arange(count).view(1, *size, 1) + 1  # padding is 0
     tokens = windows.split(x)
@@ -47,9 +43,43 @@ def test_who_sees_whom(size: tuple, window: tuple, shift: tuple, kind: dict) -> 
     assert windows.masks or mask.all()
 
 
+@pytest.mark.parametrize("size", [(7, 9), (8, 8), (1, 5), (3, 11)])
+@pytest.mark.parametrize("window", [(4, 4), (2, 3), (8, 3)])
+@pytest.mark.parametrize("shift", [(0, 0), (1, 2), (0, 1)])
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: "".join(kind) or "plain")
+def test_who_sees_whom(size: tuple, window: tuple, shift: tuple, kind: dict) -> None:
+    if kind.get("centred") and any(shift):
+        pytest.skip("centred windows are not shifted")
+    windows = Windows(size, window, shift, **kind)
+    check_who_sees_whom(windows, cell)
+
+
+@pytest.mark.parametrize("size", [(7, 9), (8, 8), (1, 5), (3, 11), (12, 4)])
+@pytest.mark.parametrize("window", [(4, 4), (2, 3), (8, 3)])
+@pytest.mark.parametrize("spare", [(0, 0), (1, 2)])
+def test_who_sees_whom_apart(size: tuple, window: tuple, spare: tuple) -> None:
+    """Tokens as far apart as a window has to step to reach over the map, from its first row and column on."""
+
+    def apart(place: int, windows: Windows) -> tuple[int, int]:
+        first, second = (p % -(-n // w) for p, n, w in zip(divmod(place, size[1]), size, window))
+        return first, second
+
+    windows = Dilated(size, window, spare=spare)
+    check_who_sees_whom(windows, apart)
+
+
 def test_trailing_axes_and_samples() -> None:
     windows = Windows((5, 6), (3, 4), (1, 2))
     x = torch.randn(2, 5, 6, 3, 2, 4)
+    tokens = windows.split(x)
+    assert tokens.shape == (2 * windows.number, 12, 3, 2, 4)
+    torch.testing.assert_close(windows.join(tokens.flatten(2)), x.flatten(3))
+
+
+@pytest.mark.parametrize("size", [(6, 8), (5, 6)])
+def test_trailing_axes_and_samples_apart(size: tuple) -> None:
+    windows = Dilated(size, (3, 4))
+    x = torch.randn(2, *size, 3, 2, 4)
     tokens = windows.split(x)
     assert tokens.shape == (2 * windows.number, 12, 3, 2, 4)
     torch.testing.assert_close(windows.join(tokens.flatten(2)), x.flatten(3))

@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from timm.layers import RelPosBias
 from timm.models.levit import Attention as LevitAttention
 from timm.models.swin_transformer_v2 import WindowAttention
+from timm.models.swin_transformer_v2_cr import WindowMultiHeadAttention
 from torch import Tensor, nn
 from zoo_checks import check_compile, check_export
 
@@ -58,6 +59,23 @@ def test_cpb_against_timm(size: tuple[int, int]) -> None:
     n = size[0] * size[1]
     wanted = 16 * raw[theirs.relative_position_index.view(-1)].view(n, n, 2).permute(2, 0, 1).sigmoid()
     torch.testing.assert_close(matrix(ours, Grid(size), 1), wanted.detach(), atol=1e-5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_raw_cpb_against_timm(size: tuple[int, int]) -> None:
+    theirs = WindowMultiHeadAttention(32, num_heads=2, window_size=size).eval()
+    ours = make("cpb", size, form="raw", hidden=384, dropout=0.125).eval()
+    layers = {"fc1": "0", "fc2": "2"}
+    for parameter in theirs.meta_mlp.parameters():
+        nn.init.normal_(parameter)
+    state = {f"{layers[key[:3]]}{key[3:]}": value for key, value in theirs.meta_mlp.state_dict().items()}
+    ours.mlp[1].load_state_dict(state)
+    wanted = theirs._relative_positional_encodings()[0].detach()
+    torch.testing.assert_close(matrix(ours, Grid(size), 1), wanted, atol=1e-4, rtol=1e-5)
+    larger = matrix(ours, Grid((2 * size[0], 2 * size[1])), 1)[:, 0, 1]
+    torch.testing.assert_close(larger, wanted[:, 0, 1], atol=1e-4, rtol=1e-5)  # one token on, whatever the size
+    ours.train()
+    assert not torch.equal(matrix(ours, Grid(size), 1), matrix(ours, Grid(size), 1))
 
 
 @pytest.mark.parametrize("size", SIZES)

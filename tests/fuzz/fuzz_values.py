@@ -14,7 +14,7 @@ ODD = (nan, inf, -inf, -1e300, 10**400, True, False, None, "", "a", "7", "1,2", 
 SEVERAL = ((1,), (2, 2), [3, 4], (1, 2, 3), (0.5,), (0.5, 2.0), (0, 1), (nan, 1.0), ("a", "b"), (-1, 2), (99999, 99999))
 # Where every number and text would be refused as another name.
 NAMES: dict[str, tuple[str, ...]] = {
-    "form": ("sam2", "timm", "ld", "ap", "full", "axial"),
+    "form": ("sam2", "timm", "ld", "ap", "full", "axial", "bounded", "raw"),
     "site": ("add", "logits"),
     "layout": ("adjacent", "half", "axis_half"),
     "grid_indexing": ("ij", "xy"),
@@ -40,7 +40,7 @@ GOOD: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("theta", "temperature", "base", "gamma", "ratio", "c", "init_value", "gain"), (1, 2.5, 10.0, 100)),
     **dict.fromkeys(("min_period", "jitter_coords", "rescale_coords", "enlarge"), (1, 1.5, 2)),
     **dict.fromkeys(("max_period", "shift_coords", "decay_range", "global_slope", "mlp_ratio"), (2, 3.0, 4)),
-    **dict.fromkeys(("p", "rate", "init_std", "prefix_position"), (0, 0.25, 0.5)),
+    **dict.fromkeys(("p", "rate", "dropout", "init_std", "prefix_position"), (0, 0.25, 0.5)),
     **dict.fromkeys(("eps", "norm_eps", "init_values"), (1e-6, 1e-3, 0.1)),
     **dict.fromkeys(("hidden", "features", "encoder_dim", "pe_dim", "embed_dim", "neck_channels"), (8, 16, 32)),
     **dict.fromkeys(("groups", "encoder_heads", "encoder_layers", "max_digits", "depth", "num_classes"), (1, 2, 3)),

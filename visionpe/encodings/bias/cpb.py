@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import log
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from visionpe.checks import check_choice, check_number
 from visionpe.encodings.bias.offset import OffsetEncoding, heads_first
 from visionpe.grid import Grid
 from visionpe.policy.functions.positions import effective_length, rescale_positions
@@ -16,6 +17,8 @@ from visionpe.precision import WideLinear
 from visionpe.ranges import check_width
 from visionpe.registry import register_encoding
 from visionpe.tracing import larger
+
+Form = Literal["bounded", "raw"]
 
 
 @register_encoding("cpb")
@@ -27,6 +30,9 @@ class ContinuousPositionBias(OffsetEncoding):
 
     Args:
         hidden: Width of the network.
+        form: ``bounded``, as above. ``raw``: offsets in tokens, ``sign(d) ln(1 + |d|)``, and the output as it is, with
+            a bias (the first version of the paper; timm's SwinV2-CR, MaxViT and CoAtNet with ``rmlp``).
+        dropout: Of the hidden layer in training, 0 to 1.
         context: See :class:`~visionpe.base.PositionEncoding`. Policy ``extrapolate`` normalises by the trained side,
             as the paper does when the window grows; ``interpolate`` by the side at hand.
     """
@@ -35,20 +41,26 @@ class ContinuousPositionBias(OffsetEncoding):
     irregular = True
     by_block = ("mlp",)
 
-    def __init__(self, *, hidden: int = 512, **context: Any) -> None:
+    def __init__(self, *, hidden: int = 512, form: Form = "bounded", dropout: float = 0.0, **context: Any) -> None:
         super().__init__(**context)
         check_width("hidden", hidden)
+        check_choice("form", form, Form)
+        check_number("dropout", dropout, 0, 1)
+        self.form = form
         self.mlp = nn.ModuleList(
             nn.Sequential(
                 WideLinear(len(self.grid_size), hidden, **self.factory),
-                nn.ReLU(),
-                WideLinear(hidden, self.num_heads, bias=False, **self.factory),
+                nn.Sequential(nn.ReLU(), nn.Dropout(dropout)) if dropout else nn.ReLU(),
+                WideLinear(hidden, self.num_heads, bias=form == "raw", **self.factory),
             )
             for _ in range(self.depth)
         )
 
     def function(self, offsets: Sequence[Tensor], grid: Grid, layer: int) -> Tensor:
         mlp = self.mlp[layer]
+        if self.form == "raw":
+            logs = [d.sign() * (1 + d.abs()).log() for d in self.scaled(offsets, grid)]
+            return heads_first(mlp(torch.stack(torch.broadcast_tensors(*logs), dim=-1)))
         coordinates = []
         for d, size, trained in zip(offsets, grid.size, self.grid_size):
             # One token a side has no offset but zero.

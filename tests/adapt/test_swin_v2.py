@@ -1,0 +1,58 @@
+"""Adapted SwinV2s are timm's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import timm
+from adapted_models import difference, original
+from adapted_pyramids import check_compiled, check_exported, check_pyramid, trained_size
+
+import visionpe
+
+TINY = {"embed_dim": 24, "depths": (2, 2), "num_heads": (2, 4)}
+PRETRAINED = {**TINY, "img_size": 64, "pretrained_window_sizes": (6, 3)}
+# name: keywords that make it small
+CASES: dict[str, dict[str, Any]] = {
+    "swinv2_tiny_window8_256": {**TINY, "img_size": 64},
+    "swinv2_base_window12to16_192to256": {**PRETRAINED, "window_size": (8, 8)},
+    "swinv2_large_window12to24_192to384": {**PRETRAINED, "img_size": (32, 64), "window_size": 4, "qkv_bias": False},
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_pyramid(name: str) -> None:
+    check_pyramid(name, CASES[name], policy="clamp")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_other_sizes_are_those_of_timm(name: str) -> None:
+    """Where windows of the trained size divide the maps: timm lets what it pads with take part."""
+    keywords = CASES[name]
+    model = original(name, keywords)
+    windows = [layer.blocks[0].window_size for layer in model.layers]
+    size = tuple(3 * n for n in trained_size(model))
+    other = timm.create_model(name, **{"num_classes": 5, **keywords, "img_size": size, "window_size": windows}).eval()
+    other.load_state_dict(model.state_dict())
+    assert difference(other, visionpe.adapt(model), size) <= 2e-6
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_set_input_size_is_that_of_timm(name: str) -> None:
+    """Windows follow the nominal size; the network measures by the pre-training's, or by the window at hand."""
+    model = original(name, CASES[name])
+    adapted, size = visionpe.adapt(model), tuple(2 * n for n in trained_size(model))
+    for each in (model, adapted):
+        each.set_input_size(size)
+    assert [layer.window_size for layer in adapted.layers] == [layer.blocks[0].window_size for layer in model.layers]
+    assert difference(model, adapted, size) <= 2e-6
+    other = "interpolate" if "12to" in name else "extrapolate"
+    assert difference(model, visionpe.set_policy(adapted, other), size) > 1e-4
+
+
+@pytest.mark.slow
+def test_compile_and_export() -> None:
+    adapted = visionpe.adapt(original("swinv2_tiny_window8_256", {**TINY, "depths": (2, 1), "img_size": 64}))
+    check_exported(adapted, [(40, 52), (64, 64), (9, 110), (64, 32)])
+    check_compiled(adapted, [(64, 64), (40, 52)])

@@ -1,0 +1,66 @@
+"""Adapted SwinV2-CRs are timm's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import timm
+import torch
+from adapted_models import difference, original
+from adapted_pyramids import check_compiled, check_exported, check_pyramid, trained_size
+
+import visionpe
+
+TINY = {"embed_dim": 24, "depths": (2, 2), "num_heads": (2, 4)}
+# name: keywords that make it small
+CASES: dict[str, dict[str, Any]] = {
+    "swinv2_cr_tiny_224": {**TINY, "img_size": 64, "window_size": 8},
+    "swinv2_cr_small_ns_224": {**TINY, "img_size": (32, 64), "window_ratio": 2},
+    "swinv2_cr_giant_224": {**TINY, "img_size": 64, "window_size": 8, "depths": (1, 6)},
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_pyramid(name: str) -> None:
+    check_pyramid(name, CASES[name], policy="clamp")
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_other_sizes_are_those_of_timm(name: str) -> None:
+    """Where windows of the trained size divide the maps: timm lets what it pads with take part."""
+    keywords = CASES[name]
+    model = original(name, keywords)
+    windows = [stage.blocks[0].window_size for stage in model.stages]
+    size = tuple(3 * n for n in trained_size(model))
+    other = timm.create_model(name, **{"num_classes": 5, **keywords, "img_size": size, "window_size": windows}).eval()
+    other.load_state_dict(model.state_dict())
+    assert difference(other, visionpe.adapt(model), size) <= 2e-6
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_set_input_size_is_that_of_timm(name: str) -> None:
+    """Windows follow the nominal size, and offsets are counted in tokens whatever the window."""
+    model = original(name, CASES[name])
+    adapted, size = visionpe.adapt(model), tuple(2 * n for n in trained_size(model))
+    for each in (model, adapted):
+        each.set_input_size(size)
+    assert [stage.window_size for stage in adapted.stages] == [stage.blocks[0].window_size for stage in model.stages]
+    assert difference(model, adapted, size) <= 2e-6
+
+
+def test_its_network_drops_in_training_as_before() -> None:
+    """A part of the hidden channels, by which outputs differ from pass to pass."""
+    adapted = visionpe.adapt(original("swinv2_cr_tiny_224", {**TINY, "img_size": 64, "window_size": 8})).train()
+    rates = {module.p for module in adapted.stages[0].pos_encoding.modules() if isinstance(module, torch.nn.Dropout)}
+    assert rates == {0.125}
+    x = torch.randn(1, 3, 64, 64)
+    assert not torch.equal(adapted(x), adapted(x))
+
+
+@pytest.mark.slow
+def test_compile_and_export() -> None:
+    keywords = {**TINY, "depths": (2, 1), "img_size": 64, "window_size": 8}
+    adapted = visionpe.adapt(original("swinv2_cr_tiny_ns_224", keywords))
+    check_exported(adapted, [(40, 52), (64, 64), (9, 110), (64, 32)])
+    check_compiled(adapted, [(64, 64), (40, 52)])
