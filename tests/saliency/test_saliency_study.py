@@ -82,11 +82,13 @@ def test_everything_is_written(small: None, arguments: list[str], tmp_path: Path
 def test_finished_rows_are_not_measured_again(
     small: None, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert main([*arguments, "--policy", "default"]) == 0
-    before = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
+    results = tmp_path / "out" / "results.json"
+    assert main([*arguments, "--policy", "bicubic"]) == 0
+    before = json.loads(results.read_text())["rows"]
+    assert {row["policy"] for row in before} == {"default", "downscale"}  # bicubic is the default
     monkeypatch.setattr(rows, "measure", lambda *_, **__: pytest.fail("measured again"))
     assert main([*arguments, "--policy", "default"]) == 0
-    assert json.loads((tmp_path / "out" / "results.json").read_text())["rows"] == before
+    assert json.loads(results.read_text())["rows"] == before
 
 
 def test_auto_takes_the_choice_of_the_nearest_size_where_it_may_not_choose(
