@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from timm.layers import RelPosBias
@@ -15,6 +16,8 @@ from visionpe.backbones.adapt.plain import AdaptedPlain
 from visionpe.backbones.adapt.told import Told
 
 TABLE = "relative_position_bias_table"
+# Layers of the network, by their place among ours.
+LAYERS = {"1": "0", "2": "2"}
 
 
 @told(RelPosAttention)
@@ -45,7 +48,11 @@ class AdaptedVisionTransformerRelPos(AdaptedPlain, VisionTransformerRelPos):
         if isinstance(relative, RelPosBias):
             slots = relative.prefix_tokens
             return [{"name": "rpb", "shared": shared, "prefix_slots": slots, "policy": "geometric_linear"}]
-        raise ValueError(f"model: positions by {type(relative).__name__} are not known; allowed: RelPosBias")
+        form = "bounded" if relative.mode == "swin" else "raw"
+        network = {"hidden": relative.mlp.fc1.out_features, "dropout": relative.mlp.drop1.p}
+        # timm normalises by the map at hand.
+        policy = {"policy": "interpolate"} if form == "bounded" else {}
+        return [{"name": "cpb", "form": form, "shared": shared, **network, **policy}]
 
     def prefix_tokens(self) -> list[Tensor]:
         return [] if self.cls_token is None else [self.cls_token]
@@ -59,5 +66,11 @@ class AdaptedVisionTransformerRelPos(AdaptedPlain, VisionTransformerRelPos):
     def positions(self, state: State) -> dict[str, Tensor]:
         names = [f"shared_rel_pos.{TABLE}", *(f"blocks.{i}.attn.rel_pos.{TABLE}" for i in range(len(self.blocks)))]
         tables = [state[name] for name in names if name in state]
-        slots = 3 * self.num_prefix_tokens
-        return stacked_tables(tables, self.patch_embed.grid_size, slots, "pos_encoding.rpb") if tables else {}
+        if tables:
+            return stacked_tables(tables, self.patch_embed.grid_size, 3 * self.num_prefix_tokens, "pos_encoding.rpb")
+        pattern = re.compile(r"(?:shared_rel_pos|blocks\.(\d+)\.attn\.rel_pos)\.mlp\.fc([12])\.(weight|bias)")
+        return {
+            f"pos_encoding.cpb.mlp.{match[1] or 0}.{LAYERS[match[2]]}.{match[3]}": value
+            for key, value in state.items()
+            if (match := pattern.fullmatch(key))
+        }

@@ -15,6 +15,8 @@ CASES: dict[str, dict[str, Any]] = {
     "beit_base_patch16_224": SMALL,
     "beitv2_base_patch16_224": {**SMALL, "use_rel_pos_bias": False, "use_shared_rel_pos_bias": True},
     "vit_relpos_medium_patch16_224": SMALL,
+    "vit_relpos_small_patch16_224": {**SMALL, "rel_pos_type": "mlp-swin", "class_token": True},
+    "vit_srelpos_medium_patch16_224": SMALL,
     "vit_relpos_medium_patch16_cls_224": {**SMALL, "rel_pos_type": "bias"},
     "vit_relpos_medium_patch16_rpn_224": SMALL,
     "vit_srelpos_small_patch16_224": {**SMALL, "rel_pos_type": "bias", "shared_rel_pos": True},

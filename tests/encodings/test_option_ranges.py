@@ -52,7 +52,7 @@ REFUSED: dict[str, dict[str, tuple[Any, ...]]] = {
     "comrope": {"init_std": STD, "prefix_position": (nan, inf, "0", 1e5), "block_size": (0, 1, 0.5, nan, "4")},
     "rpb": {"init_std": STD, "gain": POSITIVE, "shared": FLAG, "prefix_slots": (-1, 2, 0.5, "1")},
     "decomposed": {"init_std": STD},
-    "cpb": {"hidden": COUNT, "form": (None, ["raw"], "cr"), "dropout": (-0.1, 1.1, nan, "1", True)},
+    "cpb": {"shared": FLAG, "hidden": COUNT, "form": (None, ["raw"], "cr"), "dropout": (-0.1, 1.1, nan, "1", True)},
     "dpb": {"hidden": COUNT},
     "fire": {"hidden": COUNT, "c": POSITIVE},
     "irpe": {"ratio": (*POSITIVE, 0.25, 99999), "shared": FLAG, "on": (None, 3), "method": (None, {})},
