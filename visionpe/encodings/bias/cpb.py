@@ -48,7 +48,7 @@ class ContinuousPositionBias(OffsetEncoding):
         super().__init__(**context)
         self.shared = check_flag("shared", shared)
         if self.shared:
-            self.by_block = ()  # type: ignore[misc]
+            self.by_block = ()  # type: ignore[assignment, misc]
         check_width("hidden", hidden)
         check_choice("form", form, Form)
         check_number("dropout", dropout, 0, 1)
