@@ -9,6 +9,7 @@ from typing import Any
 import timm
 import torch
 from timm.models import model_entrypoint
+from torch.overrides import TorchFunctionMode
 
 from visionpe.backbones.adapt.adapted import ADAPTED, Adapted
 from visionpe.backbones.adapt.adapting import adapt
@@ -60,13 +61,29 @@ def _known(name: str) -> bool:
     return stated in ADAPTED if isinstance(stated, type) else entry.__module__ in _modules()
 
 
+class _NoValues(TorchFunctionMode):
+    """Leaves out what would fill tensors that hold no values."""
+
+    FILL = frozenset(
+        ("normal_", "uniform_", "trunc_normal_", "constant_", "zeros_", "ones_", "xavier_uniform_", "kaiming_normal_")
+        + ("kaiming_uniform_", "fill_", "zero_", "erfinv_", "mul_", "add_", "div_", "clamp_", "copy_")
+    )
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in self.FILL:
+            tensor = args[0] if args else kwargs["tensor"]
+            if tensor.is_meta:
+                return tensor
+        return func(*args, **(kwargs or {}))
+
+
 def look_up(name: str) -> Entry:
     """What is known of a name; the model is built without memory for its weights."""
     family = family_of(name)
     if not _known(name):
         return Entry(name, family, why_not=f"{family} is no class whose positions are known")
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _NoValues():
             model: Any = timm.create_model(name)
         family = type(model).__name__
         adapted: Adapted = adapt(model)
