@@ -236,7 +236,7 @@ class AxesBias(LowRankBias):
 
     Args:
         terms: For each axis ``(B, heads, N, n)``: of every query with the n places of a key.
-        grid: The dense grid. What prefix queries hold is zero.
+        grid: The dense grid of the keys. What prefix queries hold is zero.
         places: Where each key stands, one-hot, ``(1, 1, N, rank)``.
     """
 
@@ -261,7 +261,7 @@ class AxesBias(LowRankBias):
         return with_prefix(total.flatten(3), 0, self.grid.prefix)
 
     def matrix(self, dtype: torch.dtype) -> Tensor:
-        return self.rows(0, self.grid.num_tokens, dtype)
+        return self.rows(0, self.terms[0].shape[-2], dtype)
 
     def narrow(self, samples: slice, heads: slice) -> AxesBias:
         return AxesBias([narrowed(term, samples, heads) for term in self.terms], self.grid, self.places)

@@ -59,7 +59,7 @@ class ManhattanDecay(OffsetEncoding):
         check_number("decay_range", decay_range, 0, 50)
         self.form, self.init_value, self.decay_range = form, init_value, decay_range
         if form == "axial":
-            self.structure, self.takes_coords = "axial", False
+            self.structure, self.takes_coords, self.takes_pooled = "axial", False, False
 
     def decays(self) -> list[float]:
         """The logarithm of the factor of each head, negative."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from math import prod
 from numbers import Real
 from typing import Any, ClassVar, Literal
 
@@ -73,6 +74,7 @@ class RotaryEncoding(WideParameters, PositionEncoding):
     modifiers: ClassVar[tuple[str, ...]] = ("resonance", "p")
     # Frequencies without parameters give one table for all layers, which is worth keeping.
     fixed = True
+    takes_pooled = True
     # Whether frequencies are radians per token; else coordinates have a unit of their own.
     in_tokens = True
     fractional = False
@@ -257,6 +259,21 @@ class RotaryEncoding(WideParameters, PositionEncoding):
 
     def rotate(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> tuple[Tensor, Tensor]:
         with without_autocast(q):
-            rotation = self.rotation(grid, layer=layer, device=q.device, dtype=q.dtype)
-            q, k = (rotate_pairs(x, rotation, self.layout, len(self.grid_size)) for x in (q, k))
+            rotations = self._rotations(grid, layer=layer, device=q.device, dtype=q.dtype)
+            q, k = (rotate_pairs(x, each, self.layout, len(self.grid_size)) for x, each in zip((q, k), rotations))
             return q, k
+
+    def _rotations(
+        self, grid: Grid, *, layer: int, device: torch.device, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        """Of the queries and of the keys, which are others where attention pools."""
+        if grid.queries is None:
+            return (self.rotation(grid, layer=layer, device=device, dtype=dtype),) * 2
+
+        def both() -> Grid:  # as one sequence, so that what is drawn at random is the same for both
+            coords = torch.cat(grid.query_and_key_positions(device=device))
+            return Grid(grid.finer.size, grid.prefix, coords=coords, known="finite")
+
+        rotation = self.rotation(grid.keep(("both", device), both), layer=layer, device=device, dtype=dtype)
+        prefix, queries, keys = rotation.split([grid.prefix, prod(grid.queries), grid.num_spatial], dim=-3)
+        return torch.cat((prefix, queries), dim=-3), torch.cat((prefix, keys), dim=-3)
