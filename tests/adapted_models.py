@@ -96,22 +96,28 @@ def check_sizes(adapted: Any, sizes: list[tuple[int, int]]) -> None:
     assert not lacking, lacking
 
 
-def check_plain(name: str, keywords: Mapping[str, Any], token: int, spec: str = "rope_axial") -> None:
-    """All of it, for a plain ViT of timm's that takes ``dynamic_img_size``.
+def check_plain(
+    name: str, keywords: Mapping[str, Any], token: int, spec: str = "rope_axial", resized: Any = None
+) -> None:
+    """All of it, for a plain ViT of timm's.
 
     Args:
         name, keywords: Of the model; small.
         token: Pixels of a token.
         spec: What is put in the place of its positions.
+        resized: From the original and a size to timm's model at that size; by default with ``dynamic_img_size``.
     """
     model = original(name, keywords)
     adapted, trained = visionpe.adapt(model), tuple(model.patch_embed.img_size)
     check_parity(model, adapted, trained)
-    dynamic = timm.create_model(name, **{"num_classes": 5, "dynamic_img_size": True, **keywords}).eval()
-    dynamic.load_state_dict(model.state_dict(), strict=False)
     large, small = (320 // token * token, 480 // token * token), (token, 2 * token)
-    for size in ((5 * token, 7 * token), large, small):
+    for size in [] if resized is not None else ((5 * token, 7 * token), large, small):
+        dynamic = timm.create_model(name, **{"num_classes": 5, "dynamic_img_size": True, **keywords}).eval()
+        dynamic.load_state_dict(model.state_dict(), strict=False)
         assert difference(dynamic, adapted, size) <= TOLERANCE
-    check_sizes(adapted, [trained, small])
+    if resized is not None:
+        size = tuple(n + k * token for k, n in enumerate(trained, start=1))
+        assert difference(resized(model, size), adapted, size) <= 10 * TOLERANCE
+    check_sizes(adapted, [trained, large, small])
     check_swaps(model, [trained, small], spec)
     check_files(name, keywords, trained)

@@ -51,6 +51,8 @@ class PositionEncoding(HasPolicy, Unscriptable, OwnTensors):
     takes_coords: bool = True
     # True where explicit coordinates are read as whole numbers.
     whole_coords: ClassVar[bool] = False
+    # True where queries may stand on another grid than keys, as attention has it that pools them.
+    takes_pooled: bool = False
     # True where tokens may stand at any real coordinates on three axes: sparse voxels.
     irregular: bool = False
     # Lists of modules that hold one for each block.

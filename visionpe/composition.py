@@ -53,15 +53,15 @@ class Composition(HasPolicy, nn.ModuleDict):
 
     def logit_rule(self, grid: Grid) -> LogitRule | None:
         """What is done to the logits of tokens on ``grid``; None for nothing."""
-        factor, decay = 1.0, None
+        factor, decay, size = 1.0, None, grid.finer.size
         for part in self.parts:
-            factor *= part.logit_factor(grid)
+            factor *= part.logit_factor(grid.finer)
         if self.policy and self.parts:
             trained = self.parts[0].grid_size
             if warm := self.modifier("temperature"):
-                tokens, before = (prod(grid.size) + grid.prefix, prod(trained) + grid.prefix)
+                tokens, before = (prod(size) + grid.prefix, prod(trained) + grid.prefix)
                 factor *= log_temperature(tokens, before, warm.number())
-            fading, larger = self.modifier("decay"), [n > m for n, m in zip(grid.size, trained)]
+            fading, larger = self.modifier("decay"), [n > m for n, m in zip(size, trained)]
             if fading and any(larger):
                 decay = Decay(grid, [m / 2 if more else None for m, more in zip(trained, larger)], fading.number())
         return None if factor == 1 and decay is None else LogitRule(factor, decay)

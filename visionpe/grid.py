@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from visionpe.opaque import opaque
-from visionpe.tracing import is_exporting, is_tracing
+from visionpe.tracing import is_exporting, is_tracing, larger
 
 
 def check_size(size: Any, prefix: Any) -> None:
@@ -29,6 +29,14 @@ def check_coords(coords: Any, axes: int) -> None:
         raise TypeError(f"coords={what}: no numbers; allowed: a tensor (N, {axes}) or (B, N, {axes})")
     if coords.ndim not in (2, 3) or coords.shape[-1] != axes:
         raise ValueError(f"coords={tuple(coords.shape)} is no shape of them; allowed: (N, {axes}) or (B, N, {axes})")
+
+
+def check_queries(queries: Any, axes: int, coords: Any) -> None:
+    """Refuse what cannot be numbers of queries; see :class:`Grid`."""
+    if len(queries) != axes:
+        raise ValueError(f"queries={queries!r} has other axes than size; allowed: {axes} numbers")
+    if coords is not None:
+        raise ValueError(f"queries={queries!r} with coords: pooled tokens fill a grid; allowed: one of the two")
 
 
 def check_finite(coords: Tensor | None) -> None:
@@ -68,13 +76,16 @@ class Grid:
             where the tokens are not a full grid (dropped patches, sparse voxels). ``size`` is then their extent.
         signals: What else is known of the spatial tokens, colour and normal, ``(N, 3 k)`` or ``(B, N, 3 k)``.
         cloud: Which cloud each token belongs to, ``(N,)``, where several share a sequence; else None.
+        queries: Queries per axis where attention pools them or the keys, so that these are not the same tokens:
+            ``size`` then counts the keys. Both are stretched over the finer of the two grids, in whose tokens positions
+            are told. None where queries and keys are the same tokens.
         known: What the code that made the coordinates knows of them: that they are ``finite``, or ``whole`` and on the
             grid besides. What is not known is looked at once.
 
     Raises:
         TypeError: If ``coords`` is no tensor of numbers.
-        ValueError: If ``size`` or ``prefix`` are no such numbers, or ``coords`` has another shape; in use, if a
-            coordinate is NaN, infinite, or not one that the encoding can read.
+        ValueError: If ``size`` or ``prefix`` are no such numbers, ``coords`` has another shape, or ``queries`` comes
+            with it or has other axes; in use, if a coordinate is NaN, infinite, or not one that the encoding can read.
     """
 
     size: tuple[int, ...]
@@ -83,6 +94,7 @@ class Grid:
     coords: Tensor | None = None
     signals: Tensor | None = None
     cloud: Tensor | None = None
+    queries: tuple[int, ...] | None = None
     known: Literal["", "finite", "whole"] = field(default="", compare=False, repr=False)
     _kept: dict[Hashable, Any] = field(default_factory=dict, compare=False, repr=False)
 
@@ -91,6 +103,8 @@ class Grid:
             check_size(self.size, self.prefix)
         if self.coords is not None:
             check_coords(self.coords, len(self.size))
+        if self.queries is not None:
+            check_queries(self.queries, len(self.size), self.coords)
 
     @property
     def axes(self) -> int:
@@ -109,6 +123,28 @@ class Grid:
     def dense(self) -> bool:
         """True where the tokens fill the grid in row-major order."""
         return self.coords is None
+
+    @property
+    def finer(self) -> Grid:
+        """The finer of the two grids of pooled attention, along each axis, dense; of other attention, this one."""
+        if self.queries is None:
+            return self
+        return Grid(tuple(larger(n, m) for n, m in zip(self.queries, self.size)), self.prefix)
+
+    def query_and_key_positions(self, *, device: torch.device | str | None = None) -> tuple[Tensor, Tensor]:
+        """Where pooled queries and keys stand, in tokens of :attr:`finer`: ``(queries, axes)`` and ``(N, axes)``.
+
+        The token i of n stands in the middle of its share of the m finer ones, at ``(i + 1/2) m / n - 1/2``.
+        """
+        if self.queries is None:
+            return (self.positions(device=device),) * 2
+        both = []
+        for size in (self.queries, self.size):
+            steps = [m / n for n, m in zip(size, self.finer.size)]
+            places = Grid(size).axis_positions(device=device)
+            axes = [p * step + (step - 1) / 2 for p, step in zip(places, steps)]
+            both.append(torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2))
+        return both[0], both[1]
 
     def axis_positions(
         self, *, device: torch.device | str | None = None, dtype: torch.dtype = torch.float32

@@ -1,19 +1,12 @@
 """timm's own models taken over: their positions as encodings, one family a file."""
 
-from visionpe.backbones.adapt import deit, entry, eva, maxxvit, swin, swin_v2, swin_v2_cr, vision_transformer
+from importlib import import_module
+from pkgutil import iter_modules
+
 from visionpe.backbones.adapt.adapted import ADAPTED, Adapted
 from visionpe.backbones.adapt.adapting import adapt
 
-__all__ = [
-    "ADAPTED",
-    "Adapted",
-    "adapt",
-    "deit",
-    "entry",
-    "eva",
-    "maxxvit",
-    "swin",
-    "swin_v2",
-    "swin_v2_cr",
-    "vision_transformer",
-]
+__all__ = ["ADAPTED", "Adapted", "adapt"]
+
+for _module in iter_modules(__path__):  # a family is known when its file is imported
+    import_module(f"{__name__}.{_module.name}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar, TypeVar
@@ -137,17 +136,17 @@ def adapts(*originals: type) -> Callable[[Kind], Kind]:
     return register
 
 
-def combined(own: list[dict[str, Any]], asked: Spec | None) -> list[Any]:
+def combined(kind: type[Adapted], model: Any, asked: Spec | None) -> list[Any]:
     """What a model had, what was asked for instead, or both where that starts with ``+``.
 
     Raises:
         ValueError: If nothing stands behind the ``+``.
     """
     if asked is None:
-        return own
-    if isinstance(asked, str) and re.match(r"\s*\+", asked):
+        return kind.own_encoding(model) or [{"name": "none"}]
+    if isinstance(asked, str) and asked.lstrip().startswith("+"):
         rest = asked.strip()[1:]
         if not rest.strip():
             raise ValueError(f"pos_encoding={shown(asked)} adds nothing; allowed: '+alibi' and the like")
-        return [*own, *({"name": name, **options} for name, options in parse_spec(rest))]
+        return [*kind.own_encoding(model), *({"name": name, **options} for name, options in parse_spec(rest))]
     return [{"name": name, **options} for name, options in parse_spec(asked)]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,20 @@ from timm.models.vision_transformer import DiffParallelScalingBlock, ParallelSca
 from torch import Tensor, nn
 
 from visionpe.backbones.adapt.told import Told
+
+# timm's class: ours.
+TOLD: dict[type, type] = {}
+Kind = TypeVar("Kind", bound=type)
+
+
+def told(original: type) -> Callable[[Kind], Kind]:
+    """Class decorator: the decorated attention takes the place of one of timm's."""
+
+    def register(kind: Kind) -> Kind:
+        TOLD[original] = kind
+        return kind
+
+    return register
 
 
 def to_heads(x: Tensor, heads: int) -> Tensor:
@@ -35,6 +50,7 @@ def _gate(attention: Any, x: Tensor) -> Tensor | None:
     return None if attention.gate is None else attention.gate(x).sigmoid()
 
 
+@told(Attention)
 class ToldAttention(Attention):
     """Of ViT's blocks."""
 
@@ -48,6 +64,17 @@ class ToldAttention(Attention):
         return _projected(self, from_heads(attended), gate)
 
 
+def without_key_bias(attention: Any, x: Tensor) -> tuple[Tensor, ...]:
+    """Queries, keys and values of one projection, whose keys have no bias: ``(B, N, heads * head_dim)`` each."""
+    if attention.q_bias is None:
+        return attention.qkv(x).chunk(3, dim=-1)
+    bias = torch.cat((attention.q_bias, attention.k_bias, attention.v_bias))
+    if attention.qkv_bias_separate:
+        return (attention.qkv(x) + bias).chunk(3, dim=-1)
+    return F.linear(x, attention.qkv.weight, bias).chunk(3, dim=-1)
+
+
+@told(EvaAttention)
 class ToldEvaAttention(EvaAttention):
     """EVA's, whose keys have no bias, with its projections together or apart."""
 
@@ -55,20 +82,14 @@ class ToldEvaAttention(EvaAttention):
         """Tokens ``(B, N, dim)`` to tokens."""
         x = rope.inject(x)
         gate = _gate(self, x)
-        q, k, v = (to_heads(t, self.num_heads) for t in self._projections(x))
+        apart = (self.q_proj(x), self.k_proj(x), self.v_proj(x)) if self.qkv is None else None
+        projected = apart or without_key_bias(self, x)
+        q, k, v = (to_heads(t, self.num_heads) for t in projected)
         attended = rope.attend(self, self.q_norm(q), self.k_norm(k), v)
         return _projected(self, from_heads(attended), gate)
 
-    def _projections(self, x: Tensor) -> tuple[Tensor, ...]:
-        if self.qkv is None:
-            return self.q_proj(x), self.k_proj(x), self.v_proj(x)
-        if self.q_bias is None:
-            return self.qkv(x).chunk(3, dim=-1)
-        bias = torch.cat((self.q_bias, self.k_bias, self.v_bias))
-        qkv = self.qkv(x) + bias if self.qkv_bias_separate else F.linear(x, self.qkv.weight, bias)
-        return qkv.chunk(3, dim=-1)
 
-
+@told(AttentionRope)
 class ToldAttentionRope(AttentionRope):
     """timm's attention for rotary positions, several queries to a key if need be."""
 
@@ -107,6 +128,7 @@ def _difference(module: Any, q: Tensor, k: Tensor, v: Tensor, told: Told) -> Ten
     return from_heads(module.sub_norm(first - share * second) * (1 - module.lambda_init))
 
 
+@told(DiffAttention)
 class ToldDiffAttention(DiffAttention):
     """Differential attention."""
 
@@ -117,6 +139,7 @@ class ToldDiffAttention(DiffAttention):
         return self.proj_drop(self.proj(self.norm(x)))
 
 
+@told(ParallelScalingBlock)
 class ToldParallelBlock(ParallelScalingBlock):
     """A block whose attention and MLP stand side by side and share their projections."""
 
@@ -132,6 +155,7 @@ class ToldParallelBlock(ParallelScalingBlock):
         return x + self.drop_path(self.ls(y))
 
 
+@told(DiffParallelScalingBlock)
 class ToldDiffParallelBlock(DiffParallelScalingBlock):
     """The same with differential attention."""
 
@@ -147,16 +171,6 @@ def _split(block: Any, x: Tensor) -> tuple[Tensor, ...]:
     mlp, q, k, v = torch.split(block.in_proj(x), block.in_split, dim=-1)
     mlp = mlp if block.mlp_bias is None else mlp + block.mlp_bias
     return block.mlp_drop(block.mlp_act(mlp)), q, k, v
-
-
-TOLD: dict[type, type] = {
-    Attention: ToldAttention,
-    AttentionRope: ToldAttentionRope,
-    DiffAttention: ToldDiffAttention,
-    DiffParallelScalingBlock: ToldDiffParallelBlock,
-    EvaAttention: ToldEvaAttention,
-    ParallelScalingBlock: ToldParallelBlock,
-}
 
 
 def tell_blocks(blocks: nn.Module) -> list[Any]:

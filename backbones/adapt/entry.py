@@ -91,5 +91,5 @@ def _as_features(model: Any, out_indices: Any) -> FeatureGetterNet:
     """timm's extractor of features around a model."""
     features = FeatureGetter(model, out_indices=out_indices)
     cfg = {**model.pretrained_cfg, "num_classes": 0}
-    features.pretrained_cfg = features.default_cfg = cfg  # type: ignore[assignment]
+    features.pretrained_cfg = features.default_cfg = cfg
     return features

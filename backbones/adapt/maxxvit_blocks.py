@@ -129,7 +129,7 @@ class AdaptedTransformer(ConvMapBlock, TransformerBlock2d):
 
     adds: bool
 
-    def kept(self, x: Tensor) -> Tensor:
+    def kept(self, x: Tensor, told: Tensor) -> Tensor:
         return channels_last(self.shortcut(channels_first(x)))
 
     def forward(self, x: Tensor, encoding: Composition, partitions: Sequence[Partition]) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import torch
 from timm.layers import PatchDropout, PatchDropoutWithIndices
-from torch import Tensor
+from torch import Tensor, nn
 
 from visionpe.backbones.adapt.adapted import Adapted, State
 from visionpe.backbones.adapt.attentions import tell_blocks
@@ -55,6 +55,9 @@ class AdaptedPlain(GivesFeatures, Adapted):
     def take_over(self, spec: list[Any]) -> None:
         any_size(self.patch_embed)
         told = tell_blocks(self.blocks)
+        for name, absent in (("patch_drop", None), ("pos_drop", nn.Identity()), ("norm_pre", nn.Identity())):
+            if not hasattr(self, name):
+                setattr(self, name, absent)
         if isinstance(self.patch_drop, PatchDropout):
             drop = self.patch_drop
             self.patch_drop = PatchDropoutWithIndices(drop.prob, drop.num_prefix_tokens, drop.ordered)
@@ -76,7 +79,7 @@ class AdaptedPlain(GivesFeatures, Adapted):
             "num_heads": attention.num_heads,
             "depth": len(self.blocks),
             "grid_size": self.patch_embed.grid_size,
-            **({} if self.num_prefix_tokens else {"prefix_slots": 0}),
+            **({} if self.prefix_tokens() else {"prefix_slots": 0}),
             "device": weight.device,
             "dtype": weight.dtype,
         }
@@ -127,9 +130,9 @@ class AdaptedPlain(GivesFeatures, Adapted):
     def _embed(self, x: Tensor) -> tuple[Tensor, Grid]:
         """Images ``(B, C, H, W)`` to tokens ``(B, N, dim)`` and where they stand."""
         x = self.patch_embed(x)  # (B, height, width, dim)
-        grid = full_grid(x, self.num_prefix_tokens)
-        x = self.pos_encoding.add(x.flatten(1, 2), grid)
         prefix = [t.expand(x.shape[0], -1, -1) for t in self.prefix_tokens()]
+        grid = full_grid(x, sum(t.shape[1] for t in prefix))
+        x = self.pos_encoding.add(x.flatten(1, 2), grid)
         x = self.pos_drop(torch.cat([*prefix, x], dim=1) if prefix else x)
         if isinstance(self.patch_drop, PatchDropoutWithIndices):
             x, kept = self.patch_drop(x)
@@ -157,9 +160,7 @@ class AdaptedPlain(GivesFeatures, Adapted):
         self, img_size: Sequence[int] | int | None = None, patch_size: Sequence[int] | int | None = None
     ) -> None:
         """Change the nominal size, pixels; tables per position are resized, policies keep the trained size."""
-        before, self.pos_embed, self.rope = self.pos_embed, None, None
         super().set_input_size(img_size=img_size, patch_size=patch_size)
-        self.pos_embed = before
         for part in self.pos_encoding.parts:
             part.set_input_grid(self.patch_embed.grid_size)
 

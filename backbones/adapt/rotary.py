@@ -90,20 +90,15 @@ def _augmentations(module: Any) -> dict[str, Any]:
     return {name: value for name in AUGMENTATIONS if (value := getattr(module, name)) is not None}
 
 
-def _not_augmented(module: Any) -> None:
-    for name in _augmentations(module):
-        _refuse(module, name, "None")
-
-
 def _axial(module: Any) -> _Said:
     if module.grid_type != "index":
         _refuse(module, "grid_type", "'index', which is in_pixels=False")
     if module.in_pixels:
         _refuse(module, "in_pixels", "False")
-    _not_augmented(module)
     spec = {"name": "rope_axial", "theta": float(module.temperature), "grid_indexing": module.grid_indexing}
     if module.grid_offset:
         spec["grid_offset"] = module.grid_offset
+    spec |= _augmentations(module)
     if module.ref_feat_shape is None:
         return spec, "extrapolate", {}
     spec["ref_feat_shape"] = check_pair("ref_feat_shape", module.ref_feat_shape)
@@ -111,9 +106,8 @@ def _axial(module: Any) -> _Said:
 
 
 def _mixed(module: Any) -> _Said:
-    _not_augmented(module)
     freqs = module.freqs.detach()  # those of the first coordinate first
-    spec = {"name": "rope_mixed", "theta": float(module.temperature)}
+    spec = {"name": "rope_mixed", "theta": float(module.temperature), **_augmentations(module)}
     return spec, "extrapolate", {"freqs": freqs if module.grid_indexing == "xy" else freqs.flip(0)}
 
 
@@ -129,10 +123,9 @@ def _dinov3(module: Any) -> _Said:
 
 
 def _mrope(module: Any) -> _Said:
-    _not_augmented(module)
     sections = tuple(module.mrope_section)
     spec = {"name": "rope_axial", "theta": float(module.temperature), "grid_indexing": "ij", "mrope_section": sections}
-    return spec, "extrapolate", {}
+    return spec | _augmentations(module), "extrapolate", {}
 
 
 _KNOWN: dict[type[nn.Module], Callable[[Any], _Said]] = {

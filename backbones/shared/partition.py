@@ -30,6 +30,8 @@ class Partition:
         layer: Index of the block among those that ``encoding`` serves.
         gather: Of ``windows``, where it may take the place of padding and rolling: with a mask, and unless the
             encoding reads neighbours.
+        queries: How the map of queries is cut where they are pooled, see :meth:`Windows.pooled`; ``windows`` and
+            ``gather`` are then of keys, ``mask`` is of both, and ``grid`` tells both. None where queries are keys.
     """
 
     windows: Windows
@@ -38,11 +40,12 @@ class Partition:
     mask: Tensor | None = None
     layer: int = 0
     gather: tuple[Tensor, Tensor] | None = None
+    queries: Windows | None = None
 
     def for_one_block(self, x: Tensor) -> Partition:
         """The same, for a block that is compiled by itself and given ``x``."""
         encoding = only(self.encoding, self.layer, x, self.grid)
-        return Partition(self.windows, encoding, self.grid, self.mask, self.layer, self.gather)
+        return Partition(self.windows, encoding, self.grid, self.mask, self.layer, self.gather, self.queries)
 
     def split(self, x: Tensor) -> Tensor:
         """``(B, height, width, C)`` to ``(B * windows, tokens, C)``."""

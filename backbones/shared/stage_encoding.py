@@ -11,7 +11,7 @@ from torch import nn
 from visionpe.base import PositionEncoding
 from visionpe.composition import Composition
 from visionpe.encodings.wrappers.base import innermost
-from visionpe.registry import Spec, create_encodings
+from visionpe.registry import Spec, create_encodings, get_encoding, list_encodings
 
 
 @dataclass(frozen=True)
@@ -22,18 +22,35 @@ class WindowKind:
         dim: Width of its heads together.
         num_heads: Its heads.
         depth: Blocks that have it.
-        grid_size: Tokens along each axis of the window at the trained size.
+        grid_size: Tokens along each axis of the window at the trained size; of the finer grid, where it pools.
+        pools: Whether queries and keys are different tokens there.
     """
 
     dim: int
     num_heads: int
     depth: int
     grid_size: tuple[int, ...]
+    pools: bool = False
 
 
 def injects(part: PositionEncoding) -> bool:
     """Whether an encoding that adds to tokens does so at the input of every attention."""
     return type(innermost(part)).inject is not PositionEncoding.inject
+
+
+def check_pooled(part: PositionEncoding) -> None:
+    """Refuse an encoding inside attention whose queries and keys are different tokens, where it needs the same ones.
+
+    Raises:
+        ValueError: Names it, and those that can work.
+    """
+    if not part.takes_pooled and part.sites():
+        able = [name for name in list_encodings() if get_encoding(name).takes_pooled and name != part.name]
+        raise ValueError(
+            f"pos_encoding={part.spelling!r}, as it is built, needs queries and keys to be the same tokens, and "
+            f"attention pools them here; allowed: {', '.join(able)}, 'none', and what acts on tokens alone, as 'ape' "
+            "does"
+        )
 
 
 class StageEncoding(nn.Module):
@@ -81,7 +98,10 @@ class StageEncoding(nn.Module):
         for kind, its in kinds.items():
             context = {"dim": its.dim, "num_heads": its.num_heads, "depth": its.depth, "grid_size": its.grid_size}
             built = create_encodings(spec, **context, **factory)
-            self.inside[kind] = Composition([part for part, own in zip(built, tokens) if not own])
+            attending = [part for part, own in zip(built, tokens) if not own]
+            for part in attending if its.pools else ():
+                check_pooled(part)
+            self.inside[kind] = Composition(attending)
         # True where a part takes windows for pieces of the map, so that neighbours must be neighbours there.
         self.reads_neighbours = any(part.reads_neighbours for part in self.parts)
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visionpe.attention import kernels
@@ -22,10 +21,13 @@ class MixedWeights(AttentionWeights):
     Args:
         before, after: Matrices ``(heads, heads)``, from the heads of the logits and of the softmax to those of the
             result; None for none.
+        before_bias, after_bias: What is added to each head, ``(heads,)``, or None.
     """
 
     before: Tensor | None = None
     after: Tensor | None = None
+    before_bias: Tensor | None = None
+    after_bias: Tensor | None = None
 
     def rows(self, start: int, stop: int) -> Tensor:
         scale = self.q.shape[-1] ** -0.5 if self.scale is None else self.scale
@@ -34,12 +36,21 @@ class MixedWeights(AttentionWeights):
         logits = logits if bias is None else logits + bias
         logits = logits if self.decay is None else self.decay.rows(logits, start, stop)
         # Last, since what is masked out of one head must not reach the others.
-        weights = kernels.weights(_across_heads(self.before, logits), (), self.mask, None, start, stop)
-        return _across_heads(self.after, weights)
+        mixed = _across_heads(self.before, self.before_bias, logits)
+        weights = kernels.weights(mixed, (), self.mask, None, start, stop)
+        return _across_heads(self.after, self.after_bias, weights)
 
 
-def _across_heads(matrix: Tensor | None, x: Tensor) -> Tensor:
-    return x if matrix is None else torch.einsum("gh,bhij->bgij", matrix.to(x.dtype), x)
+def _across_heads(matrix: Tensor | None, bias: Tensor | None, x: Tensor) -> Tensor:
+    x = x if matrix is None else torch.einsum("gh,bhij->bgij", matrix.to(x.dtype), x)
+    return x if bias is None else x + bias.to(x.dtype)[:, None, None]
+
+
+def mixed_values(weights: MixedWeights, v: Tensor, drop: nn.Dropout) -> Tensor:
+    """Values ``(B, heads, N, head_dim)`` by such weights, of which a part at a time is held."""
+    whole = is_exporting()  # the graph serves every size, so it cannot be cut into a number of chunks
+    chunks = [(0, weights.q.shape[-2])] if whole else weights.chunks()
+    return torch.cat([drop(weights.rows(*chunk)).to(v.dtype) @ v for chunk in chunks], dim=-2)
 
 
 class TalkingHeadsAttention(EncodedAttention):
@@ -59,7 +70,4 @@ class TalkingHeadsAttention(EncodedAttention):
 
     def attended(self, v: Tensor, weights: AttentionWeights) -> tuple[Tensor, AttentionWeights]:
         mixed = MixedWeights(**vars(weights), before=self.mix_logits, after=self.mix_weights)
-        whole = is_exporting()  # the graph serves every size, so it cannot be cut into a number of chunks
-        chunks = [(0, weights.q.shape[-2])] if whole else mixed.chunks()
-        rows = [F.dropout(mixed.rows(*c), self.attn_drop.p, self.training).to(v.dtype) @ v for c in chunks]
-        return torch.cat(rows, dim=-2), mixed
+        return mixed_values(mixed, v, self.attn_drop), mixed

@@ -130,8 +130,13 @@ class MapBlock:
         """What attention gets of the map."""
         return self.norm1(x)
 
-    def kept(self, x: Tensor) -> Tensor:
-        """What that is added to."""
+    def kept(self, x: Tensor, told: Tensor) -> Tensor:
+        """What that is added to: the map, or where the block changes it, what becomes of it without attention.
+
+        Args:
+            x: The map.
+            told: What :meth:`told` makes of it.
+        """
         return x
 
     def attention_branch(self, attended: Tensor) -> Tensor:
@@ -143,19 +148,20 @@ class MapBlock:
         return self.drop_path2(self.mlp(self.norm2(x)))
 
     def forward(self, x: Tensor, encoding: Composition, partitions: Sequence[Partition]) -> Tensor:
-        """Map to map, both ``(B, height, width, dim)``.
+        """Map to map, ``(B, height, width, dim)``.
 
         Args:
             encoding: Its sites ``inject`` and ``refine``, on the whole map.
             partitions: See :meth:`WindowHeads.forward`.
         """
         told = self.told(x)
-        grid = Grid(size=map_size(told))
+        kept, grid = self.kept(x, told), Grid(size=map_size(told))
         if encoding.at("add"):
             told = encoding.inject(told.flatten(1, 2), grid, layer=self.layer).unflatten(1, grid.size)
-        x = self.kept(x) + self.attention_branch(self.attn(told, partitions))
+        x = kept + self.attention_branch(self.attn(told, partitions))
         x = x + self.mlp_branch(x)
         if encoding.at("refine"):
+            grid = Grid(size=map_size(x))  # which may be smaller now
             x = encoding.refine(x.flatten(1, 2), grid, layer=self.layer).unflatten(1, grid.size)
         return x
 

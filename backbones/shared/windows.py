@@ -150,6 +150,26 @@ class Windows:
         regions = self._cut(regions[None])  # (windows, tokens)
         return (regions[:, :, None] == regions[:, None, :])[:, None]
 
+    def pooled(self, stride: Pair) -> Windows:
+        """The same windows, none of them moved, on the map whose tokens were pooled by a stride that divides them."""
+        height, width = (-(-n // s) for n, s in zip(self.size, stride))
+        down, right = (w // s for w, s in zip(self.window, stride))
+        other = Windows((height, width), (down, right))
+        keep = partial(object.__setattr__, other)
+        keep("counts", self.counts)  # in an exported graph nobody could tell that they are the same number
+        keep("padded", (self.counts[0] * down, self.counts[1] * right))
+        keep("pads", is_exporting() or other.padded != other.size)
+        return other
+
+    def inside(self, device: torch.device | str | None = None) -> Tensor:
+        """Which tokens of the windows are of the map: boolean ``(windows, tokens)``."""
+        return self.split(torch.ones(1, *self.size, 1, device=device))[..., 0] > 0
+
+    def pooled_additive(self, queries: Windows, device: torch.device | str | None = None) -> Tensor:
+        """:meth:`additive` of queries that are cut by other windows, :meth:`pooled` ones."""
+        mask = queries.inside(device)[:, :, None] == self.inside(device)[:, None, :]
+        return torch.zeros(mask.shape, device=device).masked_fill(~mask, float("-inf"))[:, None]
+
     def additive(self, device: torch.device | str | None = None) -> Tensor:
         """The same as 0 and minus infinity, float32: added to a bias, far faster than filling by a boolean mask."""
         mask = self.mask(device)
@@ -162,6 +182,10 @@ class WholeMap(Windows):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "pads", False)
+
+    def pooled(self, stride: Pair) -> Windows:
+        height, width = (-(-n // s) for n, s in zip(self.size, stride))
+        return WholeMap((height, width), (height, width))
 
     def split(self, x: Tensor) -> Tensor:
         return x.flatten(1, 2)

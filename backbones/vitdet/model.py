@@ -5,25 +5,23 @@ The tokens stay a map ``(B, height, width, dim)`` from the patch embedding to th
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from visionpe.backbones.shared.arguments import MAX_DIM, check_arguments
-from visionpe.backbones.shared.block import WindowBlock, run_block
+from visionpe.backbones.shared.block import WindowBlock
 from visionpe.backbones.shared.loading import LoadsPublished, measure_from
 from visionpe.backbones.shared.partition import Padding, Partition
 from visionpe.backbones.shared.patches import AdaptivePatchEmbed
 from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind
-from visionpe.backbones.shared.windows import WholeMap, Windows
 from visionpe.backbones.vit.jax_weights import read_jax
 from visionpe.backbones.vit.model import VisionTransformer, check_pool
 from visionpe.backbones.vit.tables import adopt_policy
 from visionpe.backbones.vitdet.blocks import ResidualWindowBlock, neck
+from visionpe.backbones.vitdet.maps import WindowedMaps, places_of
 from visionpe.backbones.vitdet.places import block_indices, evenly_spaced_blocks, window_sides
 from visionpe.backbones.vitdet.weights import check_windows, convert
 from visionpe.cache import TableCache
@@ -37,7 +35,7 @@ from visionpe.utils.timm_reading import load_state_dict as read_file
 from visionpe.utils.weight_files import StateDict
 
 
-class WindowedVisionTransformer(VisionTransformer):
+class WindowedVisionTransformer(WindowedMaps, VisionTransformer):
     """ViT whose blocks attend inside windows, but for a few that see the whole map, with any position encoding.
 
     Parts of the encoding that act on tokens are built once, for the map at ``pretrain_img_size``. Parts that act in
@@ -144,12 +142,10 @@ class WindowedVisionTransformer(VisionTransformer):
         factory = {key: kwargs.get(key) for key in ("device", "dtype")}
         self.window_size, self.padding_is_chosen, self.cache = window, padding is not None, TableCache()
         self.global_blocks = tuple(sorted(globals_))
-        windowed = [i for i in range(depth) if i not in self.global_blocks]
-        self.places = {i: ("whole", n) for n, i in enumerate(self.global_blocks)}  # block: kind, index among those
-        self.places |= {i: ("window", n) for n, i in enumerate(windowed)}
+        self.places = places_of(self.global_blocks, depth)
         kinds = {
             "whole": WindowKind(self.embed_dim, self.num_heads, len(self.global_blocks), self.patch_embed.grid_size),
-            "window": WindowKind(self.embed_dim, self.num_heads, len(windowed), window),
+            "window": WindowKind(self.embed_dim, self.num_heads, depth - len(self.global_blocks), window),
         }
         self.pretrain_is_chosen = pretrain_img_size is not None
         nominal = 224 if pretrain_img_size is None else pretrain_img_size
@@ -189,25 +185,6 @@ class WindowedVisionTransformer(VisionTransformer):
         for block in self.blocks:
             block.attn.padding = padding
 
-    def windows(self, size: tuple[int, int]) -> Windows:
-        """How blocks with windows cut a map of this size."""
-        return Windows(size, self.window_size)
-
-    def _partitions(self, size: tuple[int, int], device: torch.device) -> list[list[Partition]]:
-        """How each block partitions a map of this size."""
-        ways: dict[str, tuple[Windows, Grid, Tensor | None]] = {"whole": (WholeMap(size, size), Grid(size=size), None)}
-        if "window" in self.pos_encoding.inside:
-            windows, mask = self.windows(size), None
-            if windows.masks and self.padding == "mask":
-                mask = self.cache.get((windows, device), lambda: windows.additive(device))
-            ways["window"] = (windows, Grid(size=windows.window), mask)
-        partitions = []
-        for index in range(len(self.blocks)):
-            kind, layer = self.places[index]
-            windows, grid, mask = ways[kind]
-            partitions.append([Partition(windows, self.pos_encoding.inside[kind], grid, mask, layer)])
-        return partitions
-
     @no_node
     def _embed(self, x: Tensor) -> tuple[Tensor, list[list[Partition]]]:
         """Images ``(B, C, H, W)`` to the map of tokens ``(B, height, width, dim)`` and how blocks cut it."""
@@ -217,12 +194,6 @@ class WindowedVisionTransformer(VisionTransformer):
             x = self.pos_encoding.map.add(x.flatten(1, 2), Grid(size=size)).unflatten(1, size)
         return self.norm_pre(self.pos_drop(x)), self._partitions(size, x.device)
 
-    def _block(self, index: int, x: Tensor, partitions: list[list[Partition]], attn_mask: Tensor | None) -> Tensor:
-        if attn_mask is not None:
-            raise ValueError("attn_mask is of all pairs, which windows do not have; allowed: None")
-        arguments = (x, self.pos_encoding.map, partitions[index])
-        return run_block(self.blocks[index], index, *arguments, checkpointed=self.grad_checkpointing)
-
     def _final(self, x: Tensor) -> Tensor:
         """The last map ``(B, height, width, dim)`` to what the head gets, ``(B, num_features, height, width)``."""
         return self.neck(self.norm(x).permute(0, 3, 1, 2))
@@ -230,11 +201,6 @@ class WindowedVisionTransformer(VisionTransformer):
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """Maps ``(B, num_features, height, width)`` to logits ``(B, num_classes)``, or to pooled features."""
         return super().forward_head(x.permute(0, 2, 3, 1).flatten(1, 2), pre_logits=pre_logits)
-
-    def _feature(self, x: Tensor, grid: Any, *, norm: bool, as_map: bool) -> tuple[Tensor, None]:
-        """The map after a block; ``norm`` applies what follows the last block, the neck included."""
-        feature = self._final(x) if norm else x.permute(0, 3, 1, 2)  # (B, channels, height, width)
-        return (feature.contiguous() if as_map else feature.flatten(2).transpose(1, 2)), None
 
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
@@ -245,9 +211,6 @@ class WindowedVisionTransformer(VisionTransformer):
             for info in self.feature_info:
                 info["num_chs_norm"] = self.embed_dim
         return super().prune_intermediate_layers(indices, prune_norm=prune_norm, prune_head=prune_head)
-
-    def _keep_encodings(self, count: int) -> None:
-        self.pos_encoding.keep_blocks(count, Counter(self.places[i][0] for i in range(count)))
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A new classifier, or none with 0."""

@@ -18,7 +18,7 @@ from torch.nn.utils import parametrize
 
 from visionpe import Grid
 from visionpe.backbones.shared.block import EncodedBlock
-from visionpe.encodings.rotary.rope_norm import NormalizedRoPE
+from visionpe.encodings.rotary.augment import CoordinateAugmentation
 
 # A world of one; and a stage may end in a view, which nobody changes in place.
 pytestmark = [
@@ -62,13 +62,13 @@ def test_blocks_get_positions_as_they_are(monkeypatch: pytest.MonkeyPatch) -> No
     """All layers share the draw of a pass, and coordinates keep the digits that bfloat16 has not."""
     spec = {"name": "rope_norm", "shift_coords": 0.5}
     model, seen = build("vit_ti", spec, img_size=(8, 8 * 300), patch_drop_rate=0.1), []
-    drawn = NormalizedRoPE._drawn
+    drawn = CoordinateAugmentation.draw
 
     def spy(self: Any, grid: Grid, *args: Any) -> torch.Tensor:
         seen.append((grid, drawn(self, grid, *args)))
         return seen[-1][1]
 
-    monkeypatch.setattr(NormalizedRoPE, "_drawn", spy)
+    monkeypatch.setattr(CoordinateAugmentation, "draw", spy)
     shard_blocks(model, MixedPrecisionPolicy(param_dtype=torch.bfloat16))
     model(torch.randn(1, 3, 8, 8 * 300))
     (grid, first), (_, second) = seen

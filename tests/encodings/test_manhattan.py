@@ -12,8 +12,7 @@ from torch import Tensor
 from zoo_checks import check_compile, check_export, close, read
 
 from visionpe import Composition, Grid, OffsetBias, attend, create_encoding
-from visionpe.attention.axial import axial_attention
-from visionpe.attention.bias import AxialBias
+from visionpe.attention.axial import AxialBias, axial_attention
 from visionpe.attention.dispatch import AttentionWeights
 
 AXIAL = {"name": "manhattan", "form": "axial"}

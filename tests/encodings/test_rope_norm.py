@@ -95,7 +95,7 @@ def test_one_draw_a_forward_pass() -> None:
     copy.deepcopy(encoding), pickle.dumps(encoding)
     del first, second
     gc.collect()
-    assert not encoding._draws
+    assert not encoding.augmentation._draws
 
 
 @pytest.mark.parametrize("option", ["shift_coords", "jitter_coords", "rescale_coords"])
@@ -154,17 +154,17 @@ def test_three_axes() -> None:
 @pytest.mark.parametrize("prefix", [0, 1, 5])
 @pytest.mark.parametrize("p", [0.0, 0.5])
 @pytest.mark.parametrize("listed", [False, True])
-def test_layouts_differ_by_a_permutation(name: str, prefix: int, p: float, listed: bool) -> None:
-    adjacent, half = make(name, layout="adjacent", p=p), make(name, layout="half", p=p)
+@pytest.mark.parametrize("layout", ["half", "axis_half"])
+def test_layouts_differ_by_a_permutation(name: str, prefix: int, p: float, listed: bool, layout: str) -> None:
+    adjacent, half = make(name, layout="adjacent", p=p), make(name, layout=layout, p=p)
     half.load_state_dict(adjacent.state_dict())
     grid = Grid((4, 7), prefix, coords=Grid((4, 7)).positions() if listed else None)
     q, k = torch.randn(2, 2, 2, grid.num_tokens, 16)
-    for got, wanted in zip(
-        half.rotate(*(t.unflatten(-1, (-1, 2)).mT.flatten(-2) for t in (q, k)), grid, layer=1),
-        adjacent.rotate(q, k, grid, layer=1),
-    ):
-        torch.testing.assert_close(got.unflatten(-1, (2, -1)).mT.flatten(-2), wanted, atol=1e-6, rtol=1e-6)
-        assert torch.equal(got[:, :, :prefix].unflatten(-1, (2, -1)).mT.flatten(-2), wanted[:, :, :prefix])
+    order = torch.arange(16).view((8, 2) if layout == "half" else (2, 4, 2)).mT.flatten()
+    turned = half.rotate(q[..., order], k[..., order], grid, layer=1)
+    for got, wanted in zip(turned, adjacent.rotate(q, k, grid, layer=1)):
+        torch.testing.assert_close(got, wanted[..., order], atol=1e-6, rtol=1e-6)
+        assert torch.equal(got[:, :, :prefix], wanted[:, :, :prefix, order])
 
 
 @pytest.mark.parametrize("name", ROTARY)
@@ -183,20 +183,24 @@ def test_slowest_pairs_stay(name: str, p: float) -> None:
     assert (speeds.diff(dim=-1) < 0).all()
 
 
-@pytest.mark.parametrize("layout", ["adjacent", "half"])
+@pytest.mark.parametrize("layout", ["adjacent", "half", "axis_half"])
 def test_rotation_of_pairs(layout: str) -> None:
     angle = torch.randn(2, 5, 4, dtype=torch.float64)
     dim = -1 if layout == "adjacent" else -2
     rotation = torch.stack((angle.cos(), angle.sin()), dim)
     x = torch.randn(3, 2, 5, 8, dtype=torch.float64, requires_grad=True)
-    turned = rotate_pairs(x, rotation, layout)
-    for pair in range(4):
-        i, j = (2 * pair, 2 * pair + 1) if layout == "adjacent" else (pair, pair + 4)
+    turned = rotate_pairs(x, rotation, layout, 2)
+    places = {
+        "adjacent": [(0, 1), (2, 3), (4, 5), (6, 7)],
+        "half": [(0, 4), (1, 5), (2, 6), (3, 7)],
+        "axis_half": [(0, 2), (1, 3), (4, 6), (5, 7)],
+    }
+    for pair, (i, j) in enumerate(places[layout]):
         z = torch.complex(x[..., i], x[..., j]) * torch.polar(torch.ones_like(angle), angle)[..., pair]
         torch.testing.assert_close(turned[..., i], z.real)
         torch.testing.assert_close(turned[..., j], z.imag)
     rotation.requires_grad_()
-    assert torch.autograd.gradcheck(lambda x, r: rotate_pairs(x, r, layout), (x, rotation), fast_mode=True)
+    assert torch.autograd.gradcheck(lambda x, r: rotate_pairs(x, r, layout, 2), (x, rotation), fast_mode=True)
 
 
 @pytest.mark.parametrize(("policy", "normalize"), [("interpolate", "separate"), ("extrapolate", "max")])
@@ -219,7 +223,7 @@ def test_compile_in_training() -> None:
     ("options", "message"),
     [
         ({"p": 1.5}, "p=1.5 is no fraction; allowed: 0 to 1"),
-        ({"layout": "split"}, "layout='split' is unknown; allowed: adjacent, half"),
+        ({"layout": "split"}, "layout='split' is unknown; allowed: adjacent, half, axis_half"),
         ({"normalize_coords": "none"}, "normalize_coords='none' is unknown; allowed: separate, max, min"),
         ({"min_period": 1.0}, "allowed: base alone, or min_period and max_period"),
         ({"base": 10.0, "min_period": 1.0, "max_period": 2.0}, "allowed: base alone"),

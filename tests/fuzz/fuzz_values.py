@@ -16,7 +16,8 @@ SEVERAL = ((1,), (2, 2), [3, 4], (1, 2, 3), (0.5,), (0.5, 2.0), (0, 1), (nan, 1.
 NAMES: dict[str, tuple[str, ...]] = {
     "form": ("sam2", "timm", "ld", "ap", "full", "axial", "bounded", "raw"),
     "site": ("add", "logits"),
-    "layout": ("adjacent", "half"),
+    "layout": ("adjacent", "half", "axis_half"),
+    "grid_indexing": ("ij", "xy"),
     "normalize_coords": ("separate", "max", "min"),
     "method": ("product", "cross", "quant", "euclidean"),
     "mode": ("contextual", "bias"),
@@ -51,6 +52,9 @@ GOOD: dict[str, tuple[Any, ...]] = {
     **dict.fromkeys(("scale", "aspect", "layer_slopes"), ((0.5, 1.0), (0.2, 1))),
     **dict.fromkeys(("depths", "num_heads", "stripe_widths"), ((1, 1), (2, 2), (2, 1, 2))),
     "range": (12, (15, 16)),
+    "grid_offset": (1, 0.5, -2.0),
+    "ref_feat_shape": (7, (4, 9)),
+    "mrope_section": ((2, 3, 3), (8, 12, 12)),
     "view": (45, 90, 180),
 }
 FLAGS = (True, False)

@@ -11,7 +11,8 @@ from torch import Tensor
 
 import visionpe
 from visionpe import Grid, create_encoding
-from visionpe.attention.bias import AxesBias, AxialBias, Bias, DenseBias, LowRankBias, OffsetBias
+from visionpe.attention.axial import AxialBias
+from visionpe.attention.bias import AxesBias, Bias, DenseBias, LowRankBias, OffsetBias
 from visionpe.attention.buckets import BucketBias, SumBias
 from visionpe.attention.dispatch import AttentionWeights, attend
 from visionpe.attention.logits import Decay

@@ -2,13 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from visionpe.attention.bias import AxialBias, Bias
+from visionpe.attention.bias import Bias, narrowed, with_prefix
+from visionpe.cache import TableCache
+from visionpe.grid import Grid
+
+
+class AxialBias(Bias):
+    """Attention along one axis after the other, with a function of the offset along each: not a matrix at all.
+
+    It changes what attends to what, so it stands alone: no second bias, no mask, no weights of all pairs.
+    :func:`visionpe.attention.axial.axial_attention` is its kernel.
+
+    Args:
+        tables: One ``(heads or 1, 2 n - 1)`` an axis of ``n`` tokens, in the order of ``grid.size``; entry
+            ``[:, d + n - 1]`` belongs to the offset d (query - key) along it.
+        grid: The dense grid.
+        cache: Where the bias of each axis may be kept, if no table holds a parameter.
+        key: What it depends on besides the grid and the dtype.
+
+    Raises:
+        ValueError: If the grid is not dense, or the number of tables is not that of its axes.
+    """
+
+    structure = "axial"
+
+    def __init__(
+        self, tables: Sequence[Tensor], grid: Grid, *, cache: TableCache | None = None, key: Hashable = ()
+    ) -> None:
+        if not grid.dense:
+            raise ValueError("grid has explicit coords: attention along the axes needs tokens that fill the grid")
+        if len(tables) != grid.axes:
+            raise ValueError(f"tables: {len(tables)} given; allowed: {grid.axes}, one for each axis of the grid")
+        self.tables, self.grid, self.cache, self.key = tuple(tables), grid, cache, key
+
+    def along(self, axis: int, dtype: torch.dtype) -> Tensor:
+        """The bias inside a line along ``axis``: ``(1, heads or 1, n, prefix + n)``, 0 for prefix tokens."""
+        table, n = self.tables[axis], self.grid.size[axis]
+
+        def build() -> Tensor:
+            here = torch.arange(n, device=table.device)
+            values = table.to(dtype)[:, here[:, None] - here + n - 1]  # (heads, n, n)
+            return with_prefix(values[None], 0, self.grid.prefix)
+
+        if self.cache is None:
+            return build()
+        return self.cache.get(("along", axis, n, self.grid.prefix, table.device, dtype, self.key), build)
+
+    def rows(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
+        raise ValueError("AxialBias has no matrix: it is attention along rows, then columns; allowed: attend()")
+
+    def matrix(self, dtype: torch.dtype) -> Tensor:
+        return self.rows(0, self.grid.num_tokens, dtype)
+
+    def narrow(self, samples: slice, heads: slice) -> AxialBias:
+        return AxialBias([narrowed(table[None], samples, heads)[0] for table in self.tables], self.grid)
+
+    def scaled(self, factor: float) -> AxialBias:
+        tables = [table * factor for table in self.tables]
+        return AxialBias(tables, self.grid, cache=self.cache, key=(self.key, factor))
 
 
 def axial_bias(biases: Sequence[Bias], mask: Tensor | None = None) -> AxialBias | None:

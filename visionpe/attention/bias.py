@@ -46,10 +46,25 @@ def narrowed(t: Tensor, samples: slice, heads: slice) -> Tensor:
     return t if t.shape[1] == 1 else t[:, heads]
 
 
-def with_prefix(rows: Tensor, blank: int, prefix: int) -> Tensor:
-    """Zero rows and columns ahead of ``(B, heads, rows, keys)``, for the pairs of prefix tokens."""
+def with_prefix(rows: Tensor, blank: int, prefix: int, terms: Tensor | None = None) -> Tensor:
+    """Rows and columns ahead of ``(B, heads, rows, keys)``, for the pairs of prefix tokens: zero, or ``terms``.
+
+    Args:
+        rows: Of queries that are no prefix tokens, with keys that are none.
+        blank: Queries ahead of them that are prefix tokens.
+        prefix: Prefix tokens.
+        terms: ``(heads or 1, 3)``: of prefix queries with other keys, of other queries with prefix keys, and of both
+            prefix tokens.
+    """
     if not prefix:
         return rows
+    if terms is not None:
+        ahead, behind, both = terms.to(rows.dtype)[None, :, :, None, None].unbind(2)  # (1, heads, 1, 1)
+        batch, _, queries, keys = rows.shape
+        heads = max(rows.shape[1], terms.shape[0])
+        rows = torch.cat((behind.expand(batch, heads, queries, prefix), rows.expand(-1, heads, -1, -1)), dim=-1)
+        top = (both.expand(batch, heads, blank, prefix), ahead.expand(batch, heads, blank, keys))
+        return torch.cat((torch.cat(top, dim=-1), rows), dim=-2) if blank else rows
     rows = torch.cat((rows.new_zeros(*rows.shape[:-1], prefix), rows), dim=-1)
     return torch.cat((rows.new_zeros(*rows.shape[:-2], blank, rows.shape[-1]), rows), dim=-2) if blank else rows
 
@@ -138,7 +153,7 @@ class OffsetBias(Bias):
     """A function of the offset between query and key: a table over the offsets of a dense grid.
 
     The table has ``2 n - 1`` entries along an axis of ``n`` tokens, so it is linear in the tokens where the matrix is
-    quadratic. Every pair that touches a prefix token has bias 0.
+    quadratic. Every pair that touches a prefix token has bias 0, or that of ``prefix``.
 
     Args:
         table: ``(heads or 1, 2 n_0 - 1, 2 n_1 - 1, ...)``; entry ``[:, dy + n_0 - 1, dx + n_1 - 1]`` belongs to the
@@ -146,23 +161,32 @@ class OffsetBias(Bias):
         grid: The dense grid.
         cache: Where the matrix may be kept, if the table holds no parameter.
         key: What the matrix depends on besides the grid and the dtype.
+        prefix: Of pairs that touch a prefix token, ``(heads or 1, 3)``, see :func:`with_prefix`.
     """
 
     structure = "offset"
 
-    def __init__(self, table: Tensor, grid: Grid, *, cache: TableCache | None = None, key: Hashable = ()) -> None:
-        self.table, self.grid, self.cache, self.key = table, grid, cache, key
+    def __init__(
+        self,
+        table: Tensor,
+        grid: Grid,
+        *,
+        cache: TableCache | None = None,
+        key: Hashable = (),
+        prefix: Tensor | None = None,
+    ) -> None:
+        self.table, self.grid, self.cache, self.key, self.prefix = table, grid, cache, key, prefix
         self.kept = cache is not None
 
     def rows(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
         first, last = (max(t - self.grid.prefix, 0) for t in (start, stop))
         rows = offset_rows(self.table.to(dtype), self.grid.size, first, last)
-        return with_prefix(rows[None], (stop - start) - (last - first), self.grid.prefix)
+        return with_prefix(rows[None], (stop - start) - (last - first), self.grid.prefix, self.prefix)
 
     def matrix(self, dtype: torch.dtype) -> Tensor:
         def build() -> Tensor:
             rows = _all_rows(self.table.to(dtype), self.grid.size)
-            return with_prefix(rows[None], self.grid.prefix, self.grid.prefix)
+            return with_prefix(rows[None], self.grid.prefix, self.grid.prefix, self.prefix)
 
         if self.cache is None:
             return build()
@@ -171,10 +195,12 @@ class OffsetBias(Bias):
 
     def narrow(self, samples: slice, heads: slice) -> OffsetBias:
         # Without the cache: parts of matrices are not worth keeping.
-        return OffsetBias(narrowed(self.table[None], samples, heads)[0], self.grid)
+        prefix = None if self.prefix is None else narrowed(self.prefix[None], samples, heads)[0]
+        return OffsetBias(narrowed(self.table[None], samples, heads)[0], self.grid, prefix=prefix)
 
     def scaled(self, factor: float) -> OffsetBias:
-        return OffsetBias(self.table * factor, self.grid, cache=self.cache, key=(self.key, factor))
+        prefix = None if self.prefix is None else self.prefix * factor
+        return OffsetBias(self.table * factor, self.grid, cache=self.cache, key=(self.key, factor), prefix=prefix)
 
 
 class LowRankBias(Bias):
@@ -210,7 +236,7 @@ class AxesBias(LowRankBias):
 
     Args:
         terms: For each axis ``(B, heads, N, n)``: of every query with the n places of a key.
-        grid: The dense grid. What prefix queries hold is zero.
+        grid: The dense grid of the keys. What prefix queries hold is zero.
         places: Where each key stands, one-hot, ``(1, 1, N, rank)``.
     """
 
@@ -235,65 +261,10 @@ class AxesBias(LowRankBias):
         return with_prefix(total.flatten(3), 0, self.grid.prefix)
 
     def matrix(self, dtype: torch.dtype) -> Tensor:
-        return self.rows(0, self.grid.num_tokens, dtype)
+        return self.rows(0, self.terms[0].shape[-2], dtype)
 
     def narrow(self, samples: slice, heads: slice) -> AxesBias:
         return AxesBias([narrowed(term, samples, heads) for term in self.terms], self.grid, self.places)
 
     def scaled(self, factor: float) -> AxesBias:
         return AxesBias([term * factor for term in self.terms], self.grid, self.places)
-
-
-class AxialBias(Bias):
-    """Attention along one axis after the other, with a function of the offset along each: not a matrix at all.
-
-    It changes what attends to what, so it stands alone: no second bias, no mask, no weights of all pairs.
-    :func:`visionpe.attention.axial.axial_attention` is its kernel.
-
-    Args:
-        tables: One ``(heads or 1, 2 n - 1)`` an axis of ``n`` tokens, in the order of ``grid.size``; entry
-            ``[:, d + n - 1]`` belongs to the offset d (query - key) along it.
-        grid: The dense grid.
-        cache: Where the bias of each axis may be kept, if no table holds a parameter.
-        key: What it depends on besides the grid and the dtype.
-
-    Raises:
-        ValueError: If the grid is not dense, or the number of tables is not that of its axes.
-    """
-
-    structure = "axial"
-
-    def __init__(
-        self, tables: Sequence[Tensor], grid: Grid, *, cache: TableCache | None = None, key: Hashable = ()
-    ) -> None:
-        if not grid.dense:
-            raise ValueError("grid has explicit coords: attention along the axes needs tokens that fill the grid")
-        if len(tables) != grid.axes:
-            raise ValueError(f"tables: {len(tables)} given; allowed: {grid.axes}, one for each axis of the grid")
-        self.tables, self.grid, self.cache, self.key = tuple(tables), grid, cache, key
-
-    def along(self, axis: int, dtype: torch.dtype) -> Tensor:
-        """The bias inside a line along ``axis``: ``(1, heads or 1, n, prefix + n)``, 0 for prefix tokens."""
-        table, n = self.tables[axis], self.grid.size[axis]
-
-        def build() -> Tensor:
-            here = torch.arange(n, device=table.device)
-            values = table.to(dtype)[:, here[:, None] - here + n - 1]  # (heads, n, n)
-            return with_prefix(values[None], 0, self.grid.prefix)
-
-        if self.cache is None:
-            return build()
-        return self.cache.get(("along", axis, n, self.grid.prefix, table.device, dtype, self.key), build)
-
-    def rows(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
-        raise ValueError("AxialBias has no matrix: it is attention along rows, then columns; allowed: attend()")
-
-    def matrix(self, dtype: torch.dtype) -> Tensor:
-        return self.rows(0, self.grid.num_tokens, dtype)
-
-    def narrow(self, samples: slice, heads: slice) -> AxialBias:
-        return AxialBias([narrowed(table[None], samples, heads)[0] for table in self.tables], self.grid)
-
-    def scaled(self, factor: float) -> AxialBias:
-        tables = [table * factor for table in self.tables]
-        return AxialBias(tables, self.grid, cache=self.cache, key=(self.key, factor))

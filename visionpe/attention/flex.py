@@ -23,9 +23,10 @@ def _compiled(device: str) -> Callable[..., Tensor]:
 
 
 def _offset_term(bias: OffsetBias) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    """``term(head, query, key)``: the entry of the table for one pair of tokens, 0 where one is a prefix token."""
+    """``term(head, query, key)``: the table's entry for two tokens; where one is a prefix token, its term or 0."""
     table, size, prefix = bias.table.flatten(1).contiguous(), bias.grid.size, bias.grid.prefix
     shared = len(table) == 1
+    terms = None if bias.prefix is None else bias.prefix.contiguous()
     # Rank of a token in the flattened table is linear in its coordinates, so an offset is a difference of ranks.
     strides = [prod(2 * n - 1 for n in size[axis + 1 :]) for axis in range(len(size))]
     centre = sum((n - 1) * stride for n, stride in zip(size, strides))
@@ -40,7 +41,11 @@ def _offset_term(bias: OffsetBias) -> Callable[[Tensor, Tensor, Tensor], Tensor]
         # Prefix tokens read some entry too: an index must not leave the table.
         q, k = ((token - prefix).clamp(min=0) for token in (query, key))
         value = table[torch.zeros_like(head) if shared else head, rank(q) - rank(k) + centre]
-        return torch.where((query < prefix) | (key < prefix), torch.zeros_like(value), value)
+        ahead, behind = query < prefix, key < prefix
+        if terms is None:
+            return torch.where(ahead | behind, torch.zeros_like(value), value)
+        which = torch.where(ahead, torch.where(behind, 2, 0), 1)
+        return torch.where(ahead | behind, terms[torch.zeros_like(head) if len(terms) == 1 else head, which], value)
 
     return term
 
@@ -76,7 +81,7 @@ def flex(q: Tensor, k: Tensor, v: Tensor, biases: Sequence[Bias], scale: float) 
     if not offsets_only(biases):
         given = ", ".join(bias.structure for bias in biases) or "no bias"
         raise ValueError(f"kernel='flex' with {given}: it takes biases on the offset alone")
-    tables = [bias.table for bias in biases if isinstance(bias, OffsetBias)]
+    tables = [t for bias in biases if isinstance(bias, OffsetBias) for t in (bias.table, bias.prefix) if t is not None]
     if q.device.type == "cpu" and torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v, *tables)):
         raise ValueError("kernel='flex' has no gradients on a CPU; allowed there: auto, sdpa, chunked, math")
     run: Any = flex_attention if torch.compiler.is_compiling() else _compiled(q.device.type)

@@ -36,11 +36,11 @@ class Decay:
         Prefix tokens stand nowhere, so they never do.
         """
         first, last = (max(t - self.grid.prefix, 0) for t in (start, stop))
-        places = self.grid.positions(device=device).unbind(-1)
+        queries, keys = (p.unbind(-1) for p in self.grid.query_and_key_positions(device=device))
         total = torch.zeros((), device=device, dtype=torch.bool)
-        for p, reach in zip(places, self.reach):
+        for p, r, reach in zip(queries, keys, self.reach):
             if reach is not None:
-                total = total | ((p[..., first:last, None] - p[..., None, :]).abs() > reach)
+                total = total | ((p[..., first:last, None] - r[..., None, :]).abs() > reach)
         total = F.pad(total, (self.grid.prefix, 0, (stop - start) - (last - first), 0))
         return total[:, None] if total.ndim == 3 else total
 

@@ -11,25 +11,26 @@ from visionpe.scaling.sweep import OK
 from visionpe.utils.markdown import cell
 
 
-def _cells(lines: Sequence[Row], factors: Sequence[float], best: dict[float, float]) -> list[str]:
+def _cells(lines: Sequence[Row], factors: Sequence[float], best: dict[float, float], metric: str) -> list[str]:
     cells = []
     for factor in factors:
         line = next((x for x in lines if round(x["factor"], 2) == factor), None)
         if line is None or line["status"] != OK:
             cells.append(line["status"] if line else "")
             continue
-        text = f"{line['top1']:.1f}"
-        is_best = line["policy"] not in (*CONTROLS, AUTO) and line["top1"] == best.get(factor)
+        text = f"{line[metric]:.1f}"
+        is_best = line["policy"] not in (*CONTROLS, AUTO) and line[metric] == best.get(factor)
         cells.append((f"**{text}**" if is_best else text) + (f" {LOSES}" if line.get("loses") else ""))
     return cells
 
 
-def markdown(lines: Sequence[Row], protocol: str) -> str:
-    """Top-1 of one protocol: a line for each model and policy, a column for each factor of the trained size.
+def markdown(lines: Sequence[Row], protocol: str, *, metric: str = "top1") -> str:
+    """A metric of one protocol: a line for each model and policy, a column for each factor of the trained size.
 
     Args:
         lines: From :func:`visionpe.scaling.summary.summarise`.
         protocol: Which of them.
+        metric: Percent, the higher the better.
 
     Returns:
         A table. The best policy of a model at each size is bold; those that lose to ``downscale`` are marked.
@@ -45,17 +46,17 @@ def markdown(lines: Sequence[Row], protocol: str) -> str:
         for line in own:
             if line["status"] == OK and line["policy"] not in (*CONTROLS, AUTO):
                 factor = round(line["factor"], 2)
-                best[factor] = max(best.get(factor, 0), line["top1"])
+                best[factor] = max(best.get(factor, 0), line[metric])
         for policy in (p for p in order if p in policies):
-            cells = _cells([line for line in own if line["policy"] == policy], factors, best)
+            cells = _cells([line for line in own if line["policy"] == policy], factors, best, metric)
             text.append(f"| `{cell(label)}` | {cell(policy)} | " + " | ".join(cells) + " |")
     return "\n".join(text) + "\n"
 
 
-def document(lines: Sequence[Row], title: str) -> str:
-    """All tables of a sweep under their headings."""
+def document(lines: Sequence[Row], title: str, notes: Sequence[str] = ()) -> str:
+    """All tables of a sweep under their headings, with sentences below."""
     parts = [f"# {title}\n"]
     for protocol in dict.fromkeys(line["protocol"] for line in lines):
         parts.append(f"## {protocol} protocol, top-1 in percent\n\n{markdown(lines, protocol)}")
-    notes = f"{bands(lines)}. {LOSES} loses to `downscale` (95% interval of the paired difference below 0)."
-    return "\n".join([*parts, notes]) + "\n"
+    bands_ = f"{bands(lines)}. {LOSES} loses to `downscale` (95% interval of the paired difference below 0)."
+    return "\n".join([*parts, bands_, *(f"\n{note}." for note in notes)]) + "\n"

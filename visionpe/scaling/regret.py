@@ -12,15 +12,16 @@ from visionpe.scaling.options import AUTO, CONTROLS, DEFAULT, DOWNSCALE
 Row = dict[str, Any]
 
 
-def regrets(rows: Sequence[Row]) -> list[Row]:
+def regrets(rows: Sequence[Row], *, metric: str = "top1") -> list[Row]:
     """Every choice beside what the labels say.
 
     Args:
         rows: From the sweep.
+        metric: By which policies are compared, percent.
 
     Returns:
         One for each ``auto`` row at another than the trained size: ``chosen``, ``warns``, ``best`` (the policy with
-        the highest top-1 on these very images) and, in points of top-1, ``regret`` (best less auto; below zero where a
+        the highest metric on these very images) and, in points of it, ``regret`` (best less auto; below zero where a
         combination was chosen that no row stands for), ``default_regret`` (best less default), ``over_downscale``
         (auto less downscale); None where the other row is missing.
     """
@@ -33,16 +34,16 @@ def regrets(rows: Sequence[Row]) -> list[Row]:
         named = {name: row for name, row in group.items() if name not in (*CONTROLS, AUTO)}
         if AUTO not in group or not named:
             continue
-        auto, best = group[AUTO], max(named, key=lambda name: named[name]["top1"])
+        auto, best = group[AUTO], max(named, key=lambda name: named[name][metric])
 
         def less(name: str, minuend: float, group: dict[str, Row] = group) -> float | None:
-            return minuend - group[name]["top1"] if name in group else None
+            return minuend - group[name][metric] if name in group else None
 
-        top = named[best]["top1"]
+        top = named[best][metric]
         place = {key: auto[key] for key in ("label", "seed", "protocol", "height", "width", "factor")}
         choice = {key: auto.get(key) for key in ("chosen", "chosen_by", "chosen_sure", "warns")}
-        points = {"regret": top - auto["top1"], "default_regret": less(DEFAULT, top)}
-        found.append({**place, **choice, "best": best, **points, "over_downscale": less(DOWNSCALE, auto["top1"])})
+        points = {"regret": top - auto[metric], "default_regret": less(DEFAULT, top)}
+        found.append({**place, **choice, "best": best, **points, "over_downscale": less(DOWNSCALE, auto[metric])})
     return found
 
 

@@ -7,7 +7,11 @@ from typing import Any
 import pytest
 import timm.models.eva
 import torch
-from timm.layers import apply_rot_embed_cat, create_rope_embed
+from timm.layers import RotAttentionPool2d, apply_rot_embed_cat, create_rope_embed
+from timm.models.deepseek_vit import DeepseekVitEncoder
+from timm.models.naflexvit import NaFlexVit, NaFlexVitCfg
+from timm.models.qwen3_vit import Qwen3VitEncoder
+from timm.models.vision_transformer_sam import VisionTransformerSAM
 from torch import nn
 
 from visionpe import Grid, create_encoding
@@ -132,3 +136,52 @@ def test_every_way_in_which_eva_builds_them(monkeypatch: pytest.MonkeyPatch) -> 
             said = rotary_spec(theirs, rotate_half=half, grid_size=theirs.feat_shape or TRAINED)
             check_equal(theirs, said, half, atol=5e-6 if rope_type == "mixed" else 1e-6)
     assert len(seen) >= 14
+
+
+def qwen() -> list[tuple[nn.Module, nn.Module]]:
+    model = Qwen3VitEncoder(img_size=64, embed_dim=48, depth=1, num_heads=2, out_features=8)
+    return [(model.rope, model.blocks[0].attn)]
+
+
+def deepseek() -> list[tuple[nn.Module, nn.Module]]:
+    model = DeepseekVitEncoder(img_size=42, embed_dim=48, depth=1, num_heads=2, out_features=8)
+    return [(model.rope, model.blocks[0].attn)]
+
+
+def sam() -> list[tuple[nn.Module, nn.Module]]:
+    place = {"window_size": 3, "global_attn_indexes": (1,), "ref_feat_shape": ((6, 6), (4, 4))}
+    model = VisionTransformerSAM(112, embed_dim=48, depth=2, num_heads=2, neck_chans=8, use_rope=True, **place)
+    return [(block.attn.rope, block.attn) for block in model.blocks]
+
+
+def naflex(**options: Any) -> list[tuple[nn.Module, nn.Module]]:
+    cfg = NaFlexVitCfg(embed_dim=48, depth=DEPTH, num_heads=2, pos_embed="none", attn_type="rope", **options)
+    model = NaFlexVit(cfg)
+    return [(model.rope, model.blocks[0].attn)]
+
+
+def pool(rope_type: str) -> list[tuple[nn.Module, nn.Module]]:
+    layer = RotAttentionPool2d(48, num_heads=2, head_dim=24, ref_feat_size=(4, 6), rope_type=rope_type)
+    return [(layer.pos_embed, layer)]
+
+
+MODELS = {
+    "qwen3_vit": qwen,
+    "deepseek_vit": deepseek,
+    "vision_transformer_sam": sam,
+    "naflex axial": lambda: naflex(rope_type="axial", rope_ref_feat_shape=(4, 6), rope_grid_offset=1.0),
+    "naflex xy": lambda: naflex(rope_type="axial", rope_grid_indexing="xy", rope_rotate_half=True),
+    "naflex mixed": lambda: naflex(rope_type="mixed"),
+    "naflex dinov3": lambda: naflex(rope_type="dinov3", rope_rotate_half=True),
+    "naflex mrope": lambda: naflex(rope_type="mrope", rope_mrope_section=(4, 4, 4)),
+    **{f"RotAttentionPool2d {kind}": lambda kind=kind: pool(kind) for kind in ("base", "cat", "dinov3", "mrope")},
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_wherever_else_timm_builds_them(name: str) -> None:
+    """The attention says how it turns pairs; what does not say so turns adjacent ones."""
+    for theirs, attention in MODELS[name]():
+        half = vars(attention).get("rotate_half", False)
+        said = rotary_spec(theirs, rotate_half=half, grid_size=TRAINED)
+        check_equal(theirs, said, half, atol=5e-6 if "mixed" in name else 1e-6)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from visionpe.checks import check_choice, check_number
+from visionpe.checks import check_choice, check_flag, check_number
 from visionpe.encodings.bias.offset import OffsetEncoding, heads_first
 from visionpe.grid import Grid
 from visionpe.policy.functions.positions import effective_length, rescale_positions
@@ -33,6 +33,7 @@ class ContinuousPositionBias(OffsetEncoding):
         form: ``bounded``, as above. ``raw``: offsets in tokens, ``sign(d) ln(1 + |d|)``, and the output as it is, with
             a bias (the first version of the paper; timm's SwinV2-CR, MaxViT and CoAtNet with ``rmlp``).
         dropout: Of the hidden layer in training, 0 to 1.
+        shared: One network for all layers.
         context: See :class:`~visionpe.base.PositionEncoding`. Policy ``extrapolate`` normalises by the trained side,
             as the paper does when the window grows; ``interpolate`` by the side at hand.
     """
@@ -41,8 +42,13 @@ class ContinuousPositionBias(OffsetEncoding):
     irregular = True
     by_block = ("mlp",)
 
-    def __init__(self, *, hidden: int = 512, form: Form = "bounded", dropout: float = 0.0, **context: Any) -> None:
+    def __init__(
+        self, *, hidden: int = 512, form: Form = "bounded", dropout: float = 0.0, shared: bool = False, **context: Any
+    ) -> None:
         super().__init__(**context)
+        self.shared = check_flag("shared", shared)
+        if self.shared:
+            self.by_block = ()  # type: ignore[assignment, misc]
         check_width("hidden", hidden)
         check_choice("form", form, Form)
         check_number("dropout", dropout, 0, 1)
@@ -53,11 +59,11 @@ class ContinuousPositionBias(OffsetEncoding):
                 nn.Sequential(nn.ReLU(), nn.Dropout(dropout)) if dropout else nn.ReLU(),
                 WideLinear(hidden, self.num_heads, bias=form == "raw", **self.factory),
             )
-            for _ in range(self.depth)
+            for _ in range(1 if self.shared else self.depth)
         )
 
     def function(self, offsets: Sequence[Tensor], grid: Grid, layer: int) -> Tensor:
-        mlp = self.mlp[layer]
+        mlp = self.mlp[0 if self.shared else layer]
         if self.form == "raw":
             logs = [d.sign() * (1 + d.abs()).log() for d in self.scaled(offsets, grid)]
             return heads_first(mlp(torch.stack(torch.broadcast_tensors(*logs), dim=-1)))

@@ -100,6 +100,8 @@ class DecomposedRelativePosition(PositionEncoding):
     table is resized on its own, by the policy (the published code interpolates); a checkpoint of another size is
     resized on loading.
 
+    Queries and keys of pooled attention may stand on different grids (``grid.queries``): the tables are of the finer.
+
     Tokens with explicit coordinates must stand at whole ones, within the extent of the grid.
 
     Args:
@@ -115,6 +117,7 @@ class DecomposedRelativePosition(PositionEncoding):
     policies = ("interpolate", *READ_POLICIES)
     resized_on_load = tuple(f"{axis}_table" for axis in AXES)
     whole_coords = True
+    takes_pooled = True
     stacked = (("*_table", 0),)
 
     def __init__(self, *, init_std: float = 0.0, **context: Any) -> None:
@@ -143,7 +146,7 @@ class DecomposedRelativePosition(PositionEncoding):
 
     def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> LowRankBias:
         self.check_axes(grid)
-        tables = [self._resized(table[layer], n).to(q.dtype) for table, n in zip(self.tables, grid.size)]
+        tables = [self._resized(table[layer], n).to(q.dtype) for table, n in zip(self.tables, grid.finer.size)]
         tokens = q[..., grid.prefix :, :]  # (B, heads, N_spatial, head_dim)
         products = self._dense(tokens, tables, grid) if grid.dense else self._listed(tokens, tables, grid)
         if grid.prefix:
@@ -156,7 +159,7 @@ class DecomposedRelativePosition(PositionEncoding):
 
     def _dense(self, tokens: Tensor, tables: list[Tensor], grid: Grid) -> list[Tensor]:
         """Products of every query with the table entries of all rows, of all columns, ...: ``(B, heads, N, n)``."""
-        return decomposed_terms(tokens, tables, grid.size, grid.size)
+        return decomposed_terms(tokens, tables, grid.queries or grid.size, grid.size)
 
     def _positions(self, grid: Grid, device: torch.device) -> list[Tensor]:
         """Whole coordinates along each axis, the smallest 0: only offsets matter."""

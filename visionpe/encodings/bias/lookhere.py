@@ -83,6 +83,7 @@ class LookHere(OffsetEncoding):
     """
 
     source = "LookHere, arXiv 2405.13985"
+    takes_pooled = False  # a query that is no key might see none
     # Of the one block that is left, where `one_block` made this.
     slope: Tensor | None = None
 

@@ -9,7 +9,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from visionpe.attention.bias import AxialBias, Bias
+from visionpe.attention.axial import AxialBias
+from visionpe.attention.bias import Bias
 from visionpe.checks import check_number
 from visionpe.encodings.bias.offset import OffsetEncoding
 from visionpe.grid import Grid
@@ -58,7 +59,7 @@ class ManhattanDecay(OffsetEncoding):
         check_number("decay_range", decay_range, 0, 50)
         self.form, self.init_value, self.decay_range = form, init_value, decay_range
         if form == "axial":
-            self.structure, self.takes_coords = "axial", False
+            self.structure, self.takes_coords, self.takes_pooled = "axial", False, False
 
     def decays(self) -> list[float]:
         """The logarithm of the factor of each head, negative."""

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from visionpe.attention.bias import Bias, DenseBias, OffsetBias
+from visionpe.attention.bias import Bias, DenseBias, OffsetBias, with_prefix
+from visionpe.attention.pooled import PooledOffsetBias, pooled_shift
 from visionpe.base import PositionEncoding
 from visionpe.grid import Grid
 from visionpe.policy.functions.positions import OFFSET_POLICIES, rescale_positions
@@ -30,6 +30,7 @@ class OffsetEncoding(PositionEncoding):
     """
 
     structure = "offset"
+    takes_pooled = True
     policies: ClassVar[tuple[str, ...]] = OFFSET_POLICIES
     # Without parameters the matrix serves all layers, which is worth keeping.
     fixed: ClassVar[bool] = False
@@ -60,19 +61,39 @@ class OffsetEncoding(PositionEncoding):
         return squares.sqrt()
 
     def _table(self, grid: Grid, layer: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+        return self._at_offsets([0.0] * grid.axes, grid, layer, device, dtype)
+
+    def _at_offsets(
+        self, shifts: Sequence[float], grid: Grid, layer: int, device: torch.device, dtype: torch.dtype
+    ) -> Tensor:
+        """At all offsets of a full grid, each axis shifted: ``(heads, 2 n_0 - 1, 2 n_1 - 1, ...)``."""
         offsets = []
-        for axis, n in enumerate(grid.size):
-            d = torch.arange(1 - n, n, device=device, dtype=dtype)
+        for axis, (n, shift) in enumerate(zip(grid.size, shifts)):
+            d = torch.arange(1 - n, n, device=device, dtype=dtype) + shift
             offsets.append(d.view([-1 if a == axis else 1 for a in range(grid.axes)]))
-        return self.function(offsets, grid, layer)  # (heads, 2 n_0 - 1, 2 n_1 - 1, ...)
+        return self.function(offsets, grid, layer)
+
+    def _pooled(self, grid: Grid, layer: int, device: torch.device, dtype: torch.dtype) -> Bias:
+        """Of queries and keys on different grids: what reads whole offsets rounds, others read between them."""
+        assert grid.queries is not None
+        if self.whole_coords:
+            table = self._table(grid.finer, layer, device, dtype)
+        else:
+            shifts = [pooled_shift(n, m) for n, m in zip(grid.queries, grid.size)]
+            table = self._at_offsets(shifts, grid.finer, layer, device, dtype)
+        return PooledOffsetBias(table, grid, prefix=self._prefix_terms(layer))
 
     def _pairs(self, grid: Grid, layer: int, device: torch.device, dtype: torch.dtype) -> Tensor:
         if self.whole_coords:
             grid.whole_positions(type(self).name, offsets=True)
         axes = grid.positions(device=device, dtype=dtype).unbind(-1)
         values = self.function([p[..., :, None] - p[..., None, :] for p in axes], grid, layer)  # (heads, [B,] N, N)
-        values = F.pad(values, (grid.prefix, 0, grid.prefix, 0))
-        return values[None] if values.ndim == 3 else values.transpose(0, 1)
+        values = values[None] if values.ndim == 3 else values.transpose(0, 1)
+        return with_prefix(values, grid.prefix, grid.prefix, self._prefix_terms(layer))
+
+    def _prefix_terms(self, layer: int) -> Tensor | None:
+        """The bias of pairs that touch a prefix token, ``(heads, 3)``, see :func:`with_prefix`; None for 0."""
+        return None
 
     def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> Bias:
         self.check_axes(grid)
@@ -81,12 +102,14 @@ class OffsetEncoding(PositionEncoding):
 
     def _bias(self, q: Tensor, grid: Grid, layer: int) -> Bias:
         dtype = wide_dtype(q)
+        if grid.queries is not None:
+            return self._pooled(grid, layer, q.device, dtype)
         key = (grid.size, self.policy, self.grid_size, q.device, dtype)
         if not grid.dense:
             if not self.fixed:
                 return DenseBias(self._pairs(grid, layer, q.device, dtype))
             return DenseBias(grid.keep((self, *key), lambda: self._pairs(grid, layer, q.device, dtype)))
         if not self.fixed:
-            return OffsetBias(self._table(grid, layer, q.device, dtype), grid)
+            return OffsetBias(self._table(grid, layer, q.device, dtype), grid, prefix=self._prefix_terms(layer))
         table = self.cache.get(key, lambda: self._table(grid, layer, q.device, dtype))
         return OffsetBias(table, grid, cache=self.cache, key=(self.policy, self.grid_size))

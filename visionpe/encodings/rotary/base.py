@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from math import prod
 from numbers import Real
 from typing import Any, ClassVar, Literal
 
@@ -12,45 +13,18 @@ from torch import Tensor, nn
 
 from visionpe.base import PositionEncoding
 from visionpe.checks import check_choice, check_counts, check_flag, check_number, shown
+from visionpe.encodings.rotary.augment import CoordinateAugmentation
 from visionpe.encodings.rotary.pairs import Layout, rotate_pairs
+from visionpe.encodings.rotary.tables import rotation_table
 from visionpe.grid import Grid
 from visionpe.policy.functions.frequencies import adapt_frequencies, yarn_temperature
 from visionpe.policy.functions.positions import POSITION_POLICIES, exponent, is_trained_size, rescale_positions
 from visionpe.policy.grammar import PolicyTerm
 from visionpe.precision import without_autocast
 from visionpe.ranges import MAX_SIDE
-from visionpe.tracing import is_tracing
 
 # Whether the first band of pairs turns with the first axis of the grid, the row of an image, or with the last.
 GridIndexing = Literal["ij", "xy"]
-
-
-def _unit(angles: Tensor) -> tuple[Tensor, Tensor]:
-    return angles.cos(), angles.sin()
-
-
-def _dense_rotation(positions: list[Tensor], freqs: Tensor, grid: Grid) -> Tensor:
-    """Rotations of adjacent pairs on a full grid, in one product of complex numbers an axis: ``(heads, N, pairs, 2)``.
-
-    Without gradients alone: it is written in place, behind the ones of the prefix tokens.
-    """
-    angles = [p[:, None] * f[:, None] for p, f in zip(positions, freqs.flip(0))]  # (heads, n, pairs)
-    units = [torch.complex(*_unit(angle)) for angle in angles]  # torch.polar takes one number at a time
-    table = units[0].new_empty(units[0].shape[0], grid.num_tokens, units[0].shape[-1])
-    table[:, : grid.prefix] = 1
-    spatial = table[:, grid.prefix :].unflatten(1, grid.size)  # (heads, *size, pairs)
-    views = []
-    for axis, unit in enumerate(units):
-        shape = [-1 if a == axis else 1 for a in range(grid.axes)]
-        views.append(unit.unflatten(1, shape))
-    product = views[0]
-    for view in views[1:-1]:
-        product = product * view
-    if len(views) > 1:
-        torch.mul(product, views[-1], out=spatial)
-    else:
-        spatial.copy_(product)
-    return torch.view_as_real(table)
 
 
 class WideParameters(nn.Module):
@@ -85,6 +59,9 @@ class RotaryEncoding(WideParameters, PositionEncoding):
         fractional: A position is the fraction of its axis, from 0 to 1, times the trained number of tokens, so that
             every size spans the same range, in training at several sizes too. It takes the place of the policies.
             Source: the fractional coordinates of NaViT, arXiv 2307.06304.
+        shift_coords, jitter_coords, rescale_coords: In training coordinates move at random, see
+            :class:`~visionpe.encodings.rotary.augment.CoordinateAugmentation`; None for not. Under ``torch.compile``
+            every layer draws its own.
         context: See :class:`~visionpe.base.PositionEncoding`.
 
     Raises:
@@ -97,6 +74,7 @@ class RotaryEncoding(WideParameters, PositionEncoding):
     modifiers: ClassVar[tuple[str, ...]] = ("resonance", "p")
     # Frequencies without parameters give one table for all layers, which is worth keeping.
     fixed = True
+    takes_pooled = True
     # Whether frequencies are radians per token; else coordinates have a unit of their own.
     in_tokens = True
     fractional = False
@@ -109,6 +87,9 @@ class RotaryEncoding(WideParameters, PositionEncoding):
         grid_offset: float = 0.0,
         ref_feat_shape: int | Sequence[int] | None = None,
         fractional: bool = False,
+        shift_coords: float | None = None,
+        jitter_coords: float | None = None,
+        rescale_coords: float | None = None,
         **context: Any,
     ) -> None:
         super().__init__(**context)
@@ -122,6 +103,7 @@ class RotaryEncoding(WideParameters, PositionEncoding):
         check_number("p", p, 0, 1, kind="fraction")
         check_choice("layout", layout, Layout)
         self.p, self.layout, self.fractional = p, layout, fractional
+        self.augmentation = CoordinateAugmentation(shift_coords, jitter_coords, rescale_coords)
         self.grid_offset = check_number("grid_offset", grid_offset, -MAX_SIDE, MAX_SIDE)
         self.ref_feat_shape: tuple[int, ...] | None = None
         if ref_feat_shape is not None:
@@ -156,11 +138,20 @@ class RotaryEncoding(WideParameters, PositionEncoding):
         """
 
     def coordinates(self, grid: Grid, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
-        """What the frequencies are multiplied by: positions in tokens as the policy scales them.
+        """What the frequencies are multiplied by, moved at random in training if that was asked.
 
         Returns:
             One tensor an axis, in the order of ``grid.size``: ``(n,)`` where the grid is dense, else ``([B,] N)``.
         """
+        places = self.places(grid, device, dtype)
+        return self.augmentation(places, grid) if self._augments else places
+
+    @property
+    def _augments(self) -> bool:
+        return self.training and self.augmentation.active
+
+    def places(self, grid: Grid, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
+        """Positions in tokens as the policy scales them, in the shapes of :meth:`coordinates`."""
         # A fraction times the trained tokens is what the policy `interpolate` makes of a position.
         policy = PolicyTerm("interpolate") if self.fractional else self._rescaling
         places = zip(self._axes(grid, device, dtype), grid.size, self.grid_size, self.spans)
@@ -244,25 +235,7 @@ class RotaryEncoding(WideParameters, PositionEncoding):
         device, dtype = freqs.device, freqs.dtype
         self.check_axes(grid)
         freqs, scaled = self._turning(self._adapted(freqs, grid), grid), self.coordinates(grid, device, dtype)
-        if grid.dense and self.layout == "adjacent" and not (torch.is_grad_enabled() or is_tracing()):
-            return _dense_rotation(scaled, freqs, grid)
-        which = -1 if self.layout == "adjacent" else -2  # where cosine and sine stand
-        if not grid.dense:
-            angles = sum(p[..., None, :, None] * f[:, None] for p, f in zip(scaled, freqs.flip(0)))
-            rotation = torch.stack(_unit(torch.as_tensor(angles)), dim=which)  # ([B,] heads, N, pairs, 2)
-        else:
-            # cos and sin of a sum of angles, from those of each axis: height + width values instead of their product
-            cos, sin = _unit(scaled[0][:, None] * freqs[-1][:, None])  # (heads, n_0, pairs)
-            for p, f in zip(scaled[1:], freqs[:-1].flip(0)):
-                c, s = (t[:, None] for t in _unit(p[:, None] * f[:, None]))  # (heads, 1, n, pairs)
-                cos, sin = cos[:, :, None], sin[:, :, None]
-                cos, sin = (t.flatten(1, 2) for t in (cos * c - sin * s, sin * c + cos * s))
-            rotation = torch.stack((cos, sin), dim=which)  # (heads, N, pairs, 2)
-        if grid.prefix:  # cosine 1, sine 0: prefix tokens stay as they are, to the last bit
-            still = rotation.new_zeros(*rotation.shape[:-3], grid.prefix, *rotation.shape[-2:])
-            still.select(which, 0).fill_(1)
-            rotation = torch.cat((still, rotation), dim=-3)
-        return rotation
+        return rotation_table(scaled, freqs, grid, self.layout)
 
     def _axes(self, grid: Grid, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
         if grid.dense:
@@ -274,7 +247,7 @@ class RotaryEncoding(WideParameters, PositionEncoding):
     def rotation(self, grid: Grid, *, layer: int, device: torch.device, dtype: torch.dtype) -> Tensor:
         """Cosine and sine for every token, as :func:`rotate_pairs` takes them, in at least float32."""
         dtype = torch.promote_types(dtype, torch.float32)
-        if not self.fixed:
+        if not self.fixed or self._augments:
             return self._compute(grid, layer, device, dtype)
         key = (grid.size, grid.prefix, self.policy, self.grid_size, device, dtype)
         if grid.dense:
@@ -286,6 +259,19 @@ class RotaryEncoding(WideParameters, PositionEncoding):
 
     def rotate(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> tuple[Tensor, Tensor]:
         with without_autocast(q):
-            rotation = self.rotation(grid, layer=layer, device=q.device, dtype=q.dtype)
-            q, k = (rotate_pairs(x, rotation, self.layout, len(self.grid_size)) for x in (q, k))
+            rotations = self._rotations(grid, layer=layer, device=q.device, dtype=q.dtype)
+            q, k = (rotate_pairs(x, each, self.layout, len(self.grid_size)) for x, each in zip((q, k), rotations))
             return q, k
+
+    def _rotations(self, grid: Grid, *, layer: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Of the queries and of the keys, which are others where attention pools."""
+        if grid.queries is None:
+            return (self.rotation(grid, layer=layer, device=device, dtype=dtype),) * 2
+
+        def both() -> Grid:  # as one sequence, so that what is drawn at random is the same for both
+            coords = torch.cat(grid.query_and_key_positions(device=device))
+            return Grid(grid.finer.size, grid.prefix, coords=coords, known="finite")
+
+        rotation = self.rotation(grid.keep(("both", device), both), layer=layer, device=device, dtype=dtype)
+        prefix, queries, keys = rotation.split([grid.prefix, prod(grid.queries), grid.num_spatial], dim=-3)
+        return torch.cat((prefix, queries), dim=-3), torch.cat((prefix, keys), dim=-3)

@@ -32,7 +32,7 @@ class MixedRoPE(RotaryEncoding):
 
     Args:
         theta: Base of the initial frequencies.
-        context: See :class:`~visionpe.base.PositionEncoding`.
+        context: See :class:`~visionpe.encodings.rotary.base.RotaryEncoding`.
 
     Raises:
         ValueError: If the head dimension is no multiple of 4.

@@ -12,7 +12,7 @@ from visionpe.policy.functions.terms import as_term, refuse_export
 from visionpe.policy.grammar import PolicyTerm
 from visionpe.tracing import is_exporting
 
-READ_POLICIES = ("geometric", "clamp", "rescale")
+READ_POLICIES = ("geometric", "geometric_linear", "clamp", "rescale")
 
 
 def resize_offset_table(
@@ -25,6 +25,7 @@ def resize_offset_table(
         size: Tokens now along each of them, m.
         policy: ``geometric``: trained offsets are taken to lie at the distances of :func:`geometric_places`, and the
             table is read with a cubic spline; BEiT's resize (arXiv 2106.08254, its published code for fine-tuning).
+            ``geometric_linear``: the same, read linearly, as timm does on larger grids.
             ``clamp``: entries stay at their offsets, and beyond the trained reach the one at the border counts.
             ``rescale(a)``: offsets are multiplied by ``(n / m) ** a`` and read linearly between entries, so that 0
             clamps and 1 spans what was trained.
@@ -49,6 +50,8 @@ def resize_offset_table(
             table = table.index_select(axis, offsets + n - 1)
         elif choice.name == "geometric":
             matrices[axis] = geometric_matrix(n, m, like=table)
+        elif choice.name == "geometric_linear":
+            matrices[axis] = geometric_linear_matrix(n, m, like=table)
         else:
             matrices[axis] = rescaled_matrix(n, m, choice.number(), like=table)
     return multiply(table, matrices)
@@ -91,19 +94,42 @@ def geometric_places(trained: int, size: int) -> list[float]:
     return [*places[:-1], float(reach)]
 
 
+def _placed(trained: int, size: int) -> tuple[Tensor, Tensor] | None:
+    """Where the trained offsets are put, and the new ones, float64; None where these are of at most one token."""
+    offsets = torch.arange(1 - size, size, dtype=torch.float64)
+    if trained == 1 or size <= 2:
+        return None
+    ahead = torch.tensor(geometric_places(trained, size)[1:], dtype=torch.float64)
+    return torch.cat((-ahead.flip(0), ahead.new_zeros(1), ahead)), offsets
+
+
+def _clamped(trained: int, size: int) -> Tensor:
+    """Each new offset as the trained one, or that at the border."""
+    places = torch.arange(1 - size, size).clamp(1 - trained, trained - 1) + trained - 1
+    return torch.eye(2 * trained - 1, dtype=torch.float64)[places]
+
+
 @per_size
 def geometric_matrix(trained: int, size: int) -> Tensor:
     """What each new offset takes of each trained one under ``geometric``: ``(2 size - 1, 2 trained - 1)``.
 
     With offsets of at most one token there is nothing to place: these keep their entries.
     """
-    offsets = torch.arange(1 - size, size, dtype=torch.float64)
-    if trained == 1 or size <= 2:
-        return torch.eye(2 * trained - 1, dtype=torch.float64)[
-            offsets.long().clamp(1 - trained, trained - 1) + trained - 1
-        ]
-    ahead = torch.tensor(geometric_places(trained, size)[1:], dtype=torch.float64)
-    return spline_matrix(torch.cat((-ahead.flip(0), ahead.new_zeros(1), ahead)), offsets)
+    placed = _placed(trained, size)
+    return _clamped(trained, size) if placed is None else spline_matrix(*placed)
+
+
+@per_size
+def geometric_linear_matrix(trained: int, size: int) -> Tensor:
+    """The same under ``geometric_linear``."""
+    placed = _placed(trained, size)
+    if placed is None:
+        return _clamped(trained, size)
+    knots, places = placed
+    low = (torch.searchsorted(knots, places, right=True) - 1).clamp(0, len(knots) - 2)
+    share = ((places - knots[low]) / (knots[low + 1] - knots[low]))[:, None]
+    one = torch.eye(len(knots), dtype=torch.float64)
+    return one[low] * (1 - share) + one[low + 1] * share
 
 
 @per_size

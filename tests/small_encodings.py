@@ -10,7 +10,15 @@ from visionpe import Composition, Grid, create_encoding
 from visionpe.attention.dispatch import AttentionWeights
 
 DIM, HEADS, HEAD_DIM = 32, 2, 16
-SPECS = [*ENCODINGS, "rope_mixed+ape", "alibi+rope_axial+cpe", "rpb+kerple"]
+# Every layout of rotary channels, and positions that do not start at 0 nor step by 1.
+LAYOUTS = [
+    "rope_axial(grid_indexing=ij, layout=half, grid_offset=1, ref_feat_shape=4)",
+    "rope_axial(layout=axis_half, grid_offset=-0.5, ref_feat_shape=(9, 4))",
+    "rope_axial(mrope_section=(2, 3, 2), theta=10, grid_indexing=ij, layout=half)",
+    "rope_mixed(layout=axis_half, grid_offset=2)",
+    "rope_norm(grid_indexing=xy, layout=axis_half, grid_offset=0.25)",
+]
+SPECS = [*ENCODINGS, *LAYOUTS, "rope_mixed+ape", "alibi+rope_axial+cpe", "rpb+kerple"]
 
 
 def make(spec: object, grid_size: tuple[int, ...] = (6, 6), **options: object) -> Composition:

@@ -1,0 +1,74 @@
+"""timm's ``Cait``: a table of absolute positions on patches alone; the class token comes after the blocks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from timm.models.cait import Cait, LayerScaleBlock, TalkingHeadAttn
+from torch import Tensor
+
+from visionpe.attention.dispatch import AttentionWeights
+from visionpe.backbones.adapt.adapted import adapts
+from visionpe.backbones.adapt.attentions import from_heads, to_heads, told
+from visionpe.backbones.adapt.plain import AdaptedPlain
+from visionpe.backbones.adapt.told import Told
+from visionpe.backbones.shared.encoded import encoded_attention
+from visionpe.backbones.shared.talking_heads import MixedWeights, mixed_values
+
+
+@told(TalkingHeadAttn)
+class ToldTalkingHeads(TalkingHeadAttn):
+    """Attention whose heads speak to each other before and after the softmax."""
+
+    def forward(self, x: Tensor, attn_mask: Told) -> Tensor:
+        """Tokens ``(B, N, dim)`` to tokens."""
+        told = attn_mask
+        q, k, v = (to_heads(t, self.num_heads) for t in self.qkv(told.inject(x)).chunk(3, dim=-1))
+        attended = encoded_attention(
+            q, k, v, told.encoding, told.grid, attended=self.attended, layer=told.layer, mask=told.mask
+        )
+        return self.proj_drop(self.proj(from_heads(attended)))
+
+    def attended(self, v: Tensor, weights: AttentionWeights) -> tuple[Tensor, AttentionWeights]:
+        """Values by weights that were mixed across heads, and these weights."""
+        before, after = self.proj_l, self.proj_w
+        biases = {"before_bias": before.bias, "after_bias": after.bias}
+        mixed = MixedWeights(**vars(weights), before=before.weight, after=after.weight, **biases)
+        return mixed_values(mixed, v, self.attn_drop), mixed
+
+
+class ToldLayerScaleBlock(LayerScaleBlock):
+    """A block that hands on what it is told."""
+
+    def forward(self, x: Tensor, attn_mask: Told) -> Tensor:
+        """Tokens ``(B, N, dim)`` to tokens."""
+        x = x + self.drop_path(self.gamma_1 * self.attn(self.norm1(x), attn_mask=attn_mask))
+        return x + self.drop_path(self.gamma_2 * self.mlp(self.norm2(x)))
+
+
+@adapts(Cait)
+class AdaptedCait(AdaptedPlain, Cait):
+    """As ViT without prefix tokens, until the class token attends to all."""
+
+    @classmethod
+    def own_encoding(cls, model: Any) -> list[dict[str, Any]]:
+        return [{"name": "ape"}]
+
+    def take_over(self, spec: list[Any]) -> None:
+        for block in self.blocks:
+            block.__class__ = ToldLayerScaleBlock
+            block.attn.head_dim = block.attn.proj.in_features // block.attn.num_heads
+        super().take_over(spec)
+
+    def prefix_tokens(self) -> list[Tensor]:
+        return []
+
+    def _final(self, x: Tensor) -> Tensor:
+        return self.norm(x if self.blocks_token_only is None else self.forward_cls(x))
+
+    @torch.jit.ignore
+    def group_matcher(self, coarse: bool = False) -> Any:
+        """Layers by depth, for layer-wise learning-rate decay; positions belong to the stem."""
+        layer_of = Cait.group_matcher(self, coarse)
+        return lambda name: 0 if name.startswith("pos_encoding.") else layer_of(name)

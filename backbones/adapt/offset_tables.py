@@ -1,0 +1,50 @@
+"""Tables of offsets as timm has them, in our layout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def offset_table(flat: Tensor, window: Sequence[int], prefix: int = 0) -> tuple[Tensor, Tensor | None]:
+    """One table ``(offsets, heads)``, as Swin and BEiT have it, as one of :class:`RelativePositionBias`.
+
+    Args:
+        flat: Offsets in rows, then columns, from the most negative; behind them what pairs with prefix tokens have.
+        window: Height and width of the window or the map, tokens; of a file of another size a square is taken.
+        prefix: Entries for pairs with prefix tokens.
+
+    Returns:
+        ``(heads, 2 height - 1, 2 width - 1)`` and ``(heads, prefix)``, or None without them.
+
+    Raises:
+        RuntimeError: If the number of entries is not that of the window, nor of a square one.
+    """
+    sides = [2 * n - 1 for n in window]
+    entries = flat.shape[0] - prefix
+    if entries != sides[0] * sides[1]:
+        side = round(max(entries, 0) ** 0.5)
+        if side * side != entries or side % 2 == 0:
+            raise RuntimeError(
+                f"a table of offsets has {flat.shape[0]} entries, {prefix} of them for prefix tokens: not for a window "
+                f"of {tuple(window)} tokens, nor for a square one; allowed: a model of the size of the file"
+            )
+        sides = [side, side]
+    offsets = flat[:entries].T.unflatten(1, sides)
+    return offsets, flat[entries:].T if prefix else None
+
+
+def stacked_tables(tables: Sequence[Tensor], window: Sequence[int], prefix: int, key: str) -> dict[str, Tensor]:
+    """The tables of all layers under the keys of one ``rpb``.
+
+    Args:
+        tables: As :func:`offset_table` takes them.
+        window, prefix: Likewise.
+        key: Where the encoding stands, such as ``pos_encoding.rpb``.
+    """
+    converted = [offset_table(table, window, prefix) for table in tables]
+    out = {f"{key}.table": torch.stack([table for table, _ in converted])}
+    terms = [term for _, term in converted if term is not None]
+    return out | {f"{key}.prefix_table": torch.stack(terms)} if terms else out
