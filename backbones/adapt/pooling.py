@@ -14,7 +14,7 @@ from visionpe.backbones.shared.block import run_block
 from visionpe.backbones.shared.images import check_images, take_indices
 from visionpe.backbones.shared.partition import Padding, Partition
 from visionpe.backbones.shared.pooling import PooledHeads
-from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind, injects
+from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind, check_one_width
 from visionpe.backbones.shared.windowed import ScaledMapBlock
 from visionpe.backbones.shared.windows import Pair, WholeMap, Windows
 from visionpe.cache import TableCache
@@ -135,12 +135,7 @@ class AdaptedPooling(Adapted):
             device=weight.device,
             dtype=weight.dtype,
         )
-        for part in encoding.map.parts:
-            if injects(part):
-                raise ValueError(
-                    f"pos_encoding={part.spelling!r} adds to the input of every attention, whose width changes within "
-                    "a stage here; allowed: what adds to the tokens once, such as 'ape', or acts in attention"
-                )
+        check_one_width(encoding)
         return encoding
 
     def _change(self, block: Any, window: Pair | None, pooling: Pair, *, stage: int, layer: int) -> None:
