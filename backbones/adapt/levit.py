@@ -76,6 +76,8 @@ class LevitPositions(Adapted):
 
     def _encoding(self, spec: list[Any], index: int) -> StageEncoding:
         stage, dim = self.stages[index], self.embed_dim[index]
+        for layer, block in enumerate(stage.blocks):
+            block.layer = layer
         kinds = {
             kind: WindowKind(
                 dim=its[0].key_attn_dim,

@@ -143,9 +143,9 @@ class AdaptedLevitStage(LevitStage):
         windows, grid = WholeMap(size, size), Grid(size=size)
         if encoding.map.at("add"):
             x = encoding.map.add(x.flatten(1, 2), grid).unflatten(1, size)
-        for layer, block in enumerate(self.blocks):
-            cut = Partition(windows, encoding.inside["whole"], grid, layer=layer)
-            x = run_block(block, layer, x, encoding.map, [cut], checkpointed=checkpointed)
+        for block in self.blocks:
+            cut = Partition(windows, encoding.inside["whole"], grid, layer=block.layer)
+            x = run_block(block, block.layer, x, encoding.map, [cut], checkpointed=checkpointed)
         return x
 
 
