@@ -263,9 +263,7 @@ class RotaryEncoding(WideParameters, PositionEncoding):
             q, k = (rotate_pairs(x, each, self.layout, len(self.grid_size)) for x, each in zip((q, k), rotations))
             return q, k
 
-    def _rotations(
-        self, grid: Grid, *, layer: int, device: torch.device, dtype: torch.dtype
-    ) -> tuple[Tensor, Tensor]:
+    def _rotations(self, grid: Grid, *, layer: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Of the queries and of the keys, which are others where attention pools."""
         if grid.queries is None:
             return (self.rotation(grid, layer=layer, device=device, dtype=dtype),) * 2
