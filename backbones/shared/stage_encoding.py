@@ -48,8 +48,9 @@ def check_pooled(part: PositionEncoding) -> None:
     if not part.takes_pooled and part.sites():
         able = [name for name in list_encodings() if get_encoding(name).takes_pooled and name != part.name]
         raise ValueError(
-            f"pos_encoding={part.spelling!r}, as it is built, needs queries and keys to be the same tokens, and attention pools them "
-            f"here; allowed: {', '.join(able)}, 'none', and what acts on tokens alone, such as 'ape'"
+            f"pos_encoding={part.spelling!r}, as it is built, needs queries and keys to be the same tokens, and "
+            f"attention pools them here; allowed: {', '.join(able)}, 'none', and what acts on tokens alone, such as "
+            "'ape'"
         )
 
 
