@@ -143,7 +143,7 @@ def combined(kind: type[Adapted], model: Any, asked: Spec | None) -> list[Any]:
         ValueError: If nothing stands behind the ``+``.
     """
     if asked is None:
-        return kind.own_encoding(model)
+        return kind.own_encoding(model) or [{"name": "none"}]
     if isinstance(asked, str) and asked.lstrip().startswith("+"):
         rest = asked.strip()[1:]
         if not rest.strip():

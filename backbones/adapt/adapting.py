@@ -13,6 +13,7 @@ from visionpe.backbones.adapt.sharing import shared_copy
 from visionpe.backbones.shared.registering import FeatureGetter
 from visionpe.policy.apply import build_policy
 from visionpe.registry import Spec
+from visionpe.utils.errors import first_line
 
 # Arguments of timm's extractors of features, and not of the model inside.
 OF_FEATURES = ("features_only", "out_indices")
@@ -80,3 +81,11 @@ def _adapt_features(features: Any, pos_encoding: Spec | None, policy: str | None
     cfg = {**(features.__dict__.get("pretrained_cfg") or {}), "architecture": ARCHITECTURE}
     other.pretrained_cfg = other.default_cfg = cfg
     return other
+
+
+def adapt_or_say(model: nn.Module) -> tuple[Any, str]:
+    """The adapted model and nothing to say, or the model as it is and why it cannot be adapted."""
+    try:
+        return adapt(model), ""
+    except (TypeError, ValueError) as error:
+        return model, first_line(error, 160)

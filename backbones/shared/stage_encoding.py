@@ -34,7 +34,6 @@ class WindowKind:
 
 
 def injects(part: PositionEncoding) -> bool:
-    """Whether an encoding acts on the input of every attention."""
     """Whether an encoding that adds to tokens does so at the input of every attention."""
     return type(innermost(part)).inject is not PositionEncoding.inject
 
@@ -49,8 +48,8 @@ def check_pooled(part: PositionEncoding) -> None:
         able = [name for name in list_encodings() if get_encoding(name).takes_pooled and name != part.name]
         raise ValueError(
             f"pos_encoding={part.spelling!r}, as it is built, needs queries and keys to be the same tokens, and "
-            f"attention pools them here; allowed: {', '.join(able)}, 'none', and what acts on tokens alone, such as "
-            "'ape'"
+            f"attention pools them here; allowed: {', '.join(able)}, 'none', and what acts on tokens alone, as 'ape' "
+            "does"
         )
 
 

@@ -14,6 +14,8 @@ from rich.console import Console
 from torch import nn
 
 import visionpe.backbones  # registers the models with timm
+from visionpe.backbones.adapt.adapted import Adapted
+from visionpe.backbones.adapt.catalogue import look_up
 from visionpe.benchmarks.cases import Case
 from visionpe.benchmarks.cswin_plain import Plain
 from visionpe.benchmarks.report import Row, groups, table, write
@@ -47,22 +49,34 @@ def _cswin(pixels: int) -> Pair:
 PAIRS: dict[str, Callable[[int], Pair]] = {"swin_t": _swin, "vitdet_b": _vitdet, "cswin_t": _cswin}
 
 
+def _adapted(name: str, pixels: int) -> Pair:
+    """A model of timm's, and the same adapted."""
+    try:
+        peer = timm.create_model(name, img_size=pixels)
+    except TypeError:  # of one that has no size
+        peer = timm.create_model(name)
+    return visionpe.adapt(peer), f"timm {name}", peer
+
+
 @torch.no_grad()
 def cases(name: str, pixels: int, batch: int, device: torch.device) -> list[Case]:
     """A backbone and its peer with the same weights, and how far their outputs differ."""
     torch.manual_seed(0)
-    ours, other, peer = PAIRS[name](pixels)
+    ours, other, peer = PAIRS[name](pixels) if name in PAIRS else _adapted(name, pixels)
+    adapted = isinstance(ours, Adapted)
     for key, parameter in peer.named_parameters():
         if "rel_pos" in key or "relative_position" in key:
             parameter.normal_(std=0.1)
-    if not isinstance(peer, Plain):
+    if adapted:
+        ours = visionpe.adapt(peer)  # with those positions
+    elif not isinstance(peer, Plain):
         ours.load_state_dict(peer.state_dict())
     ours, peer = ours.eval().to(device), peer.eval().to(device)
     x = torch.randn(batch, 3, pixels, pixels, device=device)
     run = torch.inference_mode()
     difference = (ours(x) - peer(x)).abs().max().item()
     return [
-        Case(name, name, run(lambda: ours(x))),
+        Case(f"adapted {name}" if adapted else name, name, run(lambda: ours(x))),
         Case(other, name, run(lambda: peer(x)), peer=True, difference=difference),
     ]
 
@@ -81,13 +95,19 @@ def run(args: argparse.Namespace, console: Console) -> list[Row]:
         if pixels < 32 or pixels % 32:
             raise InputError(f"--resolutions {pixels}: must be a positive multiple of 32")
     check_counts(args, "batch_size", "repeats", "threads")
+    for name in args.adapted:
+        if not timm.is_model(name.split(".")[0]):
+            raise InputError(f"--adapted {name}: timm knows no such model; see `visionpe list timm`")
+        if not (entry := look_up(name)).adaptable:
+            raise InputError(f"--adapted {name}: {entry.why_not}")
     if args.threads:
         torch.set_num_threads(args.threads)
     device, rows = open_device(args.device), []
     with SteadyProgress(console=console) as progress:
-        total = len(args.backbones) * len(args.resolutions) * (args.repeats + WARM_UPS)
+        names = args.adapted or args.backbones
+        total = len(names) * len(args.resolutions) * (args.repeats + WARM_UPS)
         bar = progress.add_task("rounds", total=total)
-        for name in args.backbones:
+        for name in names:
             for pixels in args.resolutions:
                 found = measure(
                     cases(name, pixels, args.batch_size, device), device, args.repeats, lambda: progress.advance(bar)

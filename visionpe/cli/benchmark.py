@@ -106,6 +106,13 @@ def backbones_parser(prog: str = "visionpe benchmark backbones") -> argparse.Arg
     """The command line for backbones."""
     p = make_parser(prog, "How fast are the backbones? Each against other code with the same weights, in one run.")
     p.add_argument("--backbones", nargs="+", choices=BACKBONES, default=list(BACKBONES))
+    p.add_argument(
+        "--adapted",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="models of timm's in place of these: each adapted by visionpe.adapt, against itself",
+    )
     p.add_argument("--resolutions", nargs="+", type=int, default=[224], metavar="PIXELS", help="multiples of 32")
     p.add_argument("--batch-size", type=int, default=1, metavar="N")
     p.add_argument("--repeats", type=int, default=11, metavar="N", help="rounds that count (default: %(default)s)")

@@ -4,6 +4,7 @@ visionpe list                       every encoding: source, sites, structure, pa
 visionpe list models "rope_*"       model names, also of timm's with --all
 visionpe list policies rope_vit_s   resolution policies of a model
 visionpe list configs coco          configs that are shipped, for `visionpe train`
+visionpe list timm "vit_*dinov3*"   pretrained models of timm: which `visionpe.adapt` takes, their policies, or why not
 visionpe list backbones             which encodings work in which backbones, each cell built and run
 """
 
@@ -16,14 +17,16 @@ from pathlib import Path
 from visionpe.cli.common import exit_code, make_parser
 from visionpe.utils.errors import InputError
 
-KINDS = ("encodings", "models", "policies", "configs", "backbones")
+KINDS = ("encodings", "models", "policies", "configs", "timm", "backbones")
 
 
 def parser(prog: str = "visionpe list") -> argparse.ArgumentParser:
     """The command line."""
     p = make_parser(prog, __doc__)
     p.add_argument("kind", nargs="?", choices=KINDS, default="encodings", help="(default: %(default)s)")
-    p.add_argument("pattern", nargs="?", metavar="NAME", help="of models or configs, with * for anything; or a model")
+    p.add_argument(
+        "pattern", nargs="?", metavar="NAME", help="of models, configs, timm, with * for anything; or a model"
+    )
     p.add_argument("--all", action="store_true", help="models: those of timm too")
     p.add_argument("--pretrained", action="store_true", help="models: those with published weights, by their tags")
     p.add_argument("--write", type=Path, metavar="FILE", help="backbones: into the table between the marks of a file")
@@ -85,6 +88,37 @@ def configs(pattern: str | None) -> None:
     print("\n".join(names))
 
 
+def timm_models(pattern: str | None) -> None:
+    """Print what of timm's pretrained models can be adapted.
+
+    Raises:
+        InputError: If none has such a name.
+    """
+    import timm
+
+    from visionpe.backbones.adapt.catalogue import catalogue
+    from visionpe.utils.console import wide_console
+    from visionpe.utils.progress import SteadyProgress
+
+    names = [name for name in timm.list_models(pattern or "", pretrained=True) if _is_timm(name)]
+    if not names:
+        raise InputError(f"no pretrained model of timm's is called {pattern!r}; try `visionpe list timm 'vit_*'`")
+    with SteadyProgress(console=wide_console()) as progress:
+        task = progress.add_task("looking at models", total=len(names))
+        entries = list(catalogue(names, lambda: progress.advance(task)))
+    width = max(len(entry.name) for entry in entries)
+    for entry in entries:
+        what = f"{entry.encoding}: {', '.join(entry.policies) or 'no policy'}" if entry.adaptable else entry.why_not
+        print(f"{entry.name:<{width}}  {'yes' if entry.adaptable else 'no ':<3}  {entry.family}  {what}")
+    print(f"{sum(entry.adaptable for entry in entries)} of {len(entries)} adapt")
+
+
+def _is_timm(name: str) -> bool:
+    import timm
+
+    return bool(timm.model_entrypoint(name.split(".")[0]).__module__.startswith("timm."))
+
+
 def backbones(write: Path | None) -> None:
     """Print or write which encodings work in which backbones."""
     from visionpe.benchmarks import backbones_table
@@ -104,6 +138,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "visionpe list") -> int:
         "models": lambda: models(args.pattern, every=args.all, pretrained=args.pretrained),
         "policies": lambda: policies(args.pattern),
         "configs": lambda: configs(args.pattern),
+        "timm": lambda: timm_models(args.pattern),
         "backbones": lambda: backbones(args.write),
     }
     return exit_code(does[args.kind])

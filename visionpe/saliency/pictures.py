@@ -85,6 +85,8 @@ def draw_curves(path: Path, lines: Sequence[Row]) -> None:
     right.set_yticks(
         ticks := [-50, -20, -10, -5, -2, -1, 0, 1, 2, 5, 10, 20], [f"{tick:+d}" if tick else "0" for tick in ticks]
     )
+    drawn = [y for line in right.lines for y in line.get_ydata()]
+    right.set_ylim(1.5 * min(drawn) - 0.3, 1.5 * max(drawn) + 0.3)
     _axis(right, sizes, "points of IoU over the default policy at that size")
     if others:
         right.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=9)

@@ -53,10 +53,10 @@ def markdown(lines: Sequence[Row], protocol: str, *, metric: str = "top1") -> st
     return "\n".join(text) + "\n"
 
 
-def document(lines: Sequence[Row], title: str) -> str:
-    """All tables of a sweep under their headings."""
+def document(lines: Sequence[Row], title: str, notes: Sequence[str] = ()) -> str:
+    """All tables of a sweep under their headings, with sentences below."""
     parts = [f"# {title}\n"]
     for protocol in dict.fromkeys(line["protocol"] for line in lines):
         parts.append(f"## {protocol} protocol, top-1 in percent\n\n{markdown(lines, protocol)}")
-    notes = f"{bands(lines)}. {LOSES} loses to `downscale` (95% interval of the paired difference below 0)."
-    return "\n".join([*parts, notes]) + "\n"
+    bands_ = f"{bands(lines)}. {LOSES} loses to `downscale` (95% interval of the paired difference below 0)."
+    return "\n".join([*parts, bands_, *(f"\n{note}." for note in notes)]) + "\n"

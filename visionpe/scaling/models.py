@@ -12,17 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import timm
-import torch
 from timm.data import resolve_data_config, resolve_model_data_config
 from torch import nn
 
 import visionpe.backbones  # registers the models with timm
 from visionpe.data.digits import STATISTICS
 from visionpe.policy.sizes import trained_size
+from visionpe.scaling.building import build_model
 from visionpe.scaling.protocols import ViewSpec
 from visionpe.scaling.sizes import Size
 from visionpe.utils.errors import InputError, first_line
-from visionpe.utils.timm_models import create_model
 
 
 def _pair(value: Any) -> Size:
@@ -39,8 +38,9 @@ class ModelInfo:
         patch: Height and width of a patch, pixels, or None.
         prefix: Class and register tokens.
         classes, channels: Outputs and input channels.
-        policies: Names of the resolution policies that apply, the default first; empty for models not ours.
+        policies: Names of the resolution policies that apply, the default first; empty where there are none.
         parameters: Their number.
+        why_not_adapted: Why a model of timm's runs as timm built it; empty where it does not.
     """
 
     trained: Size
@@ -50,6 +50,7 @@ class ModelInfo:
     channels: int
     policies: tuple[str, ...]
     parameters: int
+    why_not_adapted: str = ""
 
     def tokens(self, size: Size) -> int | None:
         """Tokens at a size in pixels, prefix tokens included, or None for a model without patches."""
@@ -87,6 +88,7 @@ class ModelEntry:
     data: str | None = None
     classes: Sequence[str] | None = None
     label: str = ""
+    why_not_adapted: str = field(default="", init=False)  # as the last build found
 
     @cached_property
     def sha256(self) -> str | None:
@@ -100,7 +102,7 @@ class ModelEntry:
         return digest.hexdigest()
 
     def build(self, *, weights: bool = True) -> nn.Module:
-        """Build the model in evaluation mode, free to take any input size where timm can make it so.
+        """Build the model in evaluation mode, see :func:`~visionpe.scaling.building.build_model`.
 
         Args:
             weights: Load them; False for a look at the structure alone.
@@ -112,21 +114,13 @@ class ModelEntry:
         checkpoint = self.checkpoint if weights else None
         if weights and checkpoint is None:
             kwargs["pretrained"] = self.pretrained
-        ours = timm.models.model_entrypoint(self.name).__module__.startswith("visionpe")
-        variants: list[dict[str, Any]] = [{}] if ours else [{"dynamic_img_size": True}, {"strict_img_size": False}, {}]
-        for variant in variants:
-            torch.manual_seed(self.seed)
-            try:
-                model = create_model(self.name, checkpoint, **{**variant, **kwargs}).eval()
-                return model.requires_grad_(False)  # FlopCounterMode fails on some models that could be trained
-            except InputError:
-                raise
-            except TypeError as error:
-                if not any(key in str(error) for key in variant):
-                    raise self._refused(error) from error
-            except Exception as error:
-                raise self._refused(error) from error
-        raise AssertionError("the last variant has no keyword to refuse")
+        try:
+            model, self.why_not_adapted = build_model(self.name, checkpoint, kwargs, self.seed)
+        except InputError:
+            raise
+        except Exception as error:
+            raise self._refused(error) from error
+        return model.requires_grad_(False)  # FlopCounterMode fails on some models that could be trained
 
     def _refused(self, error: Exception) -> InputError:
         if self.checkpoint is not None:
@@ -157,6 +151,7 @@ class ModelEntry:
             channels=convolution.in_channels if convolution else config["input_size"][0],
             policies=tuple(visionpe.policies(model)),
             parameters=sum(p.numel() for p in model.parameters()),
+            why_not_adapted=self.why_not_adapted,
         )
 
     @property

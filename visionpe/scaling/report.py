@@ -69,6 +69,7 @@ def provenance(arguments: dict[str, Any], device: torch.device, entries: Sequenc
                 "trained_size": list(entry.info.trained),
                 "patch": list(entry.info.patch) if entry.info.patch else None,
                 "parameters": entry.info.parameters,
+                "as_timm_built_it": entry.info.why_not_adapted or None,
             }
             for entry in entries
         ],

@@ -96,6 +96,12 @@ class Results:
     provenance: dict[str, Any]
     data: str
 
+    @property
+    def as_timm_built_them(self) -> list[str]:
+        """Of the models that run as timm built them, which and why."""
+        told = {each["label"]: each.get("as_timm_built_it") for each in self.provenance["models"]}
+        return [f"{label} runs as timm built it ({why})" for label, why in told.items() if why]
+
 
 def run(options: StudyOptions, console: Console) -> list[Row]:
     """Measure everything and write the results below ``options.out``.
@@ -195,7 +201,7 @@ def write(results: Results, out: Path) -> None:
     write_csv(out / "results.csv", results.rows, lines)
     write_json(out / "results.json", results.rows, lines, results.provenance, results.choices)
     title = f"Accuracy against resolution, {results.data}"
-    write_atomic(out / "results.md", document(lines, title))
+    write_atomic(out / "results.md", document(lines, title, results.as_timm_built_them))
     plot(out / "resolution.png", lines, title)
     page.write_page(
         out / "resolution.html",
@@ -212,7 +218,7 @@ def report(results: Results, options: StudyOptions, console: Console) -> None:
     show(console, results.lines, compact=narrow or options.table == "compact")
     if narrow and options.table == "full":
         console.print(f"(the full table needs {FULL_WIDTH} columns; its figures are in results.csv)", highlight=False)
-    for sentence in describe_choices(results.choices):
+    for sentence in (*describe_choices(results.choices), *results.as_timm_built_them):
         console.print(sentence, highlight=False)
     corrupt = sorted({name for row in results.rows for name in row.get("corrupt", [])})
     if corrupt:

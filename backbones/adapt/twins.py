@@ -1,0 +1,208 @@
+"""timm's ``Twins``: PCPVT and SVT, told positions by a convolution after the first block of every stage."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from timm.models.twins import Block, GlobalSubSampleAttn, LocallyGroupedAttn, PatchEmbed, Twins
+from torch import Tensor, nn
+
+from visionpe.backbones.adapt.adapted import Adapted, State, adapts
+from visionpe.backbones.shared.block import run_block
+from visionpe.backbones.shared.encoded import encoded_attention
+from visionpe.backbones.shared.images import check_images, take_indices
+from visionpe.backbones.shared.partition import Partition
+from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind
+from visionpe.backbones.shared.windowed import EncodedHeads, MapBlock, WindowHeads
+from visionpe.backbones.shared.windows import Pair, WholeMap, Windows
+from visionpe.grid import Grid
+from visionpe.tracing import larger, map_size
+
+
+class AnyPatches(PatchEmbed):
+    """Patches of maps of any size; as timm does, what is left below and right is cut off, but for the last patch."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, H, W)`` to ``(B, H / patch, W / patch, dim)``, rounded down, at least 1."""
+        (height, width), (down, right) = x.shape[2:], self.patch_size
+        x = F.pad(x, (0, larger(right - width, 0), 0, larger(down - height, 0)))
+        return self.norm(self.proj(x).permute(0, 2, 3, 1))
+
+
+class LocalAttention(WindowHeads, LocallyGroupedAttn):
+    """Attention in windows, which beyond the map hold the biases of the projection, as in training."""
+
+    padding = "tokens"
+
+
+class PooledKeysAttention(EncodedHeads, GlobalSubSampleAttn):
+    """Attention of all tokens to cells of them, which a convolution makes of the map."""
+
+    def cells(self, size: Pair) -> Pair:
+        """Height and width of the map of keys: cells that are whole, at least one."""
+        height, width = (larger(n // self.sr_ratio, 1) for n in size)
+        return height, width
+
+    def forward(self, x: Tensor, partitions: Sequence[Partition]) -> Tensor:
+        """``(B, height, width, dim)`` to the same."""
+        (cut,) = partitions
+        size, heads = map_size(x), self.num_heads
+        q = self.q(x.flatten(1, 2)).unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, heads, N, head_dim)
+        kv = self.kv(self._pooled(x)).unflatten(-1, (2, heads, -1))
+        k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)
+        attended = encoded_attention(q, k, v, cut.encoding, cut.grid, layer=cut.layer, attended=self.attended)
+        return self.projected(attended.transpose(1, 2).flatten(2), None).unflatten(1, size)
+
+    def _pooled(self, x: Tensor) -> Tensor:
+        """The cells, ``(B, cells, dim)``."""
+        if self.sr is None:
+            return x.flatten(1, 2)
+        short = [larger(self.sr_ratio - n, 0) for n in map_size(x)]
+        x = self.sr(F.pad(x.permute(0, 3, 1, 2), (0, short[1], 0, short[0])))
+        return self.norm(x.flatten(2).transpose(1, 2))
+
+
+class AdaptedTwinsBlock(MapBlock, Block):
+    """Its block."""
+
+
+@adapts(Twins)
+class AdaptedTwins(Adapted, Twins):
+    """A convolution after the first block of every stage."""
+
+    position_keys = ("pos_block.*",)
+
+    @classmethod
+    def own_encoding(cls, model: Any) -> list[dict[str, Any]]:
+        return [{"name": "cpe"}]
+
+    def take_over(self, spec: list[Any]) -> None:
+        self.pos_block, self.pos_encoding = nn.ModuleList(), nn.ModuleList()
+        for index, (embed, blocks) in enumerate(zip(self.patch_embeds, self.blocks)):
+            embed.__class__ = AnyPatches
+            self.pos_encoding.append(self._encoding(spec, blocks, (embed.H, embed.W), first=index == 0))
+
+    def _encoding(self, spec: list[Any], blocks: Any, size: Pair, *, first: bool) -> StageEncoding:
+        """The encodings of a stage, whose blocks become ours."""
+        kinds: dict[str, WindowKind] = {}
+        for layer, block in enumerate(blocks):
+            attention = block.attn
+            local = isinstance(attention, LocallyGroupedAttn)
+            block.__class__, attention.__class__ = AdaptedTwinsBlock, LocalAttention if local else PooledKeysAttention
+            block.layer, block.kind = layer, "window" if local else "whole"
+            block.turn = kinds[block.kind].depth if block.kind in kinds else 0
+            kinds[block.kind] = WindowKind(
+                dim=attention.dim,
+                num_heads=attention.num_heads,
+                depth=block.turn + 1,
+                grid_size=(attention.ws, attention.ws) if local else size,
+                pools=not local and attention.sr_ratio > 1,
+            )
+        weight = attention.proj.weight
+        return StageEncoding(
+            spec,
+            dim=attention.dim,
+            num_heads=attention.num_heads,
+            depth=len(blocks),
+            grid_size=size,
+            kinds=kinds,
+            first=first,
+            device=weight.device,
+            dtype=weight.dtype,
+        )
+
+    def positions(self, state: State) -> dict[str, Tensor]:
+        pattern = re.compile(r"pos_block\.(\d+)\.proj\.0\.(weight|bias)")
+        return {
+            f"pos_encoding.{match[1]}.map.cpe.convs.0.{match[2]}": value
+            for key, value in state.items()
+            if (match := pattern.fullmatch(key))
+        }
+
+    def _partition(self, block: Any, encoding: StageEncoding, size: Pair) -> Partition:
+        """How a block cuts a map of this size."""
+        inside: Any = encoding.inside[block.kind]
+        if block.kind == "window":
+            windows = Windows(size, (block.attn.ws, block.attn.ws))
+            return Partition(windows, inside, Grid(size=windows.window), None, block.turn)
+        pools = block.attn.sr_ratio > 1
+        grid = Grid(size=block.attn.cells(size), queries=size) if pools else Grid(size=size)
+        return Partition(WholeMap(size, size), inside, grid, None, block.turn)
+
+    def _stage(self, index: int, x: Tensor) -> Tensor:
+        """Stage ``index``: ``(B, C, H, W)`` to the map ``(B, height, width, dim)``."""
+        x = self.pos_drops[index](self.patch_embeds[index](x))
+        encoding: Any = self.pos_encoding[index]
+        size = map_size(x)
+        if encoding.map.at("add"):
+            x = encoding.map.add(x.flatten(1, 2), Grid(size=size)).unflatten(1, size)
+        for block in self.blocks[index]:
+            cut = [self._partition(block, encoding, size)]
+            x = run_block(block, block.layer, x, encoding.map, cut, checkpointed=self.grad_checkpointing)
+        return x
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Images ``(B, C, H, W)`` to normed tokens of the last stage, ``(B, N, dim)``."""
+        check_images(x, self.in_chans, self.patch_embeds[0].proj)
+        for index in range(len(self.blocks)):
+            x = self._stage(index, x if index == 0 else x.permute(0, 3, 1, 2))
+        return self.norm(x.flatten(1, 2))
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> Any:
+        """Features of the stages, in timm's manner.
+
+        Raises:
+            ValueError: If ``output_fmt`` is not ``NCHW``.
+        """
+        if output_fmt != "NCHW":
+            raise ValueError(f"output_fmt={output_fmt!r} is unknown; allowed: NCHW")
+        check_images(x, self.in_chans, self.patch_embeds[0].proj)
+        wanted, last = take_indices(len(self.blocks), indices)
+        count, taken = len(self.blocks), []
+        for index in range(last + 1 if stop_early else count):
+            x = self._stage(index, x if index == 0 else x.permute(0, 3, 1, 2))
+            if index in wanted:
+                feature = self.norm(x) if norm and index == len(self.depths) - 1 else x
+                taken.append(feature.permute(0, 3, 1, 2).contiguous())
+        if intermediates_only:
+            return taken
+        if index < len(self.depths) - 1:
+            return x.permute(0, 3, 1, 2), taken
+        return self.norm(x.flatten(1, 2)), taken
+
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Drop the stages after the last one asked for, their positions, the final norm and the classifier."""
+        wanted, last = take_indices(len(self.blocks), indices)
+        wanted = super().prune_intermediate_layers(wanted, prune_norm, prune_head)
+        self.pos_encoding = self.pos_encoding[: last + 1]
+        return wanted
+
+    @torch.jit.ignore
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Recompute activations in the backward pass, which timm's own model does not."""
+        self.grad_checkpointing = enable
+
+    @torch.jit.ignore
+    def no_weight_decay(self) -> set[str]:
+        """As in timm, everything that tells positions."""
+        return {name for name, _ in self.named_parameters() if name.startswith("pos_encoding.")}
+
+    @torch.jit.ignore
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Layers by depth, for layer-wise learning-rate decay; positions of a stage belong to its beginning."""
+        groups = super().group_matcher(coarse)
+        return {**groups, "blocks": [(key.replace("pos_block", "pos_encoding"), at) for key, at in groups["blocks"]]}

@@ -1,0 +1,39 @@
+"""Every pretrained name of timm's whose class is known adapts."""
+
+from __future__ import annotations
+
+import pytest
+import timm
+
+from visionpe.backbones.adapt.adapted import ADAPTED
+from visionpe.backbones.adapt.catalogue import catalogue, family_of, look_up
+from visionpe.cli.listing import main
+
+# Of the families that are taken over.
+LEAST = 600
+FAMILIES = {kind.__name__ for kind in ADAPTED}
+
+
+def test_what_is_said_of_a_name() -> None:
+    entry = look_up("vit_small_patch16_dinov3.lvd1689m")
+    assert (entry.family, entry.encoding, entry.adaptable) == ("Eva", "rope_norm", True)
+    assert entry.policies[0] == "interpolate"
+    assert not look_up("resnet18.a1_in1k").adaptable
+    assert "ResNet" in look_up("resnet18.a1_in1k").why_not
+
+
+def test_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["timm", "vit_small_patch16_dinov3*"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("vit_small_patch16_dinov3")
+    assert lines[-1] == f"{len(lines) - 1} of {len(lines) - 1} adapt"
+    assert main(["timm", "no_such_*"]) == 2
+
+
+@pytest.mark.slow
+def test_every_pretrained_name_of_the_families() -> None:
+    names = [name for name in timm.list_models(pretrained=True) if family_of(name) in FAMILIES]
+    entries = list(catalogue(names))
+    refused = {entry.name: entry.why_not for entry in entries if not entry.adaptable}
+    assert not refused, refused
+    assert len(entries) >= LEAST
