@@ -101,6 +101,8 @@ class Grid:
     def __post_init__(self) -> None:
         if not is_exporting() and not torch.jit.is_tracing():  # sizes are symbols there, or tensors
             check_size(self.size, self.prefix)
+            if self.queries is not None:
+                check_size(self.queries, self.prefix)
         if self.coords is not None:
             check_coords(self.coords, len(self.size))
         if self.queries is not None:

@@ -74,6 +74,10 @@ class AdaptedHiera(AdaptedPooling, Hiera):
         window, background = model.pos_embed_win.shape[2:], model.pos_embed.shape[2:]
         return [{"name": "abswin", "form": "timm", "window": tuple(window), "background": tuple(background)}]
 
+    def take_over(self, spec: list[Any]) -> None:
+        _check(self)
+        super().take_over(spec)
+
     def cuts(self) -> list[tuple[Pair | None, Pair]]:
         cuts, (height, width), stride = [], self.mask_unit_size, tuple(self.q_stride)
         for block in self.blocks:
@@ -87,7 +91,6 @@ class AdaptedHiera(AdaptedPooling, Hiera):
         return height, width
 
     def take_images(self) -> None:
-        _check(self)
         self.patch_embed.__class__ = AdaptedHieraPatches
         self.pos_embed = self.pos_embed_win = None
 

@@ -60,6 +60,28 @@ def map_of_images(embed: Any, x: Tensor) -> Tensor:
     return embed.proj(x).permute(0, 2, 3, 1)
 
 
+def check_widths(encoding: StageEncoding, blocks: Sequence[Any], dim: int) -> None:
+    """Refuse what acts in every block of a stage, where their width changes.
+
+    Args:
+        encoding: Of the stage.
+        blocks: Its blocks, of width ``dim`` before and ``dim_out`` behind.
+        dim: The width that the encoding is built for.
+
+    Raises:
+        ValueError: Names the encoding.
+    """
+    before, behind = {block.dim for block in blocks}, {block.dim_out for block in blocks}
+    for part in encoding.map.parts:
+        before_each = injects(part)
+        if (before_each and before != {dim}) or (not before_each and "refine" in part.sites() and behind != {dim}):
+            what = "input of every attention" if before_each else "output of every block"
+            raise ValueError(
+                f"pos_encoding={part.spelling!r} acts on the {what}, whose width changes within a stage here; allowed: "
+                "what adds to the tokens once, such as 'ape', or acts in attention"
+            )
+
+
 class AdaptedPooling(Adapted):
     """Mixin of models.
 
@@ -135,12 +157,7 @@ class AdaptedPooling(Adapted):
             device=weight.device,
             dtype=weight.dtype,
         )
-        for part in encoding.map.parts:
-            if injects(part):
-                raise ValueError(
-                    f"pos_encoding={part.spelling!r} adds to the input of every attention, whose width changes within "
-                    "a stage here; allowed: what adds to the tokens once, such as 'ape', or acts in attention"
-                )
+        check_widths(encoding, [self.blocks[i] for i in its], last.dim_out)
         return encoding
 
     def _change(self, block: Any, window: Pair | None, pooling: Pair, *, stage: int, layer: int) -> None:
