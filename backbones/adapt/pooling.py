@@ -266,12 +266,13 @@ class AdaptedPooling(Adapted):
     ) -> list[int]:
         """Drop the blocks after the last one asked for, their positions, and the classifier."""
         wanted, _ = take_indices(len(self.stage_ends) if coarse else len(self.blocks), indices)
-        wanted = super().prune_intermediate_layers(wanted, prune_norm, prune_head, coarse)  # type: ignore[misc]
+        wanted = super().prune_intermediate_layers(wanted, prune_norm, prune_head, coarse)
         stage = bisect_left(self.stage_ends, len(self.blocks) - 1)
         self.pos_encoding = self.pos_encoding[: stage + 1]
         its = [block for block in self.blocks if block.stage == stage]
-        inside = {kind: sum(block.kind == kind for block in its) for kind in self.pos_encoding[stage].inside}
-        self.pos_encoding[stage].keep_blocks(len(its), inside)
+        encoding: Any = self.pos_encoding[stage]
+        inside = {kind: sum(block.kind == kind for block in its) for kind in encoding.inside}
+        encoding.keep_blocks(len(its), inside)
         return wanted
 
     @torch.jit.ignore
@@ -286,5 +287,5 @@ class AdaptedPooling(Adapted):
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Layers by depth, for layer-wise learning-rate decay; positions belong to the stem."""
-        groups = dict(super().group_matcher(coarse))  # type: ignore[misc]
+        groups = dict(super().group_matcher(coarse))
         return groups | {"stem": rf"{groups['stem']}|^pos_encoding"}
