@@ -10,6 +10,7 @@ from torch import nn
 from visionpe.backbones.adapt.adapted import ADAPTED, ARCHITECTURE, Adapted, combined
 from visionpe.backbones.adapt.checking import check_known, check_model
 from visionpe.backbones.adapt.sharing import shared_copy
+from visionpe.backbones.shared.loading import LoadsPublished
 from visionpe.backbones.shared.registering import FeatureGetter
 from visionpe.policy.apply import build_policy
 from visionpe.registry import Spec
@@ -55,6 +56,11 @@ def adapt(model: nn.Module, *, pos_encoding: Spec | None = None, policy: str | N
         return _adapt_features(model, pos_encoding, policy)
     if isinstance(model, Adapted):
         raise TypeError("model is adapted already; allowed: the original, or visionpe.set_policy(model, ...)")
+    if isinstance(model, LoadsPublished):
+        raise TypeError(
+            f"model is a {type(model).__name__} of this package, whose positions are encodings already; allowed: "
+            "pos_encoding=... in timm.create_model, or visionpe.set_policy(model, ...)"
+        )
     check_model(model)
     check_known(model, ADAPTED)
     kind = ADAPTED[type(model)]

@@ -81,6 +81,7 @@ def test_what_is_refused(model: Any) -> None:
         (traced, "scripted or traced"),
         (visionpe.adapt(model), "adapted already"),
         (nn.DataParallel(model), "DataParallel, whose positions are not known; allowed: .*VisionTransformer"),
+        (timm.create_model("rope_vit_ti"), "VisionTransformer of this package"),
         (timm.create_model("resnet18"), "ResNet, whose positions are not known"),
     ]
     for bad, message in refused:
