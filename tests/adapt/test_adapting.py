@@ -189,3 +189,8 @@ def test_compiled_whole_and_block_by_block_and_exported(model: Any) -> None:
         torch.testing.assert_close(blocks(images(SIZES[0])), wanted[0], atol=1e-5, rtol=1e-5)
         assert counter.frame_count == 1  # one graph for all blocks
     torch._dynamo.reset()
+
+
+def test_no_graph_of_fx(vit: Any) -> None:
+    with pytest.raises(NotImplementedError, match=r"torch\.fx cannot trace AdaptedVisionTransformer"):
+        torch.fx.symbolic_trace(visionpe.adapt(vit))
