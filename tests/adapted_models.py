@@ -20,7 +20,7 @@ def original(name: str, keywords: Mapping[str, Any], seed: int = 0) -> Any:
     model = randomize(timm.create_model(name, **{"num_classes": 5, **keywords}), seed)
     with torch.no_grad():
         for weight in model.parameters():
-            if weight.ndim == 2:  # some are as good as zero at first
+            if weight.ndim == 2 or weight.shape[2:] == (1, 1):  # some are as good as zero at first
                 weight.mul_((weight.shape[1] ** -0.5 / weight.std()).clamp(min=1))
     return model
 

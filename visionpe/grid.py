@@ -39,6 +39,15 @@ def check_queries(queries: Any, axes: int, coords: Any) -> None:
         raise ValueError(f"queries={queries!r} with coords: pooled tokens fill a grid; allowed: one of the two")
 
 
+def check_stride(stride: Any, axes: int, queries: Any, coords: Any) -> None:
+    """Refuse what cannot be steps from query to query; see :class:`Grid`."""
+    if len(stride) != axes or not all(isinstance(n, int) and n > 0 for n in stride):
+        raise ValueError(f"stride={stride!r} is none; allowed: {axes} positive whole numbers, one an axis of size")
+    if queries is not None or coords is not None:
+        given = "coords" if queries is None else "queries"
+        raise ValueError(f"stride={stride!r} with {given}: it says which keys are queries; allowed: one of the two")
+
+
 def check_finite(coords: Tensor | None) -> None:
     """Refuse NaN and infinity, but not while a graph is traced."""
     if coords is None or is_tracing() or not coords.is_floating_point():
@@ -79,13 +88,16 @@ class Grid:
         queries: Queries per axis where attention pools them or the keys, so that these are not the same tokens:
             ``size`` then counts the keys. Both are stretched over the finer of the two grids, in whose tokens positions
             are told. None where queries and keys are the same tokens.
+        stride: Steps from query to query along each axis where some of the keys are the queries, the first one and
+            every ``stride``-th from there, which stay where they are. ``queries`` then follows from it.
         known: What the code that made the coordinates knows of them: that they are ``finite``, or ``whole`` and on the
             grid besides. What is not known is looked at once.
 
     Raises:
         TypeError: If ``coords`` is no tensor of numbers.
-        ValueError: If ``size`` or ``prefix`` are no such numbers, ``coords`` has another shape, or ``queries`` comes
-            with it or has other axes; in use, if a coordinate is NaN, infinite, or not one that the encoding can read.
+        ValueError: If ``size`` or ``prefix`` are no such numbers, ``coords`` has another shape, ``queries`` comes with
+            it or has other axes, or ``stride`` is none or comes with one of the two; in use, if a coordinate is NaN,
+            infinite, or not one that the encoding can read.
     """
 
     size: tuple[int, ...]
@@ -95,6 +107,7 @@ class Grid:
     signals: Tensor | None = None
     cloud: Tensor | None = None
     queries: tuple[int, ...] | None = None
+    stride: tuple[int, ...] | None = None
     known: Literal["", "finite", "whole"] = field(default="", compare=False, repr=False)
     _kept: dict[Hashable, Any] = field(default_factory=dict, compare=False, repr=False)
 
@@ -107,6 +120,9 @@ class Grid:
             check_coords(self.coords, len(self.size))
         if self.queries is not None:
             check_queries(self.queries, len(self.size), self.coords)
+        if self.stride is not None:
+            check_stride(self.stride, len(self.size), self.queries, self.coords)
+            object.__setattr__(self, "queries", tuple((n + s - 1) // s for n, s in zip(self.size, self.stride)))
 
     @property
     def axes(self) -> int:
@@ -136,10 +152,14 @@ class Grid:
     def query_and_key_positions(self, *, device: torch.device | str | None = None) -> tuple[Tensor, Tensor]:
         """Where pooled queries and keys stand, in tokens of :attr:`finer`: ``(queries, axes)`` and ``(N, axes)``.
 
-        The token i of n stands in the middle of its share of the m finer ones, at ``(i + 1/2) m / n - 1/2``.
+        The token i of n stands in the middle of its share of the m finer ones, at ``(i + 1/2) m / n - 1/2``; with
+        :attr:`stride`, a query on the key that it is.
         """
         if self.queries is None:
             return (self.positions(device=device),) * 2
+        if self.stride is not None:
+            steps = torch.tensor(self.stride, device=device)
+            return Grid(self.queries).positions(device=device) * steps, self.positions(device=device)
         both = []
         for size in (self.queries, self.size):
             steps = [m / n for n, m in zip(size, self.finer.size)]

@@ -53,6 +53,20 @@ def check_pooled(part: PositionEncoding) -> None:
         )
 
 
+def check_one_width(encoding: StageEncoding) -> None:
+    """Refuse an encoding that adds to the input of every attention of a stage, where their widths are not the same.
+
+    Raises:
+        ValueError: Names it, and what can work.
+    """
+    for part in encoding.map.parts:
+        if injects(part):
+            raise ValueError(
+                f"pos_encoding={part.spelling!r} adds to the input of every attention, whose width changes within "
+                "a stage here; allowed: what adds to the tokens once, such as 'ape', or acts in attention"
+            )
+
+
 class StageEncoding(nn.Module):
     """One specification, built for every place of a stage that a part of it acts at.
 

@@ -12,17 +12,20 @@ from visionpe.grid import Grid
 from visionpe.tracing import larger
 
 
-def pooled_index(queries: int, keys: int, *, device: torch.device | None = None) -> Tensor:
+def pooled_index(queries: int, keys: int, *, stride: int | None = None, device: torch.device | None = None) -> Tensor:
     """Where a table over the offsets of the finer grid is read for all pairs along one axis.
 
     Args:
         queries, keys: Tokens along the axis, both stretched over the finer of the two grids.
+        stride: Or every how many keys a query stands, from the first.
 
     Returns:
         ``(queries, keys)``, the offset of their middles rounded down, from 0 to ``2 max(queries, keys) - 2``.
     """
     i = torch.arange(queries, device=device)[:, None]
     j = torch.arange(keys, device=device)
+    if stride is not None:
+        return stride * i - j + keys - 1
     finer = larger(queries, keys)
     # In whole numbers: in floating point some offsets come out just below a whole one.
     return ((2 * i + 1) * keys - (2 * j + 1) * queries) * finer // (2 * queries * keys) + finer - 1
@@ -55,8 +58,9 @@ class PooledOffsetBias(Bias):
     def _rows(self, dtype: torch.dtype, lines: slice = slice(None)) -> Tensor:
         """Of the queries that share some slowest coordinates: ``(heads, queries, N)``."""
         table = self.table.to(dtype)
-        for axis, (n, m) in enumerate(zip(self.queries, self.grid.size)):
-            index = pooled_index(n, m, device=table.device)
+        strides = self.grid.stride or (None,) * self.grid.axes
+        for axis, (n, m, stride) in enumerate(zip(self.queries, self.grid.size, strides)):
+            index = pooled_index(n, m, stride=stride, device=table.device)
             index = index[lines] if axis == 0 else index
             place = 1 + 2 * axis  # behind the queries and keys of the axes before
             table = table.index_select(place, index.flatten()).unflatten(place, index.shape)

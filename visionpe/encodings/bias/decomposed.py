@@ -43,27 +43,32 @@ def resize_offsets(table: Tensor, size: int, policy: str | PolicyTerm = "interpo
     return F.interpolate(wide.T[None], size=2 * size - 1, mode="linear")[0].T.to(table.dtype)
 
 
-def offset_index(queries: int, keys: int, *, device: torch.device | None = None) -> Tensor:
+def offset_index(queries: int, keys: int, *, stride: int | None = None, device: torch.device | None = None) -> Tensor:
     """Rows of a table of offsets for all pairs along one axis whose queries or keys are pooled.
 
     Both kinds of token are stretched over the finer of the two grids: "MViTv2", section 4.1, and its published code.
 
     Args:
         queries, keys: Tokens along the axis.
+        stride: Every how many keys a query stands, from the first, where these are not stretched.
 
     Returns:
         ``(queries, keys)``, from 0 to ``2 max(queries, keys) - 2``.
     """
     i = torch.arange(queries, device=device)[:, None]
-    if queries == keys:
-        return i - torch.arange(keys, device=device) + keys - 1
+    if stride is not None or queries == keys:
+        return i * (stride or 1) - torch.arange(keys, device=device) + keys - 1
     back = torch.arange(keys - 1, -1, -1, device=device)
     # In whole numbers: in floating point some offsets come out just below a whole one.
     return max(queries, keys) * (i * keys + back * queries) // (queries * keys)
 
 
 def decomposed_terms(
-    q: Tensor, tables: Sequence[Tensor], query_size: Sequence[int], key_size: Sequence[int]
+    q: Tensor,
+    tables: Sequence[Tensor],
+    query_size: Sequence[int],
+    key_size: Sequence[int],
+    stride: Sequence[int] | None = None,
 ) -> list[Tensor]:
     """Products of every query with the table entries of all rows, of all columns, ... of the keys.
 
@@ -73,13 +78,15 @@ def decomposed_terms(
         q: Unscaled spatial queries, ``(B, heads, N, head_dim)``.
         tables: One ``(2 max(n, m) - 1, head_dim)`` an axis of n queries and m keys.
         query_size, key_size: Tokens per axis.
+        stride: See :class:`~visionpe.grid.Grid`.
 
     Returns:
         One ``(B, heads, N, m)`` an axis.
     """
     q, terms = q.unflatten(2, tuple(query_size)), []
-    for axis, (table, n, m) in enumerate(zip(tables, query_size, key_size), start=2):
-        entries = table[offset_index(n, m, device=q.device)]  # (n, m, head_dim)
+    steps = stride or [None] * len(tables)
+    for axis, (table, n, m, step) in enumerate(zip(tables, query_size, key_size, steps), start=2):
+        entries = table[offset_index(n, m, stride=step, device=q.device)]  # (n, m, head_dim)
         lines = q.movedim(axis, 2)  # (B, heads, n, ..., head_dim)
         lines = lines if lines.ndim > 4 else lines[:, :, :, None]  # of one axis there are no others
         term = torch.einsum("bhnxc,nmc->bhnxm", lines.flatten(3, -2), entries)
@@ -159,7 +166,7 @@ class DecomposedRelativePosition(PositionEncoding):
 
     def _dense(self, tokens: Tensor, tables: list[Tensor], grid: Grid) -> list[Tensor]:
         """Products of every query with the table entries of all rows, of all columns, ...: ``(B, heads, N, n)``."""
-        return decomposed_terms(tokens, tables, grid.queries or grid.size, grid.size)
+        return decomposed_terms(tokens, tables, grid.queries or grid.size, grid.size, grid.stride)
 
     def _positions(self, grid: Grid, device: torch.device) -> list[Tensor]:
         """Whole coordinates along each axis, the smallest 0: only offsets matter."""

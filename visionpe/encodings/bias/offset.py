@@ -76,7 +76,7 @@ class OffsetEncoding(PositionEncoding):
     def _pooled(self, grid: Grid, layer: int, device: torch.device, dtype: torch.dtype) -> Bias:
         """Of queries and keys on different grids: what reads whole offsets rounds, others read between them."""
         assert grid.queries is not None
-        if self.whole_coords:
+        if self.whole_coords or grid.stride is not None:  # these offsets are whole
             table = self._table(grid.finer, layer, device, dtype)
         else:
             shifts = [pooled_shift(n, m) for n, m in zip(grid.queries, grid.size)]
