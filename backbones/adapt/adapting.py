@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from timm.models import model_entrypoint
 from timm.models._features import FeatureGetterNet
 from torch import nn
 
@@ -87,6 +88,15 @@ def _adapt_features(features: Any, pos_encoding: Spec | None, policy: str | None
     cfg = {**(features.__dict__.get("pretrained_cfg") or {}), "architecture": ARCHITECTURE}
     other.pretrained_cfg = other.default_cfg = cfg
     return other
+
+
+def may_adapt(name: str) -> bool:
+    """Whether it is worth building a model of timm's: nothing states that its class is another."""
+    if ":" in name:  # of a hub or a folder: nobody knows before
+        return True
+    entry = model_entrypoint(name.split(".")[0])
+    stated = entry.__annotations__.get("return")
+    return stated in ADAPTED if isinstance(stated, type) else entry.__module__ in {k.__module__ for k in ADAPTED}
 
 
 def adapt_or_say(model: nn.Module) -> tuple[Any, str]:
