@@ -158,8 +158,8 @@ class Grid:
         if self.queries is None:
             return (self.positions(device=device),) * 2
         if self.stride is not None:
-            steps = torch.tensor(self.stride, device=device)
-            return Grid(self.queries).positions(device=device) * steps, self.positions(device=device)
+            own = Grid(self.queries).positions(device=device).unbind(-1)
+            return torch.stack([p * n for p, n in zip(own, self.stride)], dim=-1), self.positions(device=device)
         both = []
         for size in (self.queries, self.size):
             steps = [m / n for n, m in zip(size, self.finer.size)]
