@@ -118,13 +118,13 @@ def check_training(adapted: Any, size: Size) -> None:
         torch.testing.assert_close(grad, grads[1][name], atol=1e-5, rtol=1e-4, msg=name)
 
 
-def check_frozen(name: str, keywords: Mapping[str, Any]) -> None:
-    """A model that does not train gives one that does not."""
+def check_frozen(name: str, keywords: Mapping[str, Any], spec: str = "lepe") -> None:
+    """A model that does not train gives one that does not, but for parameters that are new."""
     model = original(name, keywords).requires_grad_(False)
     assert not [n for n, p in visionpe.adapt(model).named_parameters() if p.requires_grad]
-    swapped = visionpe.adapt(model, pos_encoding="lepe")
+    swapped = visionpe.adapt(model, pos_encoding=spec)
     assert {n for n, p in swapped.named_parameters() if p.requires_grad} == {
-        n for n, _ in swapped.named_parameters() if "lepe" in n
+        n for n, _ in swapped.named_parameters() if spec in n
     }
 
 

@@ -15,6 +15,8 @@ TINY = {
     "swin_t": {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8)},
     "cswin_t": {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (2, 4, 8, 8)},
 }
+# Of them, models of timm's that are adapted.
+ADAPTED = ("swin_tiny_patch4_window7_224", "vit_tiny_patch16_224")
 
 
 def build(name, **kwargs):

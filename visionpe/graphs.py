@@ -47,7 +47,7 @@ def no_node(forward: Forward) -> Forward:
     def refusing(self: nn.Module, x: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(x, Proxy):
             raise NotImplementedError(
-                f"torch.fx cannot trace {type(self).__name__}: how its attention divides the tokens follows their "
+                f"torch.fx cannot trace {type(self).__name__}: what its attention is told of the tokens follows their "
                 "number; allowed: torch.export.export, or features_only=True for features"
             )
         return forward(self, x, *args, **kwargs)

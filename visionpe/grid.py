@@ -114,6 +114,8 @@ class Grid:
     def __post_init__(self) -> None:
         if not is_exporting() and not torch.jit.is_tracing():  # sizes are symbols there, or tensors
             check_size(self.size, self.prefix)
+            if self.queries is not None:
+                check_size(self.queries, self.prefix)
         if self.coords is not None:
             check_coords(self.coords, len(self.size))
         if self.queries is not None:
@@ -156,8 +158,8 @@ class Grid:
         if self.queries is None:
             return (self.positions(device=device),) * 2
         if self.stride is not None:
-            steps = torch.tensor(self.stride, device=device)
-            return Grid(self.queries).positions(device=device) * steps, self.positions(device=device)
+            own = Grid(self.queries).positions(device=device).unbind(-1)
+            return torch.stack([p * n for p, n in zip(own, self.stride)], dim=-1), self.positions(device=device)
         both = []
         for size in (self.queries, self.size):
             steps = [m / n for n, m in zip(size, self.finer.size)]

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, TypeVar
 import torch
 from torch import Tensor, nn
 
+from visionpe.backbones.adapt.stacked import fit_blocks
 from visionpe.backbones.shared.saving import encoding_arguments
 from visionpe.checks import shown
 from visionpe.graphs import Unscriptable
@@ -70,9 +71,7 @@ class Adapted(Unscriptable, nn.Module):
             return
         frozen = not any(t.requires_grad for t in before)
         own = dict(self.named_parameters())
-        for key, value in self.positions(original.state_dict()).items():
-            if key not in own:
-                continue
+        for key, value in self._own_positions(original.state_dict()).items():
             path, _, name = key.rpartition(".")
             learns = own[key].requires_grad if key in had else not frozen
             # Parameters of its own, as the original keeps what it has.
@@ -83,15 +82,27 @@ class Adapted(Unscriptable, nn.Module):
         """Whether a key of timm's state dict holds positions."""
         return any(fnmatchcase(key, pattern) for pattern in self.position_keys)
 
+    def in_our_layout(self, state: State) -> dict[str, Any]:
+        """A state dict of the original with positions as this model has them; one of this model as it is.
+
+        Positions that this model does not have, and those of blocks that were cut off, are left out.
+        """
+        if not any(self.is_position(key) for key in state):
+            return dict(state)
+        rest = {key: value for key, value in state.items() if not self.is_position(key)}
+        return rest | self._own_positions(state)
+
+    def _own_positions(self, state: State) -> dict[str, Tensor]:
+        """Of :meth:`positions` what this model has."""
+        known = self.state_dict().keys()
+        return fit_blocks({key: value for key, value in self.positions(state).items() if key in known}, self)
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        own = {key[len(prefix) :]: value for key, value in state_dict.items() if key.startswith(prefix)}
+        own = {key[len(prefix) :]: state_dict[key] for key in list(state_dict) if key.startswith(prefix)}
         if any(self.is_position(key) for key in own):
-            for key in list(own):
-                if self.is_position(key):
-                    del state_dict[prefix + key]
-            known = self.state_dict().keys()
-            found = self.positions(own)
-            state_dict.update({prefix + key: value for key, value in found.items() if key in known})
+            for key in own:
+                del state_dict[prefix + key]
+            state_dict.update({prefix + key: value for key, value in self.in_our_layout(own).items()})
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     @property

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from timm.models import model_entrypoint
 from timm.models._features import FeatureGetterNet
 from torch import nn
 
 from visionpe.backbones.adapt.adapted import ADAPTED, ARCHITECTURE, Adapted, combined
 from visionpe.backbones.adapt.checking import check_known, check_model
 from visionpe.backbones.adapt.sharing import shared_copy
+from visionpe.backbones.shared.loading import LoadsPublished
 from visionpe.backbones.shared.registering import FeatureGetter
 from visionpe.policy.apply import build_policy
 from visionpe.registry import Spec
@@ -55,6 +57,11 @@ def adapt(model: nn.Module, *, pos_encoding: Spec | None = None, policy: str | N
         return _adapt_features(model, pos_encoding, policy)
     if isinstance(model, Adapted):
         raise TypeError("model is adapted already; allowed: the original, or visionpe.set_policy(model, ...)")
+    if isinstance(model, LoadsPublished):
+        raise TypeError(
+            f"model is a {type(model).__name__} of this package, whose positions are encodings already; allowed: "
+            "pos_encoding=... in timm.create_model, or visionpe.set_policy(model, ...)"
+        )
     check_model(model)
     check_known(model, ADAPTED)
     kind = ADAPTED[type(model)]
@@ -81,6 +88,15 @@ def _adapt_features(features: Any, pos_encoding: Spec | None, policy: str | None
     cfg = {**(features.__dict__.get("pretrained_cfg") or {}), "architecture": ARCHITECTURE}
     other.pretrained_cfg = other.default_cfg = cfg
     return other
+
+
+def may_adapt(name: str) -> bool:
+    """Whether it is worth building a model of timm's: nothing states that its class is another."""
+    if ":" in name:  # of a hub or a folder: nobody knows before
+        return True
+    entry = model_entrypoint(name.split(".")[0])
+    stated = entry.__annotations__.get("return")
+    return stated in ADAPTED if isinstance(stated, type) else entry.__module__ in {k.__module__ for k in ADAPTED}
 
 
 def adapt_or_say(model: nn.Module) -> tuple[Any, str]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from visionpe.backbones.adapt.adapted import State, adapts
 from visionpe.backbones.adapt.attentions import from_heads, to_heads, told, without_key_bias
-from visionpe.backbones.adapt.offset_tables import stacked_tables
+from visionpe.backbones.adapt.offset_tables import in_order, stacked_tables
 from visionpe.backbones.adapt.plain import AdaptedPlain
 from visionpe.backbones.adapt.told import Told
 
@@ -60,5 +60,5 @@ class AdaptedBeit(AdaptedPlain, Beit):
     def positions(self, state: State) -> dict[str, Tensor]:
         out, window = super().positions(state), self.patch_embed.grid_size
         tables = [state[SHARED]] if SHARED in state else []
-        tables += [state[OWN.format(i)] for i in range(len(self.blocks)) if OWN.format(i) in state]
+        tables += in_order(state, OWN)
         return out | stacked_tables(tables, window, 3, "pos_encoding.rpb") if tables else out

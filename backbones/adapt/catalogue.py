@@ -11,8 +11,8 @@ import torch
 from timm.models import model_entrypoint
 from torch.overrides import TorchFunctionMode
 
-from visionpe.backbones.adapt.adapted import ADAPTED, Adapted
-from visionpe.backbones.adapt.adapting import adapt
+from visionpe.backbones.adapt.adapted import Adapted
+from visionpe.backbones.adapt.adapting import adapt, may_adapt
 from visionpe.base import PositionEncoding
 from visionpe.policy.apply import policies
 from visionpe.utils.errors import first_line
@@ -49,18 +49,6 @@ def family_of(name: str) -> str:
     return kind or entry.__module__.split(".")[-1]
 
 
-def _modules() -> set[str]:
-    """Modules of timm that hold a class which can be adapted."""
-    return {kind.__module__ for kind in ADAPTED}
-
-
-def _known(name: str) -> bool:
-    """Whether it is worth building a model: nothing states that its class is another."""
-    entry = model_entrypoint(name.split(".")[0])
-    stated = entry.__annotations__.get("return")
-    return stated in ADAPTED if isinstance(stated, type) else entry.__module__ in _modules()
-
-
 class _NoValues(TorchFunctionMode):
     """Leaves out what would fill tensors that hold no values."""
 
@@ -80,7 +68,7 @@ class _NoValues(TorchFunctionMode):
 def look_up(name: str) -> Entry:
     """What is known of a name; the model is built without memory for its weights."""
     family = family_of(name)
-    if not _known(name):
+    if not may_adapt(name):
         return Entry(name, family, why_not=f"{family} is no class whose positions are known")
     try:
         with torch.device("meta"), _NoValues():

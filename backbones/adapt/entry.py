@@ -10,7 +10,7 @@ from timm.models import PretrainedCfg, load_pretrained, register_model
 from timm.models._features import FeatureGetterNet
 
 from visionpe.backbones.adapt.adapted import ARCHITECTURE
-from visionpe.backbones.adapt.adapting import adapt
+from visionpe.backbones.adapt.adapting import adapt, adapt_or_say, may_adapt
 from visionpe.backbones.shared.registering import FeatureGetter
 from visionpe.policy.apply import build_policy
 
@@ -28,6 +28,7 @@ def adapted(
     policy: Any = None,
     features_only: bool = False,
     out_indices: Any = None,
+    or_original: bool = False,
     **kwargs: Any,
 ) -> Any:
     """A model of timm's, adapted: ``timm.create_model("adapted", original="vit_small_patch16_dinov3")``.
@@ -40,6 +41,8 @@ def adapted(
         original: Name of the model in timm.
         pos_encoding, policy: See :func:`visionpe.adapt`.
         features_only, out_indices: As everywhere in timm.
+        or_original: Give a model that cannot be adapted as timm builds it, unless ``pos_encoding`` is asked for;
+            its features by timm's ``feature_cls="getter"``.
         kwargs: Of the original.
 
     Raises:
@@ -57,7 +60,15 @@ def adapted(
     if saved is None:
         given = {"pretrained_cfg": cfg, "pretrained_cfg_overlay": overlay}
         kwargs |= {key: value for key, value in given.items() if value is not None}
-        model = adapt(timm.create_model(original, pretrained=pretrained, **kwargs), pos_encoding=pos_encoding)
+        if or_original and pos_encoding is None:
+            model = _adapted_or_none(original, pretrained, kwargs)
+            if model is None:
+                features = {"features_only": True, "feature_cls": "getter"} if features_only else {}
+                indices = {} if out_indices is None else {"out_indices": out_indices}
+                model = timm.create_model(original, pretrained=pretrained, **kwargs, **features, **indices)
+                return model if policy is None else build_policy(model, policy)
+        else:
+            model = adapt(timm.create_model(original, pretrained=pretrained, **kwargs), pos_encoding=pos_encoding)
     else:
         known = {key: saved[key] for key in FROM_CFG if saved.get(key) is not None}
         channels = {"in_chans": saved["input_size"][0]} if saved.get("input_size") else {}
@@ -78,6 +89,14 @@ def adapted(
         return model
     wanted = model.default_out_indices if out_indices is None else out_indices
     return _as_features(model, wanted)
+
+
+def _adapted_or_none(original: str, pretrained: bool, kwargs: Mapping[str, Any]) -> Any:
+    """The adapted model, or None where it cannot be adapted; most of those are not even built."""
+    if not may_adapt(original):
+        return None
+    model, why_not = adapt_or_say(timm.create_model(original, pretrained=pretrained, **kwargs))
+    return None if why_not else model
 
 
 def _of_features(state: dict[str, Any], model: Any) -> dict[str, Any]:

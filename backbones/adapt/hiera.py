@@ -23,7 +23,7 @@ class AdaptedHieraAttention(PooledAttention, MaskUnitAttention):
     """Its attention; nobody sees what mask units hold beyond the map, as none was trained so."""
 
     @property
-    def num_heads(self) -> int:  # type: ignore[override]
+    def num_heads(self) -> int:
         return self.heads
 
 
@@ -42,7 +42,7 @@ class AdaptedHieraPatches(PatchEmbed):
     """Its patch embedding."""
 
     @one_node
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` to a map ``(B, height, width, dim)``."""
         return map_of_images(self, x)
 
@@ -74,6 +74,10 @@ class AdaptedHiera(AdaptedPooling, Hiera):
         window, background = model.pos_embed_win.shape[2:], model.pos_embed.shape[2:]
         return [{"name": "abswin", "form": "timm", "window": tuple(window), "background": tuple(background)}]
 
+    def take_over(self, spec: list[Any]) -> None:
+        _check(self)
+        super().take_over(spec)
+
     def cuts(self) -> list[tuple[Pair | None, Pair]]:
         cuts, (height, width), stride = [], self.mask_unit_size, tuple(self.q_stride)
         for block in self.blocks:
@@ -87,7 +91,6 @@ class AdaptedHiera(AdaptedPooling, Hiera):
         return height, width
 
     def take_images(self) -> None:
-        _check(self)
         self.patch_embed.__class__ = AdaptedHieraPatches
         self.pos_embed = self.pos_embed_win = None
 
@@ -102,7 +105,7 @@ class AdaptedHiera(AdaptedPooling, Hiera):
         _, size = table_shape(len(table), (0,), ((own,),), own=own, keyword="img_size", sure=(0,))
         return {"pos_encoding.0.map.ape.table": table.unflatten(0, size)}
 
-    def forward_features(  # type: ignore[override]
+    def forward_features(
         self, x: Tensor, mask: Tensor | None = None, return_intermediates: bool = False
     ) -> Tensor | tuple[Tensor, list[Tensor]]:
         """Images ``(B, C, H, W)`` to tokens ``(B, N, dim)`` in rows, and the maps of all stages if they are asked for.
@@ -118,7 +121,7 @@ class AdaptedHiera(AdaptedPooling, Hiera):
     def _as_features(self, x: Tensor) -> Tensor:
         return x.flatten(1, 2)
 
-    def forward_intermediates(  # type: ignore[override]
+    def forward_intermediates(
         self,
         x: Tensor,
         mask: Tensor | None = None,

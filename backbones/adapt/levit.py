@@ -169,7 +169,7 @@ class LevitPositions(Adapted):
     ) -> list[int]:
         """Drop the stages after the last one asked for, their positions, and the classifier."""
         wanted, last = take_indices(len(self.stages), indices)
-        wanted = super().prune_intermediate_layers(wanted, prune_norm, prune_head)  # type: ignore[misc]
+        wanted = super().prune_intermediate_layers(wanted, prune_norm, prune_head)
         self.pos_encoding = self.pos_encoding[: last + 1]
         return wanted
 
@@ -185,7 +185,7 @@ class LevitPositions(Adapted):
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Layers by depth, for layer-wise learning-rate decay; positions belong to the beginning of their stage."""
-        groups = super().group_matcher(coarse)  # type: ignore[misc]
+        groups = super().group_matcher(coarse)
         if coarse:
             return {**groups, "blocks": r"^(?:stages|pos_encoding)\.(\d+)"}
         return {**groups, "blocks": [*groups["blocks"], (r"^pos_encoding\.(\d+)", (0,))]}

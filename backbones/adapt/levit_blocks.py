@@ -62,6 +62,12 @@ class LevitHeads(EncodedHeads, nn.Module):
     attn_drop: ClassVar[nn.Module] = nn.Dropout(0.0)
     proj_drop: ClassVar[nn.Module] = nn.Identity()
     fused_attn: ClassVar[bool] = True
+    # Of the module.
+    qkv: Any
+    kv: Any
+    q: Any
+    key_dim: Any
+    val_dim: Any
 
     def reset_parameters(self) -> None:
         """As timm draws weights anew it asks for it; nothing is left that is no layer."""
@@ -77,7 +83,8 @@ class LevitHeads(EncodedHeads, nn.Module):
     def onto_map(self, q: Tensor, k: Tensor, v: Tensor, size: Pair, cut: Partition) -> Tensor:
         """Attend, and project to the map of queries, ``(B, height, width, dim)``."""
         out = encoded_attention(q, k, v, cut.encoding, cut.grid, layer=cut.layer, attended=self.attended)
-        return self.projected(out.transpose(1, 2).flatten(2).unflatten(1, size), None)
+        on_map: Tensor = out.transpose(1, 2).flatten(2).unflatten(1, size)
+        return self.projected(on_map, None)  # type: ignore[operator]
 
 
 class AdaptedLevitAttention(LevitHeads, Attention):

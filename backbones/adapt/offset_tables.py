@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import count, takewhile
 
 import torch
 from torch import Tensor
@@ -34,6 +35,13 @@ def offset_table(flat: Tensor, window: Sequence[int], prefix: int = 0) -> tuple[
         sides = [side, side]
     offsets = flat[:entries].T.unflatten(1, sides)
     return offsets, flat[entries:].T if prefix else None
+
+
+def in_order(state: Mapping[str, Tensor], key: str) -> list[Tensor]:
+    """What a state dict has under a key of every block, of the first one on: ``blocks.{}.table`` and the like."""
+    if "{}" not in key:
+        return [state[key]] if key in state else []
+    return [state[name] for name in takewhile(state.__contains__, (key.format(i) for i in count()))]
 
 
 def stacked_tables(tables: Sequence[Tensor], window: Sequence[int], prefix: int, key: str) -> dict[str, Tensor]:

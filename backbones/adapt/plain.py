@@ -17,6 +17,7 @@ from visionpe.backbones.shared.images import read_mask
 from visionpe.backbones.vit.features import GivesFeatures
 from visionpe.backbones.vit.model import full_grid
 from visionpe.composition import Composition
+from visionpe.graphs import no_node
 from visionpe.grid import Grid
 from visionpe.registry import create_encodings
 
@@ -127,6 +128,7 @@ class AdaptedPlain(GivesFeatures, Adapted):
             f"{tuple(self.patch_embed.grid_size)}; allowed: a model of the size of the file (img_size)"
         )
 
+    @no_node
     def _embed(self, x: Tensor) -> tuple[Tensor, Grid]:
         """Images ``(B, C, H, W)`` to tokens ``(B, N, dim)`` and where they stand."""
         x = self.patch_embed(x)  # (B, height, width, dim)

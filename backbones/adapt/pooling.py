@@ -14,7 +14,7 @@ from visionpe.backbones.shared.block import run_block
 from visionpe.backbones.shared.images import check_images, take_indices
 from visionpe.backbones.shared.partition import Padding, Partition
 from visionpe.backbones.shared.pooling import PooledHeads
-from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind, check_one_width
+from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind, injects
 from visionpe.backbones.shared.windowed import ScaledMapBlock
 from visionpe.backbones.shared.windows import Pair, WholeMap, Windows
 from visionpe.cache import TableCache
@@ -58,6 +58,28 @@ def map_of_images(embed: Any, x: Tensor) -> Tensor:
     """Images ``(B, C, H, W)`` of any size to a map ``(B, height, width, dim)``, by the convolution of an embedding."""
     check_images(x, embed.proj.in_channels, embed.proj)
     return embed.proj(x).permute(0, 2, 3, 1)
+
+
+def check_widths(encoding: StageEncoding, blocks: Sequence[Any], dim: int) -> None:
+    """Refuse what acts in every block of a stage, where their width changes.
+
+    Args:
+        encoding: Of the stage.
+        blocks: Its blocks, of width ``dim`` before and ``dim_out`` behind.
+        dim: The width that the encoding is built for.
+
+    Raises:
+        ValueError: Names the encoding.
+    """
+    before, behind = {block.dim for block in blocks}, {block.dim_out for block in blocks}
+    for part in encoding.map.parts:
+        before_each = injects(part)
+        if (before_each and before != {dim}) or (not before_each and "refine" in part.sites() and behind != {dim}):
+            what = "input of every attention" if before_each else "output of every block"
+            raise ValueError(
+                f"pos_encoding={part.spelling!r} acts on the {what}, whose width changes within a stage here; allowed: "
+                "what adds to the tokens once, such as 'ape', or acts in attention"
+            )
 
 
 class AdaptedPooling(Adapted):
@@ -135,7 +157,7 @@ class AdaptedPooling(Adapted):
             device=weight.device,
             dtype=weight.dtype,
         )
-        check_one_width(encoding)
+        check_widths(encoding, [self.blocks[i] for i in its], last.dim_out)
         return encoding
 
     def _change(self, block: Any, window: Pair | None, pooling: Pair, *, stage: int, layer: int) -> None:
@@ -244,12 +266,13 @@ class AdaptedPooling(Adapted):
     ) -> list[int]:
         """Drop the blocks after the last one asked for, their positions, and the classifier."""
         wanted, _ = take_indices(len(self.stage_ends) if coarse else len(self.blocks), indices)
-        wanted = super().prune_intermediate_layers(wanted, prune_norm, prune_head, coarse)  # type: ignore[misc]
+        wanted = super().prune_intermediate_layers(wanted, prune_norm, prune_head, coarse)
         stage = bisect_left(self.stage_ends, len(self.blocks) - 1)
         self.pos_encoding = self.pos_encoding[: stage + 1]
         its = [block for block in self.blocks if block.stage == stage]
-        inside = {kind: sum(block.kind == kind for block in its) for kind in self.pos_encoding[stage].inside}
-        self.pos_encoding[stage].keep_blocks(len(its), inside)
+        encoding: Any = self.pos_encoding[stage]
+        inside = {kind: sum(block.kind == kind for block in its) for kind in encoding.inside}
+        encoding.keep_blocks(len(its), inside)
         return wanted
 
     @torch.jit.ignore
@@ -264,5 +287,5 @@ class AdaptedPooling(Adapted):
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Layers by depth, for layer-wise learning-rate decay; positions belong to the stem."""
-        groups = dict(super().group_matcher(coarse))  # type: ignore[misc]
+        groups = dict(super().group_matcher(coarse))
         return groups | {"stem": rf"{groups['stem']}|^pos_encoding"}

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from visionpe.backbones.adapt.adapted import State, adapts
 from visionpe.backbones.adapt.attentions import from_heads, to_heads, told
-from visionpe.backbones.adapt.offset_tables import stacked_tables
+from visionpe.backbones.adapt.offset_tables import in_order, stacked_tables
 from visionpe.backbones.adapt.plain import AdaptedPlain
 from visionpe.backbones.adapt.told import Told
 
@@ -64,8 +64,7 @@ class AdaptedVisionTransformerRelPos(AdaptedPlain, VisionTransformerRelPos):
             block.attn.rel_pos = None
 
     def positions(self, state: State) -> dict[str, Tensor]:
-        names = [f"shared_rel_pos.{TABLE}", *(f"blocks.{i}.attn.rel_pos.{TABLE}" for i in range(len(self.blocks)))]
-        tables = [state[name] for name in names if name in state]
+        tables = in_order(state, f"shared_rel_pos.{TABLE}") + in_order(state, f"blocks.{{}}.attn.rel_pos.{TABLE}")
         if tables:
             return stacked_tables(tables, self.patch_embed.grid_size, 3 * self.num_prefix_tokens, "pos_encoding.rpb")
         pattern = re.compile(r"(?:shared_rel_pos|blocks\.(\d+)\.attn\.rel_pos)\.mlp\.fc([12])\.(weight|bias)")

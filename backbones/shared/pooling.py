@@ -30,7 +30,7 @@ def pool_map(x: Tensor, stride: Pair, how: Literal["max", "mean"] = "max") -> Te
     if stride == (1, 1):
         return x
     (height, width), (down, right) = map_size(x), stride
-    rows, columns = -(-height // down), -(-width // right)
+    rows, columns = (height + down - 1) // down, (width + right - 1) // right
     blank = float("-inf") if how == "max" else 0.0
     # An exported graph serves every size, so it cannot branch on one.
     pads = is_exporting() or height % down or width % right
@@ -46,7 +46,7 @@ def pool_map(x: Tensor, stride: Pair, how: Literal["max", "mean"] = "max") -> Te
 
 def _counts(length: int, stride: int, x: Tensor) -> Tensor:
     """Tokens in each cell along an axis."""
-    first = torch.arange(-(-length // stride), device=x.device) * stride
+    first = torch.arange((length + stride - 1) // stride, device=x.device) * stride
     return (length - first).clamp(max=stride).to(x.dtype)
 
 

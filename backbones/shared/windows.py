@@ -152,7 +152,7 @@ class Windows:
 
     def pooled(self, stride: Pair) -> Windows:
         """The same windows, none of them moved, on the map whose tokens were pooled by a stride that divides them."""
-        height, width = (-(-n // s) for n, s in zip(self.size, stride))
+        height, width = ((n + s - 1) // s for n, s in zip(self.size, stride))
         down, right = (w // s for w, s in zip(self.window, stride))
         other = Windows((height, width), (down, right))
         keep = partial(object.__setattr__, other)
@@ -184,7 +184,7 @@ class WholeMap(Windows):
         object.__setattr__(self, "pads", False)
 
     def pooled(self, stride: Pair) -> Windows:
-        height, width = (-(-n // s) for n, s in zip(self.size, stride))
+        height, width = ((n + s - 1) // s for n, s in zip(self.size, stride))
         return WholeMap((height, width), (height, width))
 
     def split(self, x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from numbers import Integral
 from typing import Any
 
 import timm
-from timm.models import group_parameters
+from timm.models import group_parameters, model_entrypoint
 from torch import nn
 
 from visionpe.checks import check_choice, check_count, check_counts
@@ -32,8 +32,26 @@ def wanted_indices(out_indices: Any) -> int | tuple[int, ...]:
     return check_counts("out_indices", out_indices, None, -MAX_DEPTH, MAX_DEPTH - 1)
 
 
+def asked_of_timm(model_name: str, kwargs: Mapping[str, Any], *, adapt: bool) -> dict[str, Any]:
+    """Keywords of ``timm.create_model``: a model of timm's own is asked for by way of the one that adapts it.
+
+    Args:
+        model_name: As timm registers it.
+        kwargs: Further keywords.
+        adapt: False leaves all as it is.
+    """
+    if not adapt or ":" in model_name or not model_entrypoint(model_name.split(".")[0]).__module__.startswith("timm."):
+        return {"model_name": model_name, **kwargs}
+    return {"model_name": "adapted", "original": model_name, "or_original": True, **kwargs}
+
+
 def create_extractor(
-    model_name: str, out_indices: int | tuple[int, ...], pretrained: bool, kwargs: Mapping[str, Any]
+    model_name: str,
+    out_indices: int | tuple[int, ...],
+    pretrained: bool,
+    kwargs: Mapping[str, Any],
+    *,
+    adapt: bool = True,
 ) -> Any:
     """Build timm's feature extractor, for any size of images where the model knows how.
 
@@ -42,6 +60,7 @@ def create_extractor(
         out_indices: Stages or blocks whose features are wanted; one number for so many of the last.
         pretrained: Load the weights that timm knows.
         kwargs: Further keywords for ``timm.create_model``.
+        adapt: Adapt models of timm's that can be.
 
     Returns:
         timm's extractor: its ``model`` is cut down to what the features need, its ``feature_info`` describes them.
@@ -51,12 +70,15 @@ def create_extractor(
     """
     if "output_stride" in kwargs:
         check_choice("output_stride", kwargs["output_stride"], OUTPUT_STRIDES)
-    options: dict[str, Any] = {"features_only": True, "feature_cls": "getter", "out_indices": out_indices}
+    asked = asked_of_timm(model_name, kwargs, adapt=adapt)
+    options: dict[str, Any] = {"features_only": True, "out_indices": out_indices, "pretrained": pretrained}
+    if asked["model_name"] != "adapted":  # which knows no other
+        options["feature_cls"] = "getter"
     sizes = [*({name: name == "dynamic_img_size"} for name in ANY_SIZE if name not in kwargs), {}]
     attempts = [norms | size for norms in (NORMS, {}) if norms.keys().isdisjoint(kwargs) for size in sizes]
     for attempt in attempts:
         try:
-            getter = timm.create_model(model_name, pretrained=pretrained, **{**options, **attempt, **kwargs})
+            getter = timm.create_model(**{**options, **attempt, **asked})
         except TypeError as error:
             if not any(name in str(error) for name in attempt):
                 raise

@@ -18,7 +18,14 @@ from visionpe import set_policy
 from visionpe.checks import check_count, check_flag, shown
 from visionpe.detection.models import uneven_sizes
 from visionpe.detection.models.classifier import check_model_name
-from visionpe.detection.models.extractor import axis_strides, create_extractor, freeze, size_divisor, wanted_indices
+from visionpe.detection.models.extractor import (
+    asked_of_timm,
+    axis_strides,
+    create_extractor,
+    freeze,
+    size_divisor,
+    wanted_indices,
+)
 from visionpe.detection.models.features_weights import load_backbone, start_norms
 from visionpe.detection.models.init_cfg import KeepsLoadedWeights
 
@@ -30,6 +37,9 @@ class TimmFeatures(KeepsLoadedWeights):
     Any input size runs that the model is able to take. Images that it cannot cut evenly are padded with zeros below and
     right, and features are cropped to ``ceil(size / stride)``. timm initialises (or loads) a model when it builds it;
     ``init_weights`` here only obeys ``init_cfg``, so that nothing wipes loaded weights.
+
+    A model of timm's whose positions are known is adapted on the way, see :func:`visionpe.adapt`; another one runs as
+    timm built it. Weights load from files of both, checkpoints of earlier trainings included.
 
     Args:
         model_name: Name for ``timm.create_model``; the model must have ``forward_intermediates``.
@@ -56,9 +66,11 @@ class TimmFeatures(KeepsLoadedWeights):
         fresh_norms: Norms of the features (``feature_norms=True``) start at the identity, as in the published detectors
             and segmentors on Swin and CSWin; otherwise the last is the final norm of a classifier whose weights are
             loaded. Of a file by ``checkpoint_path`` or ``init_cfg`` that has them all they are loaded in any case.
+        adapt: False takes a model of timm's as timm builds it, for any size where it knows how.
         pad_to: Pad images to a multiple of this, pixels. Default: the side of a patch where the model cuts images into
             patches (it pads what follows by itself), the largest stride otherwise.
-        **kwargs: Further keywords for ``timm.create_model``: ``pos_encoding``, ``img_size`` (pixels at which the
+        **kwargs: Further keywords for ``timm.create_model``: ``pos_encoding`` (of adapted models too, ``"+alibi"``
+            besides what they have), ``img_size`` (pixels at which the
             weights were trained), ``in_chans``, ``output_stride`` (of convolutional networks, 8, 16 or 32: the stages
             beyond are dilated in place of strided), a model's own.
 
@@ -90,6 +102,7 @@ class TimmFeatures(KeepsLoadedWeights):
         channels: Sequence[int] | None = None,
         strides: Sequence[Any] | None = None,
         fresh_norms: bool = False,
+        adapt: bool = True,
         pad_to: int | None = None,
         **kwargs: Any,
     ) -> None:
@@ -105,9 +118,10 @@ class TimmFeatures(KeepsLoadedWeights):
         self.model_name, self.model_kwargs, self.autocast = model_name, kwargs, autocast
         check_count("frozen_stages", frozen_stages, -1)
         check_flag("with_cp", with_cp)
+        self.adapt = check_flag("adapt", adapt)
         self.fresh_norms = check_flag("fresh_norms", fresh_norms)
         self.norm_eval = check_flag("norm_eval", norm_eval)
-        getter = create_extractor(model_name, wanted_indices(out_indices), bool(pretrained), kwargs)
+        getter = create_extractor(model_name, wanted_indices(out_indices), bool(pretrained), kwargs, adapt=adapt)
         self.model: Any = getter.model
         self.out_indices = tuple(getter.feature_info.out_indices)
         self.in_order = sorted(set(self.out_indices))  # as models give features, whatever the order asked for
@@ -191,7 +205,8 @@ class TimmFeatures(KeepsLoadedWeights):
     def _all_names(self) -> set[str]:
         """Names of the weights of the whole model, with the parts that features do not need."""
         with torch.device("meta"):
-            return set(timm.create_model(self.model_name, **{"num_classes": 1, **self.model_kwargs}).state_dict())
+            asked = asked_of_timm(self.model_name, self.model_kwargs, adapt=self.adapt)
+            return set(timm.create_model(**{"num_classes": 1, **asked}).state_dict())
 
     def train(self, mode: bool = True) -> TimmFeatures:
         """Training mode, but for the frozen parts, and with ``norm_eval`` for batch norms."""

@@ -76,7 +76,8 @@ def load_backbone(
     except RuntimeError as error:
         raise InputError(f"{source}: {error}") from None
     try:
-        converted = network.in_our_layout(given) if ours else given
+        # Of adapted models of timm's too, which take timm's layout.
+        converted = network.in_our_layout(given) if hasattr(network, "in_our_layout") else given
         state = converted if isinstance(converted, Weights) else given.derived(converted)
         extra = state.keys() - network.state_dict().keys()
         spare = extra & names() if extra else set()

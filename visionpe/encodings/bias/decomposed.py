@@ -84,7 +84,7 @@ def decomposed_terms(
         One ``(B, heads, N, m)`` an axis.
     """
     q, terms = q.unflatten(2, tuple(query_size)), []
-    steps = stride or [None] * len(tables)
+    steps: Sequence[int | None] = stride or [None] * len(tables)
     for axis, (table, n, m, step) in enumerate(zip(tables, query_size, key_size, steps), start=2):
         entries = table[offset_index(n, m, stride=step, device=q.device)]  # (n, m, head_dim)
         lines = q.movedim(axis, 2)  # (B, heads, n, ..., head_dim)
