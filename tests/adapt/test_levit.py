@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
-from adapted_models import check_files, check_parity, check_sizes, original
+import torch
+from adapted_models import check_files, check_parity, check_sizes, check_swaps, difference, images, original
 from adapted_pyramids import (
     check_compiled,
     check_copies,
@@ -15,6 +17,7 @@ from adapted_pyramids import (
     check_precision,
     check_training,
 )
+from timm.models import group_parameters
 
 import visionpe
 
