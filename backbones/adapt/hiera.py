@@ -23,7 +23,7 @@ class AdaptedHieraAttention(PooledAttention, MaskUnitAttention):
     """Its attention; nobody sees what mask units hold beyond the map, as none was trained so."""
 
     @property
-    def num_heads(self) -> int:  # type: ignore[override]
+    def num_heads(self) -> int:
         return self.heads
 
 
@@ -42,7 +42,7 @@ class AdaptedHieraPatches(PatchEmbed):
     """Its patch embedding."""
 
     @one_node
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` to a map ``(B, height, width, dim)``."""
         return map_of_images(self, x)
 
@@ -105,7 +105,7 @@ class AdaptedHiera(AdaptedPooling, Hiera):
         _, size = table_shape(len(table), (0,), ((own,),), own=own, keyword="img_size", sure=(0,))
         return {"pos_encoding.0.map.ape.table": table.unflatten(0, size)}
 
-    def forward_features(  # type: ignore[override]
+    def forward_features(
         self, x: Tensor, mask: Tensor | None = None, return_intermediates: bool = False
     ) -> Tensor | tuple[Tensor, list[Tensor]]:
         """Images ``(B, C, H, W)`` to tokens ``(B, N, dim)`` in rows, and the maps of all stages if they are asked for.
@@ -121,7 +121,7 @@ class AdaptedHiera(AdaptedPooling, Hiera):
     def _as_features(self, x: Tensor) -> Tensor:
         return x.flatten(1, 2)
 
-    def forward_intermediates(  # type: ignore[override]
+    def forward_intermediates(
         self,
         x: Tensor,
         mask: Tensor | None = None,

@@ -78,7 +78,7 @@ class AdaptedMViTAttention(MultiScaleAttention):
             x, _ = reshape_post_pool(pool(maps), self.num_heads, prefix)
         return x if norm is None else norm(x)
 
-    def forward(self, x: Tensor, size: Pair, told: Told) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, size: Pair, told: Told) -> Tensor:
         """Tokens ``(B, N, dim)`` of a map of this size to those of the queries."""
         q, k, v = (to_heads(t, self.num_heads) for t in self.qkv(x).chunk(3, dim=-1))
         q = self._pooled(q, self.pool_q, self.norm_q, size)
@@ -99,7 +99,7 @@ class AdaptedMViTBlock(MultiScaleBlock):
     kind: str
     turn: int
 
-    def forward(self, x: Tensor, told: Told, size: Pair) -> Tensor:  # type: ignore[override]
+    def forward(self, x: Tensor, told: Told, size: Pair) -> Tensor:
         """Tokens ``(B, N, dim)`` of a map of this size to those of the queries."""
         normed = self.norm1(x)
         kept = x if self.shortcut_proj_attn is None else self.shortcut_proj_attn(normed)
@@ -161,20 +161,20 @@ class AdaptedMViTStage(MultiScaleVitStage):
         )
         check_widths(self.pos_encoding, list(self.blocks), attention.dim_out)
 
-    def forward(self, x: Tensor, feat_size: Sequence[int]) -> tuple[Tensor, Pair]:  # type: ignore[override]
+    def forward(self, x: Tensor, feat_size: Sequence[int]) -> tuple[Tensor, Pair]:
         """Tokens ``(B, N, dim)`` and how many there are along each axis, to the same."""
         size: Any = tuple(map(number, feat_size))
         encoding: Any = self.pos_encoding
-        prefix = int(self.blocks[0].has_cls_token)  # type: ignore[arg-type]
+        prefix = int(self.blocks[0].has_cls_token)
         if self.first and encoding.map.at("add"):
             x = torch.cat((x[:, :prefix], encoding.map.add(x[:, prefix:], Grid(size))), dim=1)
         grids: dict[str, Grid] = {}
         for layer, block in enumerate(self.blocks):
             kind: Any = block.kind
             if kind not in grids:
-                grids[kind] = block.attn.grid(size)  # type: ignore[union-attr, operator]
+                grids[kind] = block.attn.grid(size)
             grid = grids[kind]
-            told = Told(encoding.inside[kind], grid, block.turn)  # type: ignore[arg-type]
+            told = Told(encoding.inside[kind], grid, block.turn)
             x = run_told(block, x, told, keyword="told", checkpointed=self.grad_checkpointing, size=size)
             size = grid.queries or grid.size
             if encoding.map.at("refine"):
