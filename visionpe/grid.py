@@ -162,9 +162,9 @@ class Grid:
             return torch.stack([p * n for p, n in zip(own, self.stride)], dim=-1), self.positions(device=device)
         both = []
         for size in (self.queries, self.size):
-            steps = [m / n for n, m in zip(size, self.finer.size)]
-            places = Grid(size).axis_positions(device=device)
-            axes = [p * step + (step - 1) / 2 for p, step in zip(places, steps)]
+            places = zip(Grid(size).axis_positions(device=device), size, self.finer.size)
+            # Of whole numbers alone, as in a graph for every size there are no others.
+            axes = [(2 * p + 1) * m / (2 * n) - 0.5 for p, n, m in places]
             both.append(torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, -2))
         return both[0], both[1]
 

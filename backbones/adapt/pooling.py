@@ -102,6 +102,7 @@ class AdaptedPooling(Adapted):
     blocks: Any
     patch_embed: Any
     stage_ends: list[int]
+    pos_encoding: Any  # one for each stage
     grad_checkpointing: bool
 
     def cuts(self) -> list[tuple[Pair | None, Pair]]:
@@ -177,11 +178,11 @@ class AdaptedPooling(Adapted):
     def _embed(self, x: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` to the map ``(B, height, width, dim)`` that blocks get."""
         x = self.patch_embed(x)
-        encoding: Any = self.pos_encoding[0]
-        if not encoding.map.at("add"):
+        encoding = self.pos_encoding[0].map
+        if not encoding.at("add"):
             return x
         size = map_size(x)
-        return encoding.map.add(x.flatten(1, 2), Grid(size=size)).unflatten(1, size)
+        return encoding.add(x.flatten(1, 2), Grid(size=size)).unflatten(1, size)
 
     def _partitions(self, size: Pair, blocks: int, device: torch.device) -> list[list[Partition]]:
         """How each of the first blocks cuts its map; the first one's is of this size."""
@@ -195,10 +196,8 @@ class AdaptedPooling(Adapted):
                 grid = Grid(size=windows.window, queries=None if queries is None else queries.window)
                 ways[where] = (windows, queries, grid, self._mask(windows, queries, device))
             windows, queries, grid, mask = ways[where]
-            encoding: Any = self.pos_encoding[block.stage]
-            partitions.append(
-                [Partition(windows, encoding.inside[block.kind], grid, mask, block.turn, queries=queries)]
-            )
+            inside = self.pos_encoding[block.stage].inside[block.kind]
+            partitions.append([Partition(windows, inside, grid, mask, block.turn, queries=queries)])
             size = size if queries is None else queries.size
         return partitions
 
@@ -224,8 +223,8 @@ class AdaptedPooling(Adapted):
         taken = []
         for index, cut in enumerate(self._partitions(map_size(x), count, x.device)):
             block = self.blocks[index]
-            encoding: Any = self.pos_encoding[block.stage]
-            x = run_block(block, block.layer, x, encoding.map, cut, checkpointed=self.grad_checkpointing)
+            encoding = self.pos_encoding[block.stage].map
+            x = run_block(block, block.layer, x, encoding, cut, checkpointed=self.grad_checkpointing)
             if index in wanted:
                 taken.append(x)
         return x, taken
@@ -281,7 +280,7 @@ class AdaptedPooling(Adapted):
         return {
             f"pos_encoding.{i}.{key}"
             for i, encoding in enumerate(self.pos_encoding)
-            for key in encoding.no_weight_decay()  # type: ignore[operator]
+            for key in encoding.no_weight_decay()
         }
 
     @torch.jit.ignore

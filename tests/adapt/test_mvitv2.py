@@ -151,7 +151,7 @@ def test_refused() -> None:
 
 @pytest.mark.slow
 def test_compile_and_export() -> None:
-    model_cfgs["plain"] = MultiScaleVitCfg(depths=(1, 2), embed_dim=8, stride_q=((1, 1), (2, 2)))
+    model_cfgs["plain"] = MultiScaleVitCfg(depths=(1, 1), embed_dim=8, stride_q=((1, 1), (2, 2)))
     model = original(NAME, keywords("plain"))
     for spec in (None, "rope_axial+alibi"):
         adapted = visionpe.adapt(model, pos_encoding=spec)

@@ -31,10 +31,12 @@ def pooled_index(queries: int, keys: int, *, stride: int | None = None, device: 
     return ((2 * i + 1) * keys - (2 * j + 1) * queries) * finer // (2 * queries * keys) + finer - 1
 
 
-def pooled_shift(queries: int, keys: int) -> float:
+def pooled_shift(queries: int, keys: int, *, device: torch.device | None = None) -> Tensor:
     """What :func:`pooled_index` rounds off, in tokens, from 0 to 1: of all pairs where one grid divides the other."""
     whole = 2 * queries * keys
-    return (keys - queries) * larger(queries, keys) % whole / whole
+    # A tensor, as in a graph for every size there are no numbers but whole ones.
+    offset = torch.ones((), device=device, dtype=torch.long) * (keys - queries) * larger(queries, keys)
+    return offset % whole / whole
 
 
 class PooledOffsetBias(Bias):

@@ -61,10 +61,10 @@ class OffsetEncoding(PositionEncoding):
         return squares.sqrt()
 
     def _table(self, grid: Grid, layer: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-        return self._at_offsets([0.0] * grid.axes, grid, layer, device, dtype)
+        return self._at_offsets([0] * grid.axes, grid, layer, device, dtype)
 
     def _at_offsets(
-        self, shifts: Sequence[float], grid: Grid, layer: int, device: torch.device, dtype: torch.dtype
+        self, shifts: Sequence[float | Tensor], grid: Grid, layer: int, device: torch.device, dtype: torch.dtype
     ) -> Tensor:
         """At all offsets of a full grid, each axis shifted: ``(heads, 2 n_0 - 1, 2 n_1 - 1, ...)``."""
         offsets = []
@@ -79,7 +79,7 @@ class OffsetEncoding(PositionEncoding):
         if self.whole_coords or grid.stride is not None:  # these offsets are whole
             table = self._table(grid.finer, layer, device, dtype)
         else:
-            shifts = [pooled_shift(n, m) for n, m in zip(grid.queries, grid.size)]
+            shifts = [pooled_shift(n, m, device=device) for n, m in zip(grid.queries, grid.size)]
             table = self._at_offsets(shifts, grid.finer, layer, device, dtype)
         return PooledOffsetBias(table, grid, prefix=self._prefix_terms(layer))
 
