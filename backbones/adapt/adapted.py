@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from fnmatch import fnmatchcase
 from typing import Any, ClassVar, TypeVar
 
@@ -30,6 +30,7 @@ class Adapted(Unscriptable, nn.Module):
         position_keys: Patterns of the keys of timm's state dict that hold positions, and are none here.
         spec: What the encodings were built from.
         asked: The ``pos_encoding`` that was asked for, or None.
+        cut_keys: Of the state dict, what went when the model was cut down to its features; files may have it.
     """
 
     position_keys: ClassVar[tuple[str, ...]] = ()
@@ -37,6 +38,7 @@ class Adapted(Unscriptable, nn.Module):
     default_out_indices: ClassVar[Any] = (0, 1, 2, 3)
     spec: list[Any]
     asked: Spec | None
+    cut_keys: Collection[str] = ()
 
     @classmethod
     def own_encoding(cls, model: Any) -> list[dict[str, Any]]:
@@ -98,6 +100,8 @@ class Adapted(Unscriptable, nn.Module):
         return fit_blocks({key: value for key, value in self.positions(state).items() if key in known}, self)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        for key in self.cut_keys:
+            state_dict.pop(prefix + key, None)
         own = {key[len(prefix) :]: state_dict[key] for key in list(state_dict) if key.startswith(prefix)}
         if any(self.is_position(key) for key in own):
             for key in own:

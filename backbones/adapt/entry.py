@@ -12,6 +12,7 @@ from timm.models._features import FeatureGetterNet
 from visionpe.backbones.adapt.adapted import ARCHITECTURE
 from visionpe.backbones.adapt.adapting import adapt, adapt_or_say, may_adapt
 from visionpe.backbones.shared.registering import FeatureGetter
+from visionpe.checks import shown
 from visionpe.policy.apply import build_policy
 
 __all__: list[str] = []
@@ -28,6 +29,7 @@ def adapted(
     policy: Any = None,
     features_only: bool = False,
     out_indices: Any = None,
+    feature_cls: Any = None,
     or_original: bool = False,
     **kwargs: Any,
 ) -> Any:
@@ -41,14 +43,16 @@ def adapted(
         original: Name of the model in timm.
         pos_encoding, policy: See :func:`visionpe.adapt`.
         features_only, out_indices: As everywhere in timm.
+        feature_cls: None or ``getter``, the same.
         or_original: Give a model that cannot be adapted as timm builds it, unless ``pos_encoding`` is asked for;
             its features by timm's ``feature_cls="getter"``.
         kwargs: Of the original.
 
     Raises:
-        ValueError: If ``original`` is missing.
+        ValueError: If ``original`` is missing, or ``feature_cls`` another.
         TypeError: If its class is none that can be adapted.
     """
+    check_feature_class(feature_cls)
     if not isinstance(original, str) or not original:
         raise ValueError(
             f"original={original!r}: {ARCHITECTURE!r} needs the name of a model of timm's; allowed: a name"
@@ -88,7 +92,17 @@ def adapted(
     if not features_only:
         return model
     wanted = model.default_out_indices if out_indices is None else out_indices
-    return _as_features(model, wanted)
+    return as_features(model, wanted)
+
+
+def check_feature_class(feature_cls: Any) -> None:
+    """Refuse extractors of features that take single modules out of the model.
+
+    Raises:
+        ValueError: If it is one.
+    """
+    if feature_cls not in (None, "getter", FeatureGetterNet):
+        raise ValueError(f"feature_cls={shown(feature_cls)} cannot hand positions on; allowed: None, 'getter'")
 
 
 def _adapted_or_none(original: str, pretrained: bool, kwargs: Mapping[str, Any]) -> Any:
@@ -106,9 +120,11 @@ def _of_features(state: dict[str, Any], model: Any) -> dict[str, Any]:
     return {**model.state_dict(), **{key.removeprefix("model."): value for key, value in state.items()}}
 
 
-def _as_features(model: Any, out_indices: Any) -> FeatureGetterNet:
+def as_features(model: Any, out_indices: Any) -> FeatureGetterNet:
     """timm's extractor of features around a model."""
+    whole = model.state_dict().keys()
     features = FeatureGetter(model, out_indices=out_indices)
+    model.cut_keys = whole - model.state_dict().keys()
     cfg = {**model.pretrained_cfg, "num_classes": 0}
     features.pretrained_cfg = features.default_cfg = cfg
     return features

@@ -64,7 +64,8 @@ class FeatureGetter(FeatureGetterNet):
     @property
     def _model_args(self) -> dict[str, Any]:
         """What timm writes beside the weights: its own keywords, and those of the model inside as it is now."""
-        return {**self.__dict__.get("given_arguments", {}), **getattr(self.model, "_model_args", {})}
+        given = {**self.__dict__.get("given_arguments", {}), "out_indices": tuple(self.out_indices)}
+        return given | getattr(self.model, "_model_args", {})
 
     @_model_args.setter
     def _model_args(self, given: dict[str, Any]) -> None:

@@ -71,14 +71,12 @@ def create_extractor(
     if "output_stride" in kwargs:
         check_choice("output_stride", kwargs["output_stride"], OUTPUT_STRIDES)
     asked = asked_of_timm(model_name, kwargs, adapt=adapt)
-    options: dict[str, Any] = {"features_only": True, "out_indices": out_indices, "pretrained": pretrained}
-    if asked["model_name"] != "adapted":  # which knows no other
-        options["feature_cls"] = "getter"
+    options: dict[str, Any] = {"features_only": True, "feature_cls": "getter", "out_indices": out_indices}
     sizes = [*({name: name == "dynamic_img_size"} for name in ANY_SIZE if name not in kwargs), {}]
     attempts = [norms | size for norms in (NORMS, {}) if norms.keys().isdisjoint(kwargs) for size in sizes]
     for attempt in attempts:
         try:
-            getter = timm.create_model(**{**options, **attempt, **asked})
+            getter = timm.create_model(pretrained=pretrained, **{**options, **attempt, **asked})
         except TypeError as error:
             if not any(name in str(error) for name in attempt):
                 raise
