@@ -150,10 +150,9 @@ def test_refused() -> None:
 
 
 @pytest.mark.slow
-def test_compile_and_export() -> None:
+@pytest.mark.parametrize("spec", [None, "rope_axial+alibi"])
+def test_compile_and_export(spec: str | None) -> None:
     model_cfgs["plain"] = MultiScaleVitCfg(depths=(1, 1), embed_dim=8, stride_q=((1, 1), (2, 2)))
-    model = original(NAME, keywords("plain"))
-    for spec in (None, "rope_axial+alibi"):
-        adapted = visionpe.adapt(model, pos_encoding=spec)
-        pyramids.check_exported(adapted, [(72, 104), TRAINED, (37, 51), (160, 64)])
-        pyramids.check_compiled(adapted, [TRAINED, (36, 52)])
+    adapted = visionpe.adapt(original(NAME, keywords("plain")), pos_encoding=spec)
+    pyramids.check_exported(adapted, [(72, 104), TRAINED, (37, 51), (160, 64)])
+    pyramids.check_compiled(adapted, [TRAINED, (36, 52)])
