@@ -1,5 +1,6 @@
 # make            create .venv with everything installed
 # make test       install what is missing, then run every test
+# make test-long    compile and export adapted pyramids, minutes each, which `make test` leaves out
 # make test-oldest  test encodings, backbones and policies with the oldest dependencies that pyproject.toml allows
 # make quickstart train small ViTs on real digits and see accuracy against resolution
 # make quickstart-detection     train a Mask R-CNN on scenes of digits: box and mask AP, drawn predictions
@@ -20,7 +21,7 @@ OLDEST := .venv-oldest
 CLIENTS := .venv-clients
 WEIGHTS := .venv-weights
 
-.PHONY: all fuzz runs-with test test-oldest quickstart quickstart-detection quickstart-segmentation quickstart-rooms study real-weights lint format clean
+.PHONY: all fuzz runs-with test test-long test-oldest quickstart quickstart-detection quickstart-segmentation quickstart-rooms study real-weights lint format clean
 
 all: $(STAMP)
 
@@ -42,6 +43,9 @@ $(STAMP): pyproject.toml
 # Two processes of one thread each: on a busy machine two threads in one process wait for each other.
 test: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-long: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m long
 
 # The bounds are read out of pyproject.toml, so that what is stated is what is tested. Needs python 3.11 for tomllib.
 $(OLDEST)/.installed: pyproject.toml tools/oldest_requirements.py

@@ -130,7 +130,7 @@ def test_refused() -> None:
             visionpe.adapt(video, pos_encoding=spec)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_compile_and_export() -> None:
     keywords = {**SMALL, "stages": (1, 1), "mask_unit_size": (4, 4), "mask_unit_attn": (True, False), "q_pool": 1}
     model = original("hiera_tiny_224", keywords)

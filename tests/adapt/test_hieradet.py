@@ -88,7 +88,7 @@ def test_refused() -> None:
         visionpe.adapt(original("sam2_hiera_tiny", {**SMALL, "window_spec": (7, 4, 4, 2)}))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_compile_and_export() -> None:
     keywords = {**SMALL, "stages": (1, 1), "window_spec": (4, 2), "q_pool": 1}
     adapted = visionpe.adapt(original("sam2_hiera_tiny", keywords))

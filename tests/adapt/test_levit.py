@@ -160,7 +160,7 @@ def test_bad_files_and_images() -> None:
         adapted.forward_intermediates(images((32, 32)), output_fmt="NLC")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", BOTH)
 def test_graphs(name: str) -> None:
     adapted = visionpe.adapt(original(name, {**SMALL, "embed_dim": (32, 48), "num_heads": (2, 3), "depth": (1, 1)}))

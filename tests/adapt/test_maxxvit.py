@@ -112,7 +112,7 @@ def test_refusals() -> None:
         visionpe.adapt(timm.create_model("coatnet_nano_rw_224", **{**WHOLE, "block_type": ("C", "C", "C")}))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "block"), [("maxvit_rmlp_pico_rw_256", "M"), ("coatnet_nano_rw_224", "T")])
 def test_compile_and_export(name: str, block: str) -> None:
     one = {**CASES[name], "embed_dim": (16,), "depths": (1,), "block_type": (block,)}

@@ -149,7 +149,7 @@ def test_refused() -> None:
         visionpe.adapt(timm.create_model(NAME, **keywords("plain")))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("spec", [None, "rope_axial+alibi"])
 def test_compile_and_export(spec: str | None) -> None:
     model_cfgs["plain"] = MultiScaleVitCfg(depths=(1, 1), embed_dim=8, stride_q=((1, 1), (2, 2)))

@@ -58,7 +58,7 @@ def test_its_network_drops_in_training_as_before() -> None:
     assert not torch.equal(adapted(x), adapted(x))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_compile_and_export() -> None:
     keywords = {**TINY, "depths": (2, 1), "img_size": 64, "window_size": 8}
     adapted = visionpe.adapt(original("swinv2_cr_tiny_ns_224", keywords))
