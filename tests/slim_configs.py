@@ -7,6 +7,9 @@ BACKBONES = {
     "vitdet_b": {"embed_dim": 16, "depth": 4, "num_heads": 2, "img_size": 64},
     "cswin_t": {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (2, 4, 8, 8)},
     "swin_t": {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8)},
+    "dinov3_vit_b": {"embed_dim": 16, "depth": 4, "num_heads": 2, "img_size": 32},
+    "dinov2_vit_b": {"embed_dim": 16, "depth": 4, "num_heads": 2, "img_size": 32},
+    "dinov2_vit_s": {"embed_dim": 16, "depth": 4, "num_heads": 2, "img_size": 56},
     "vit_b": {"embed_dim": 16, "depth": 4, "num_heads": 2, "img_size": 32},
 }
 WIDTH = 16
@@ -71,6 +74,7 @@ def _slim_backbone(backbone):
     backbone.update(next(small for ending, small in BACKBONES.items() if name.endswith(ending)))
     if "depth" in backbone:  # a third of the blocks
         backbone.out_indices = tuple(i // 3 for i in backbone.out_indices)
+        backbone.frozen_stages = min(backbone.get("frozen_stages", -1), backbone.depth)
     return MODELS.build(backbone).channels
 
 

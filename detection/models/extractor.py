@@ -9,6 +9,7 @@ from typing import Any
 
 import timm
 from timm.models import group_parameters, model_entrypoint
+from timm.models._features import FeatureGetterNet
 from torch import nn
 
 from visionpe.checks import check_choice, check_count, check_counts
@@ -52,6 +53,7 @@ def create_extractor(
     kwargs: Mapping[str, Any],
     *,
     adapt: bool = True,
+    final_norm: bool = False,
 ) -> Any:
     """Build timm's feature extractor, for any size of images where the model knows how.
 
@@ -61,6 +63,7 @@ def create_extractor(
         pretrained: Load the weights that timm knows.
         kwargs: Further keywords for ``timm.create_model``.
         adapt: Adapt models of timm's that can be.
+        final_norm: Keep the norm behind the last stage, for all features.
 
     Returns:
         timm's extractor: its ``model`` is cut down to what the features need, its ``feature_info`` describes them.
@@ -73,10 +76,15 @@ def create_extractor(
     asked = asked_of_timm(model_name, kwargs, adapt=adapt)
     options: dict[str, Any] = {"features_only": True, "feature_cls": "getter", "out_indices": out_indices}
     sizes = [*({name: name == "dynamic_img_size"} for name in ANY_SIZE if name not in kwargs), {}]
-    attempts = [norms | size for norms in (NORMS, {}) if norms.keys().isdisjoint(kwargs) for size in sizes]
+    norm_options = ({},) if final_norm else (NORMS, {})
+    attempts = [norms | size for norms in norm_options if norms.keys().isdisjoint(kwargs) for size in sizes]
     for attempt in attempts:
         try:
-            getter = timm.create_model(pretrained=pretrained, **{**options, **attempt, **asked})
+            if final_norm:  # which extractors of timm's registry drop
+                whole = timm.create_model(pretrained=pretrained, **{**attempt, **asked})
+                getter = FeatureGetterNet(whole, out_indices=out_indices, norm=True)
+            else:
+                getter = timm.create_model(pretrained=pretrained, **{**options, **attempt, **asked})
         except TypeError as error:
             if not any(name in str(error) for name in attempt):
                 raise

@@ -67,6 +67,8 @@ class TimmFeatures(KeepsLoadedWeights):
             and segmentors on Swin and CSWin; otherwise the last is the final norm of a classifier whose weights are
             loaded. Of a file by ``checkpoint_path`` or ``init_cfg`` that has them all they are loaded in any case.
         adapt: False takes a model of timm's as timm builds it, for any size where it knows how.
+        final_norm: All features go through the norm behind the last stage, as linear classifiers of frozen features
+            have it; only where the model can.
         pad_to: Pad images to a multiple of this, pixels. Default: the side of a patch where the model cuts images into
             patches (it pads what follows by itself), the largest stride otherwise.
         **kwargs: Further keywords for ``timm.create_model``: ``pos_encoding`` (of adapted models too, ``"+alibi"``
@@ -103,6 +105,7 @@ class TimmFeatures(KeepsLoadedWeights):
         strides: Sequence[Any] | None = None,
         fresh_norms: bool = False,
         adapt: bool = True,
+        final_norm: bool = False,
         pad_to: int | None = None,
         **kwargs: Any,
     ) -> None:
@@ -119,9 +122,12 @@ class TimmFeatures(KeepsLoadedWeights):
         check_count("frozen_stages", frozen_stages, -1)
         check_flag("with_cp", with_cp)
         self.adapt = check_flag("adapt", adapt)
+        self.final_norm = check_flag("final_norm", final_norm)
         self.fresh_norms = check_flag("fresh_norms", fresh_norms)
         self.norm_eval = check_flag("norm_eval", norm_eval)
-        getter = create_extractor(model_name, wanted_indices(out_indices), bool(pretrained), kwargs, adapt=adapt)
+        getter = create_extractor(
+            model_name, wanted_indices(out_indices), bool(pretrained), kwargs, adapt=adapt, final_norm=final_norm
+        )
         self.model: Any = getter.model
         self.out_indices = tuple(getter.feature_info.out_indices)
         self.in_order = sorted(set(self.out_indices))  # as models give features, whatever the order asked for
@@ -165,7 +171,7 @@ class TimmFeatures(KeepsLoadedWeights):
         context = torch.autocast(x.device.type, torch.bfloat16) if self.autocast else contextlib.nullcontext()
         with context:
             features = self.model.forward_intermediates(
-                padded, indices=self.in_order, output_fmt="NCHW", intermediates_only=True
+                padded, indices=self.in_order, norm=self.final_norm, output_fmt="NCHW", intermediates_only=True
             )
         outputs = []
         for index, (down, right) in zip(self.out_indices, self.steps):

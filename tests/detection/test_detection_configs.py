@@ -29,9 +29,13 @@ QUICK = (
     "coco/cascade_mask_rcnn_swin_t_3x.py",
     "coco/retinanet_cswin_t_1x.py",
     "coco/dino_rope_vit_b_1x.py",
+    "coco/dino_dinov3_vit_b_1x.py",
+    "coco/mask_rcnn_dinov2_vit_b_lsj100e.py",
     "ade20k/upernet_rope_vit_b_160k.py",
     "ade20k/segformer_cswin_t_160k.py",
     "ade20k/mask2former_swin_t_160k.py",
+    "ade20k/upernet_dinov3_vit_b_160k.py",
+    "ade20k/linear_dinov2_vit_s_40k.py",
 )
 MARKED = [file if file in QUICK else pytest.param(file, marks=pytest.mark.slow) for file in FILES]
 
@@ -87,7 +91,8 @@ def test_a_step_of_training_and_one_of_evaluation(file, scenes):
     assert all(torch.isfinite(torch.as_tensor(value)).all() for value in losses.values())
     assert reached == learned.keys()  # or DDP would wait for the others
     changed = [name for name, p in learned.items() if not p.equal(before[name])]
-    assert len(changed) > 0.6 * len(before)
+    assert len(changed) >= 0.6 * len(before)
+    assert bool(learned) is not file.startswith("ade20k/linear_")  # of a frozen backbone nothing is learned
 
     dataset, examples = data_of(config, "val", scenes)
     if "ann_file" in config.val_evaluator:
