@@ -1,7 +1,7 @@
 # A linear head on the frozen patch tokens of DINOv2's ViT-S, normed (https://arxiv.org/abs/2304.07193, section 7.4;
 # dinov2_vits14_ade20k_linear_config.py beside the published heads): batch norm and one layer, AdamW 1e-3, decay 1e-4,
 # 1,500 iterations of warm-up, then linearly to zero in 40,000, batch 8 x 2, crops of 512 pixels; in testing windows
-# of 512 every 341. Images are padded to whole patches of 14, here below and right, there around them; they are scaled as
+# of 512 every 341. Images are padded to whole patches of 14, here below and right, there around them, and scaled as
 # in mmseg's ADE20K, within 2048 x 512, where DINOv2 leaves the longer side free.
 _base_ = [
     "mmseg::_base_/datasets/ade20k.py",
