@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import pytest
 import timm
 import torch
 from conftest import randomize
@@ -13,6 +14,13 @@ from torch import Tensor, nn
 import visionpe
 
 TOLERANCE = 1e-5
+
+
+def mostly_long(names: Iterable[str], *often: str) -> list[Any]:
+    """Names for ``pytest.mark.parametrize``: some of them in every run, the others in ``make test-long``."""
+    names = list(names)
+    assert set(often) <= set(names)
+    return [name if name in often else pytest.param(name, marks=pytest.mark.long) for name in names]
 
 
 def original(name: str, keywords: Mapping[str, Any], seed: int = 0) -> Any:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from adapted_models import check_files, check_parity, check_sizes, difference, images, original
+from adapted_models import check_files, check_parity, check_sizes, difference, images, mostly_long, original
 from adapted_pyramids import check_compiled, check_exported, check_pyramid
 
 import visionpe
@@ -44,7 +44,7 @@ ALL_OF_IT = (
 )
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", mostly_long(CASES, "maxvit_tiny_tf_224", "maxvit_rmlp_pico_rw_256", "coatnet_0_224"))
 def test_pyramid(name: str) -> None:
     if name in ALL_OF_IT:
         check_pyramid(name, CASES[name], policy="clamp")
@@ -64,7 +64,7 @@ def test_other_sizes_are_those_of_timm(name: str) -> None:
         assert difference(model, adapted, size) <= 2e-6
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", mostly_long(CASES, "maxvit_tiny_tf_224", "maxvit_rmlp_pico_rw_256", "coatnet_0_224"))
 def test_set_input_size_is_that_of_timm(name: str) -> None:
     """Windows follow the nominal size and tables are resized, here by their policy."""
     model = original(name, CASES[name])

@@ -51,7 +51,7 @@ def test_set_input_size_is_that_of_timm(name: str) -> None:
     assert difference(model, visionpe.set_policy(adapted, other), size) > 1e-4
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_compile_and_export() -> None:
     adapted = visionpe.adapt(original("swinv2_tiny_window8_256", {**TINY, "depths": (2, 1), "img_size": 64}))
     check_exported(adapted, [(40, 52), (64, 64), (9, 110), (64, 32)])
