@@ -54,5 +54,12 @@ def test_what_timm_does_with_models(name: str) -> None:
     check_copies(adapted, SIZES[:2])
     check_training(adapted, SIZES[2])
     check_precision(model, adapted, SIZES[0])
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1800)
+def test_compile_and_export() -> None:
+    one = {**CASES["twins_svt_small"], "depths": (2, 1, 1, 1)}
+    adapted = visionpe.adapt(original("twins_svt_small", one))
     check_compiled(adapted, SIZES[:1])
     check_exported(adapted, SIZES[1:3])
