@@ -27,7 +27,9 @@ def original(name: str, keywords: Mapping[str, Any], seed: int = 0) -> Any:
     """timm's model with random weights."""
     model = randomize(timm.create_model(name, **{"num_classes": 5, **keywords}), seed)
     with torch.no_grad():
-        for weight in model.parameters():
+        for key, weight in model.named_parameters():
+            if key.endswith(".bn.weight"):  # drawn small as a bias is, where it is no "norm" by name
+                weight.mul_(3).add_(1)
             if weight.ndim in (2, 4):  # some are as good as zero at first
                 weight.mul_((weight[0].numel() ** -0.5 / weight.std()).clamp(min=1))
     return model

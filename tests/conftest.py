@@ -44,7 +44,7 @@ def randomize(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
-            if "gamma" in name or (("norm" in name or ".bn" in name) and name.endswith("weight")):
+            if "gamma" in name or ("norm" in name and name.endswith("weight")):
                 parameter.copy_(1 + 0.3 * noise)
             elif name.endswith(("pos_embed", "table", "cls_token", "reg_token")):
                 parameter.copy_(0.5 * noise)

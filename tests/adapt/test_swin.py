@@ -90,7 +90,7 @@ def test_set_input_size_is_that_of_timm() -> None:
     assert all(layer.always_partition for layer in adapted.layers)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_compile_and_export() -> None:
     adapted = visionpe.adapt(original("swin_tiny_patch4_window7_224", {**TINY, "depths": (2, 1), "img_size": 56}))
     check_exported(adapted, [(40, 52), (56, 56), (9, 110), (64, 32)])
