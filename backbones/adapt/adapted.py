@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from visionpe.backbones.adapt.stacked import fit_blocks
 from visionpe.backbones.shared.saving import encoding_arguments
 from visionpe.checks import shown
+from visionpe.composition import Composition
 from visionpe.graphs import Unscriptable
 from visionpe.registry import Spec, parse_spec
 
@@ -108,6 +109,14 @@ class Adapted(Unscriptable, nn.Module):
                 del state_dict[prefix + key]
             state_dict.update({prefix + key: value for key, value in self.in_our_layout(own).items()})
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+    @torch.jit.ignore
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that weight decay should leave alone: timm's, and what encodings say of theirs."""
+        given: Collection[str] = getattr(super(), "no_weight_decay", tuple)()
+        groups = ((name, each) for name, each in self.named_modules() if isinstance(each, Composition))
+        own = {f"{name}.{key}" for name, each in groups for key in each.no_weight_decay()}
+        return {name for name, _ in self.named_parameters() if name in given} | own
 
     @property
     def _model_args(self) -> dict[str, Any]:

@@ -59,6 +59,5 @@ class AdaptedBeit(AdaptedPlain, Beit):
 
     def positions(self, state: State) -> dict[str, Tensor]:
         out, window = super().positions(state), self.patch_embed.grid_size
-        tables = [state[SHARED]] if SHARED in state else []
-        tables += in_order(state, OWN)
+        tables = in_order(state, SHARED) + in_order(state, OWN)
         return out | stacked_tables(tables, window, 3, "pos_encoding.rpb") if tables else out

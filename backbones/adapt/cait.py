@@ -13,7 +13,6 @@ from visionpe.backbones.adapt.adapted import adapts
 from visionpe.backbones.adapt.attentions import from_heads, to_heads, told
 from visionpe.backbones.adapt.plain import AdaptedPlain
 from visionpe.backbones.adapt.told import Told
-from visionpe.backbones.shared.encoded import encoded_attention
 from visionpe.backbones.shared.talking_heads import MixedWeights, mixed_values
 
 
@@ -23,11 +22,8 @@ class ToldTalkingHeads(TalkingHeadAttn):
 
     def forward(self, x: Tensor, attn_mask: Told) -> Tensor:
         """Tokens ``(B, N, dim)`` to tokens."""
-        told = attn_mask
-        q, k, v = (to_heads(t, self.num_heads) for t in self.qkv(told.inject(x)).chunk(3, dim=-1))
-        attended = encoded_attention(
-            q, k, v, told.encoding, told.grid, attended=self.attended, layer=told.layer, mask=told.mask
-        )
+        q, k, v = (to_heads(t, self.num_heads) for t in self.qkv(attn_mask.inject(x)).chunk(3, dim=-1))
+        attended = attn_mask.attend(self, q, k, v, attended=self.attended)
         return self.proj_drop(self.proj(from_heads(attended)))
 
     def attended(self, v: Tensor, weights: AttentionWeights) -> tuple[Tensor, AttentionWeights]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -59,12 +58,18 @@ def _check(model: Any) -> None:
         )
 
 
+def _check_mask(mask: Any) -> None:
+    if mask is not None:
+        raise ValueError("mask: an adapted Hiera sees every mask unit; allowed: None, or the original for MAE")
+
+
 @adapts(Hiera)
 class AdaptedHiera(AdaptedPooling, Hiera):
     """A table of absolute positions, or a small one stretched over the map and one of a mask unit repeated over it."""
 
     block, attention, padding = AdaptedHieraBlock, AdaptedHieraAttention, "mask"
     position_keys = ("pos_embed", "pos_embed_win")
+    pos_embed_abs = None  # timm asks for it where there is no table
 
     @classmethod
     def own_encoding(cls, model: Any) -> list[dict[str, Any]]:
@@ -113,34 +118,14 @@ class AdaptedHiera(AdaptedPooling, Hiera):
         Raises:
             ValueError: If there is a mask of units.
         """
-        if mask is not None:
-            raise ValueError("mask: an adapted Hiera sees every mask unit; allowed: None, or the original for MAE")
+        _check_mask(mask)
         x, taken = self._run(self._embed(x), self.stage_ends)
         return (self._as_features(x), taken) if return_intermediates else self._as_features(x)
 
     def _as_features(self, x: Tensor) -> Tensor:
         return x.flatten(1, 2)
 
-    def forward_intermediates(
-        self,
-        x: Tensor,
-        mask: Tensor | None = None,
-        indices: int | Sequence[int] | None = None,
-        norm: bool = False,
-        stop_early: bool = True,
-        output_fmt: str = "NCHW",
-        intermediates_only: bool = False,
-        coarse: bool = True,
-    ) -> Any:
-        """See :meth:`AdaptedPooling._intermediates`; ``mask`` must be None."""
-        if mask is not None:
-            raise ValueError("mask: an adapted Hiera sees every mask unit; allowed: None, or the original for MAE")
-        return self._intermediates(
-            x,
-            indices,
-            norm=norm,
-            stop_early=stop_early,
-            output_fmt=output_fmt,
-            intermediates_only=intermediates_only,
-            coarse=coarse,
-        )
+    def forward_intermediates(self, x: Tensor, mask: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+        """See :meth:`AdaptedPooling.forward_intermediates`; ``mask`` must be None."""
+        _check_mask(mask)
+        return super().forward_intermediates(x, *args, **kwargs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from timm.models.hieradet_sam2 import HieraDet, HieraPatchEmbed, MultiScaleAttention, MultiScaleBlock
@@ -84,24 +83,3 @@ class AdaptedHieraDet(AdaptedPooling, HieraDet):
     def forward_features(self, x: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` to the last map, ``(B, height, width, dim)``."""
         return self._run(self._embed(x))[0]
-
-    def forward_intermediates(
-        self,
-        x: Tensor,
-        indices: int | Sequence[int] | None = None,
-        norm: bool = False,
-        stop_early: bool = True,
-        output_fmt: str = "NCHW",
-        intermediates_only: bool = False,
-        coarse: bool = True,
-    ) -> Any:
-        """See :meth:`AdaptedPooling._intermediates`."""
-        return self._intermediates(
-            x,
-            indices,
-            norm=norm,
-            stop_early=stop_early,
-            output_fmt=output_fmt,
-            intermediates_only=intermediates_only,
-            coarse=coarse,
-        )

@@ -12,9 +12,10 @@ import torch
 from timm.models.levit import Levit, LevitDistilled, Stem8, Stem16
 from torch import Tensor, nn
 
-from visionpe.backbones.adapt.adapted import Adapted, State, adapts
+from visionpe.backbones.adapt.adapted import State, adapts
 from visionpe.backbones.adapt.levit_blocks import ON_MAPS
-from visionpe.backbones.shared.images import check_images, take_indices
+from visionpe.backbones.adapt.staged import AdaptedStages
+from visionpe.backbones.shared.images import check_images
 from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind, check_one_width
 from visionpe.backbones.shared.windows import Pair
 from visionpe.utils.errors import MisfitError
@@ -49,7 +50,7 @@ def _check_values(encoding: StageEncoding, attention: Any) -> None:
             )
 
 
-class LevitPositions(Adapted):
+class LevitPositions(AdaptedStages):
     """Mixin of models: encodings of the stages, whose modules work on maps ``(B, height, width, C)``."""
 
     position_keys = (f"stages.*.{TABLE}",)
@@ -120,67 +121,17 @@ class LevitPositions(Adapted):
             for (stage, kind), its in tables.items()
         }
 
-    def _map(self, x: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` of any size to the map of the stem."""
+    def begin(self, x: Tensor) -> Tensor:
         stem = self.stem
         check_images(x, self.in_chans, stem.conv1.linear if isinstance(stem, (Stem8, Stem16)) else stem)
         return stem(x).permute(0, 2, 3, 1)
 
-    def _stage(self, index: int, x: Tensor) -> Tensor:
+    def run_stage(self, index: int, x: Tensor) -> Tensor:
         return self.stages[index](x, self.pos_encoding[index], self.grad_checkpointing)
 
-    def _as_features(self, x: Tensor) -> Tensor:
-        """A map as ``forward_features`` gives it."""
+    def as_features(self, x: Tensor, index: int) -> Tensor:
+        """Tokens ``(B, N, dim)``, or in models with convolutions the map ``(B, dim, height, width)``."""
         return x.permute(0, 3, 1, 2) if self.use_conv else x.flatten(1, 2)
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` to tokens ``(B, N, dim)``, or in models with convolutions maps ``(B, dim, H, W)``."""
-        x = self._map(x)
-        for index in range(len(self.stages)):
-            x = self._stage(index, x)
-        return self._as_features(x)
-
-    def forward_intermediates(
-        self,
-        x: Tensor,
-        indices: int | Sequence[int] | None = None,
-        norm: bool = False,
-        stop_early: bool = False,
-        output_fmt: str = "NCHW",
-        intermediates_only: bool = False,
-    ) -> Any:
-        """Features of the stages, in timm's manner; there is no norm behind them, so ``norm`` changes nothing.
-
-        Raises:
-            ValueError: If ``output_fmt`` is not ``NCHW``.
-        """
-        if output_fmt != "NCHW":
-            raise ValueError(f"output_fmt={output_fmt!r} is unknown; allowed: NCHW")
-        wanted, last = take_indices(len(self.stages), indices)
-        x, taken = self._map(x), []
-        for index in range(last + 1 if stop_early else len(self.stages)):
-            x = self._stage(index, x)
-            if index in wanted:
-                taken.append(x.permute(0, 3, 1, 2))
-        return taken if intermediates_only else (self._as_features(x), taken)
-
-    def prune_intermediate_layers(
-        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
-    ) -> list[int]:
-        """Drop the stages after the last one asked for, their positions, and the classifier."""
-        wanted, last = take_indices(len(self.stages), indices)
-        wanted = super().prune_intermediate_layers(wanted, prune_norm, prune_head)
-        self.pos_encoding = self.pos_encoding[: last + 1]
-        return wanted
-
-    @torch.jit.ignore
-    def no_weight_decay(self) -> set[str]:
-        """Parameters that weight decay should leave alone."""
-        return {
-            f"pos_encoding.{index}.{key}"
-            for index, encoding in enumerate(self.pos_encoding)
-            for key in encoding.no_weight_decay()  # type: ignore[operator]
-        }
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:

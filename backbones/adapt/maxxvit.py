@@ -215,16 +215,6 @@ class AdaptedMaxxVit(Adapted, MaxxVit):
             out[f"{where}.rpb.table"] = torch.stack([of_kind[layer] for layer in sorted(of_kind)])
         return out
 
-    @torch.jit.ignore
-    def no_weight_decay(self) -> set[str]:
-        """Parameters that weight decay should leave alone."""
-        return {
-            f"stages.{i}.pos_encoding.{key}"
-            for i, stage in enumerate(self.stages)
-            if isinstance(stage, AdaptedMaxxVitStage)
-            for key in stage.pos_encoding.no_weight_decay()
-        }
-
 
 def take_any_size(stage: nn.Module) -> None:
     """Let the pools of a stage, changed in place, take maps of odd sides."""

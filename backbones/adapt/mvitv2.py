@@ -192,7 +192,7 @@ class AdaptedMViT(Adapted, MultiScaleVit):
     def own_encoding(cls, model: Any) -> list[dict[str, Any]]:
         table = [] if model.pos_embed is None else [{"name": "ape"}]
         relative = model.stages[0].blocks[0].attn.rel_pos_type == "spatial"
-        return [*table, *([{"name": "decomposed"}] if relative else [])] or [{"name": "none"}]
+        return [*table, {"name": "decomposed"}] if relative else table
 
     def take_over(self, spec: list[Any]) -> None:
         for block in (block for stage in self.stages for block in stage.blocks):
@@ -234,13 +234,3 @@ class AdaptedMViT(Adapted, MultiScaleVit):
                     if key in state:
                         found[f"stages.{index}.pos_encoding.inside.{block.kind}.decomposed.{own}"].append(state[key])
         return out | {key: torch.stack(tables) for key, tables in found.items()}
-
-    @torch.jit.ignore
-    def no_weight_decay(self) -> set[str]:
-        """Parameters that weight decay should leave alone."""
-        own = {
-            f"stages.{i}.pos_encoding.{key}"
-            for i, stage in enumerate(self.stages)
-            for key in stage.pos_encoding.no_weight_decay()
-        }
-        return super().no_weight_decay() | own

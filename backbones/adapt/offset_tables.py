@@ -8,8 +8,11 @@ from itertools import count, takewhile
 import torch
 from torch import Tensor
 
+from visionpe.backbones.shared.windows import Pair
+from visionpe.backbones.swin.weights import as_map
 
-def offset_table(flat: Tensor, window: Sequence[int], prefix: int = 0) -> tuple[Tensor, Tensor | None]:
+
+def offset_table(flat: Tensor, window: Pair, prefix: int = 0) -> tuple[Tensor, Tensor | None]:
     """One table ``(offsets, heads)``, as Swin and BEiT have it, as one of :class:`RelativePositionBias`.
 
     Args:
@@ -23,18 +26,8 @@ def offset_table(flat: Tensor, window: Sequence[int], prefix: int = 0) -> tuple[
     Raises:
         RuntimeError: If the number of entries is not that of the window, nor of a square one.
     """
-    sides = [2 * n - 1 for n in window]
     entries = flat.shape[0] - prefix
-    if entries != sides[0] * sides[1]:
-        side = round(max(entries, 0) ** 0.5)
-        if side * side != entries or side % 2 == 0:
-            raise RuntimeError(
-                f"a table of offsets has {flat.shape[0]} entries, {prefix} of them for prefix tokens: not for a window "
-                f"of {tuple(window)} tokens, nor for a square one; allowed: a model of the size of the file"
-            )
-        sides = [side, side]
-    offsets = flat[:entries].T.unflatten(1, sides)
-    return offsets, flat[entries:].T if prefix else None
+    return as_map(flat[:entries], window, None), flat[entries:].T if prefix else None
 
 
 def in_order(state: Mapping[str, Tensor], key: str) -> list[Tensor]:
@@ -44,7 +37,7 @@ def in_order(state: Mapping[str, Tensor], key: str) -> list[Tensor]:
     return [state[name] for name in takewhile(state.__contains__, (key.format(i) for i in count()))]
 
 
-def stacked_tables(tables: Sequence[Tensor], window: Sequence[int], prefix: int, key: str) -> dict[str, Tensor]:
+def stacked_tables(tables: Sequence[Tensor], window: Pair, prefix: int, key: str) -> dict[str, Tensor]:
     """The tables of all layers under the keys of one ``rpb``.
 
     Args:

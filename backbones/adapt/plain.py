@@ -167,12 +167,6 @@ class AdaptedPlain(GivesFeatures, Adapted):
             part.set_input_grid(self.patch_embed.grid_size)
 
     @torch.jit.ignore
-    def no_weight_decay(self) -> set[str]:
-        """Parameters that weight decay should leave alone."""
-        own = {f"pos_encoding.{key}" for key in self.pos_encoding.no_weight_decay()}
-        return (super().no_weight_decay() - {"pos_embed"}) | own
-
-    @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Layers by depth, for layer-wise learning-rate decay; positions belong to the stem."""
         groups = dict(super().group_matcher(coarse))

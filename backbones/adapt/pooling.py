@@ -229,16 +229,15 @@ class AdaptedPooling(Adapted):
                 taken.append(x)
         return x, taken
 
-    def _intermediates(
+    def forward_intermediates(
         self,
         x: Tensor,
-        indices: int | Sequence[int] | None,
-        *,
-        norm: bool,
-        stop_early: bool,
-        output_fmt: str,
-        intermediates_only: bool,
-        coarse: bool,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = True,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+        coarse: bool = True,
     ) -> Any:
         """Features of stages, or with ``coarse=False`` of blocks, in timm's manner.
 
@@ -273,15 +272,6 @@ class AdaptedPooling(Adapted):
         inside = {kind: sum(block.kind == kind for block in its) for kind in encoding.inside}
         encoding.keep_blocks(len(its), inside)
         return wanted
-
-    @torch.jit.ignore
-    def no_weight_decay(self) -> set[str]:
-        """Parameters that weight decay should leave alone."""
-        return {
-            f"pos_encoding.{i}.{key}"
-            for i, encoding in enumerate(self.pos_encoding)
-            for key in encoding.no_weight_decay()
-        }
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:

@@ -128,11 +128,6 @@ class AdaptedSAM(WindowedMaps, GivesFeatures, Adapted, VisionTransformerSAM):
         return self._final(x)
 
     @torch.jit.ignore
-    def no_weight_decay(self) -> set[str]:
-        """Parameters that weight decay should leave alone."""
-        return {f"pos_encoding.{key}" for key in self.pos_encoding.no_weight_decay()}
-
-    @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Layers by depth, for layer-wise learning-rate decay; positions belong to the stem."""
         groups = dict(super().group_matcher(coarse))

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 from timm.models import checkpoint
 from torch import Tensor, nn
 
 from visionpe.attention.dispatch import AttentionWeights
-from visionpe.backbones.shared.encoded import attend_as, encoded_attention
+from visionpe.backbones.shared.encoded import Attended, attend_as, encoded_attention
 from visionpe.composition import Composition
 from visionpe.grid import Grid
 from visionpe.one_block import is_compiled, only
@@ -38,10 +38,12 @@ class Told:
         """The input of attention, ``(B, N, dim)``."""
         return self.encoding.inject(x, self.grid, layer=self.layer)
 
-    def attend(self, attention: nn.Module, q: Tensor, k: Tensor, v: Tensor, *, scale: float | None = None) -> Tensor:
-        """Attention ``(B, heads, N, head_dim)`` with the dropout and the kernel of ``attention``."""
+    def attend(
+        self, attention: nn.Module, q: Tensor, k: Tensor, v: Tensor, *, attended: Attended | None = None
+    ) -> Tensor:
+        """Attention ``(B, heads, N, head_dim)``, by ``attended`` or the dropout and kernel of ``attention``."""
 
-        def attended(v: Tensor, weights: AttentionWeights) -> tuple[Tensor, AttentionWeights]:
+        def as_timm(v: Tensor, weights: AttentionWeights) -> tuple[Tensor, AttentionWeights]:
             return attend_as(attention, v, weights), weights
 
         return encoded_attention(
@@ -50,10 +52,9 @@ class Told:
             v,
             self.encoding,
             self.grid,
-            attended=attended,
+            attended=attended or as_timm,
             layer=self.layer,
             mask=self.mask,
-            scale=scale,
         )
 
     def for_one_block(self, x: Tensor) -> Told:
@@ -65,9 +66,5 @@ def run_told(block: nn.Module, x: Tensor, told: Told, *, keyword: str, checkpoin
     """A block of timm's on ``x``, which hands ``told`` to its attention as the argument ``keyword``."""
     if is_compiled(block):
         told = told.for_one_block(x)
-    run: Callable[..., Any] = checkpoint if checkpointed else _call
-    return cast(Tensor, run(block, x, **{keyword: told}, **others))
-
-
-def _call(block: nn.Module, x: Tensor, **others: Any) -> Tensor:
-    return block(x, **others)
+    run: Any = partial(checkpoint, block) if checkpointed else block
+    return cast(Tensor, run(x, **{keyword: told}, **others))

@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from timm.models.twins import Block, GlobalSubSampleAttn, LocallyGroupedAttn, PatchEmbed, Twins
 from torch import Tensor, nn
 
-from visionpe.backbones.adapt.adapted import Adapted, State, adapts
+from visionpe.backbones.adapt.adapted import State, adapts
+from visionpe.backbones.adapt.staged import AdaptedStages
 from visionpe.backbones.shared.block import run_block
 from visionpe.backbones.shared.encoded import encoded_attention
-from visionpe.backbones.shared.images import check_images, take_indices
+from visionpe.backbones.shared.images import check_images
 from visionpe.backbones.shared.partition import Partition
 from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind
 from visionpe.backbones.shared.windowed import EncodedHeads, MapBlock, WindowHeads
@@ -71,7 +72,7 @@ class AdaptedTwinsBlock(MapBlock, Block):
 
 
 @adapts(Twins)
-class AdaptedTwins(Adapted, Twins):
+class AdaptedTwins(AdaptedStages, Twins):
     """A convolution after the first block of every stage."""
 
     position_keys = ("pos_block.*",)
@@ -123,73 +124,46 @@ class AdaptedTwins(Adapted, Twins):
             if (match := pattern.fullmatch(key))
         }
 
-    def _partition(self, block: Any, encoding: StageEncoding, size: Pair) -> Partition:
-        """How a block cuts a map of this size."""
-        inside: Any = encoding.inside[block.kind]
-        if block.kind == "window":
-            windows = Windows(size, (block.attn.ws, block.attn.ws))
-            return Partition(windows, inside, Grid(size=windows.window), None, block.turn)
-        pools = block.attn.sr_ratio > 1
-        grid = Grid(size=block.attn.cells(size), queries=size) if pools else Grid(size=size)
-        return Partition(WholeMap(size, size), inside, grid, None, block.turn)
+    def _ways(self, index: int, size: Pair) -> dict[str, tuple[Windows, Grid]]:
+        """How each kind of block of a stage cuts a map of this size, and where tokens stand there."""
+        ways: dict[str, tuple[Windows, Grid]] = {}
+        for block in self.blocks[index]:
+            if block.kind in ways:
+                continue
+            if block.kind == "window":
+                windows = Windows(size, (block.attn.ws, block.attn.ws))
+                ways[block.kind] = (windows, Grid(size=windows.window))
+            else:
+                pools = block.attn.sr_ratio > 1
+                grid = Grid(size=block.attn.cells(size), queries=size) if pools else Grid(size=size)
+                ways[block.kind] = (WholeMap(size, size), grid)
+        return ways
 
-    def _stage(self, index: int, x: Tensor) -> Tensor:
-        """Stage ``index``: ``(B, C, H, W)`` to the map ``(B, height, width, dim)``."""
-        x = self.pos_drops[index](self.patch_embeds[index](x))
+    def begin(self, x: Tensor) -> Tensor:
+        check_images(x, self.in_chans, self.patch_embeds[0].proj)
+        return x.permute(0, 2, 3, 1)
+
+    def run_stage(self, index: int, x: Tensor) -> Tensor:
+        x = self.pos_drops[index](self.patch_embeds[index](x.permute(0, 3, 1, 2)))
         encoding: Any = self.pos_encoding[index]
         size = map_size(x)
         if encoding.map.at("add"):
             x = encoding.map.add(x.flatten(1, 2), Grid(size=size)).unflatten(1, size)
+        ways = self._ways(index, size)
         for block in self.blocks[index]:
-            cut = [self._partition(block, encoding, size)]
+            windows, grid = ways[block.kind]
+            cut = [Partition(windows, encoding.inside[block.kind], grid, None, block.turn)]
             x = run_block(block, block.layer, x, encoding.map, cut, checkpointed=self.grad_checkpointing)
         return x
 
-    def forward_features(self, x: Tensor) -> Tensor:
-        """Images ``(B, C, H, W)`` to normed tokens of the last stage, ``(B, N, dim)``."""
-        check_images(x, self.in_chans, self.patch_embeds[0].proj)
-        for index in range(len(self.blocks)):
-            x = self._stage(index, x if index == 0 else x.permute(0, 3, 1, 2))
-        return self.norm(x.flatten(1, 2))
+    def normed(self, x: Tensor, index: int) -> Tensor:
+        return self.norm(x) if index == len(self.depths) - 1 else x
 
-    def forward_intermediates(
-        self,
-        x: Tensor,
-        indices: int | Sequence[int] | None = None,
-        norm: bool = False,
-        stop_early: bool = False,
-        output_fmt: str = "NCHW",
-        intermediates_only: bool = False,
-    ) -> Any:
-        """Features of the stages, in timm's manner.
-
-        Raises:
-            ValueError: If ``output_fmt`` is not ``NCHW``.
-        """
-        if output_fmt != "NCHW":
-            raise ValueError(f"output_fmt={output_fmt!r} is unknown; allowed: NCHW")
-        check_images(x, self.in_chans, self.patch_embeds[0].proj)
-        wanted, last = take_indices(len(self.blocks), indices)
-        count, taken = len(self.blocks), []
-        for index in range(last + 1 if stop_early else count):
-            x = self._stage(index, x if index == 0 else x.permute(0, 3, 1, 2))
-            if index in wanted:
-                feature = self.norm(x) if norm and index == len(self.depths) - 1 else x
-                taken.append(feature.permute(0, 3, 1, 2).contiguous())
-        if intermediates_only:
-            return taken
+    def as_features(self, x: Tensor, index: int) -> Tensor:
+        """Normed tokens ``(B, N, dim)`` of the last stage; of a model that was cut down, its last map."""
         if index < len(self.depths) - 1:
-            return x.permute(0, 3, 1, 2), taken
-        return self.norm(x.flatten(1, 2)), taken
-
-    def prune_intermediate_layers(
-        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
-    ) -> list[int]:
-        """Drop the stages after the last one asked for, their positions, the final norm and the classifier."""
-        wanted, last = take_indices(len(self.blocks), indices)
-        wanted = super().prune_intermediate_layers(wanted, prune_norm, prune_head)
-        self.pos_encoding = self.pos_encoding[: last + 1]
-        return wanted
+            return x.permute(0, 3, 1, 2)
+        return self.norm(x.flatten(1, 2))
 
     @torch.jit.ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:

@@ -125,17 +125,6 @@ class AdaptedWindows(Adapted):
         raise NotImplementedError
 
     @torch.jit.ignore
-    def no_weight_decay(self) -> set[str]:
-        """Parameters that weight decay should leave alone."""
-        own = {
-            f"{self.stages_key}.{i}.pos_encoding.{key}"
-            for i, stage in enumerate(self.own_stages())
-            for key in stage.pos_encoding.no_weight_decay()
-        }
-        given = getattr(super(), "no_weight_decay", set)
-        return given() | own
-
-    @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Layers by depth, for layer-wise learning-rate decay; positions of a stage belong to its beginning."""
         groups: dict[str, Any] = dict(super().group_matcher(coarse))

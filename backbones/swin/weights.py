@@ -38,7 +38,8 @@ def as_map(table: Tensor, window: Pair, tokens: int | None) -> Tensor:
         tokens: In a window of the file, where that tells.
     """
     side = isqrt(len(table))
-    shapes = [(2 * window[0] - 1, 2 * window[1] - 1), (side, side)]
+    # A window of n tokens has 2 n - 1 offsets.
+    shapes = [(2 * window[0] - 1, 2 * window[1] - 1), *([(side, side)] if side % 2 else [])]
     for height, width in shapes:
         if height * width == len(table) and tokens in (None, (height + 1) // 2 * ((width + 1) // 2)):
             return table.T.unflatten(1, (height, width))
