@@ -158,3 +158,30 @@ def check_exported(adapted: nn.Module, sizes: Sequence[Size]) -> None:
     for size in sizes:
         with torch.inference_mode():
             torch.testing.assert_close(exported(images(size)), adapted(images(size)), atol=1e-4, rtol=1e-4)
+
+
+def stages_of(model: Any) -> Any:
+    """The stages of one of timm's Swins."""
+    return model.layers if hasattr(model, "layers") else model.stages
+
+
+def check_windows_that_divide(name: str, keywords: Mapping[str, Any]) -> None:
+    """A Swin is timm's of another size where windows of the trained size divide the maps: timm's padding takes part."""
+    model = original(name, keywords)
+    windows = [stage.blocks[0].window_size for stage in stages_of(model)]
+    size = tuple(3 * n for n in trained_size(model))
+    other = timm.create_model(name, **{"num_classes": 5, **keywords, "img_size": size, "window_size": windows}).eval()
+    other.load_state_dict(model.state_dict())
+    assert difference(other, visionpe.adapt(model), size) <= 2e-6
+
+
+def check_set_input_size(name: str, keywords: Mapping[str, Any]) -> tuple[Any, Any, Size]:
+    """Windows of a Swin follow the nominal size as timm's do; gives the original, the adapted model and that size."""
+    model = original(name, keywords)
+    adapted, size = visionpe.adapt(model), tuple(2 * n for n in trained_size(model))
+    for each in (model, adapted):
+        each.set_input_size(size)
+    followed = [stage.blocks[0].window_size for stage in stages_of(model)]
+    assert [stage.window_size for stage in stages_of(adapted)] == followed
+    assert difference(model, adapted, size) <= 2e-6
+    return model, adapted, size

@@ -5,9 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import timm
 from adapted_models import difference, original
-from adapted_pyramids import check_compiled, check_exported, check_pyramid, trained_size
+from adapted_pyramids import (
+    check_compiled,
+    check_exported,
+    check_pyramid,
+    check_set_input_size,
+    check_windows_that_divide,
+)
 
 import visionpe
 
@@ -28,25 +33,13 @@ def test_pyramid(name: str) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_other_sizes_are_those_of_timm(name: str) -> None:
-    """Where windows of the trained size divide the maps: timm lets what it pads with take part."""
-    keywords = CASES[name]
-    model = original(name, keywords)
-    windows = [layer.blocks[0].window_size for layer in model.layers]
-    size = tuple(3 * n for n in trained_size(model))
-    other = timm.create_model(name, **{"num_classes": 5, **keywords, "img_size": size, "window_size": windows}).eval()
-    other.load_state_dict(model.state_dict())
-    assert difference(other, visionpe.adapt(model), size) <= 2e-6
+    check_windows_that_divide(name, CASES[name])
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_set_input_size_is_that_of_timm(name: str) -> None:
     """Windows follow the nominal size; the network measures by the pre-training's, or by the window at hand."""
-    model = original(name, CASES[name])
-    adapted, size = visionpe.adapt(model), tuple(2 * n for n in trained_size(model))
-    for each in (model, adapted):
-        each.set_input_size(size)
-    assert [layer.window_size for layer in adapted.layers] == [layer.blocks[0].window_size for layer in model.layers]
-    assert difference(model, adapted, size) <= 2e-6
+    model, adapted, size = check_set_input_size(name, CASES[name])
     other = "interpolate" if "12to" in name else "extrapolate"
     assert difference(model, visionpe.set_policy(adapted, other), size) > 1e-4
 

@@ -5,10 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import timm
 import torch
-from adapted_models import difference, original
-from adapted_pyramids import check_compiled, check_exported, check_pyramid, trained_size
+from adapted_models import original
+from adapted_pyramids import (
+    check_compiled,
+    check_exported,
+    check_pyramid,
+    check_set_input_size,
+    check_windows_that_divide,
+)
 
 import visionpe
 
@@ -28,25 +33,13 @@ def test_pyramid(name: str) -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_other_sizes_are_those_of_timm(name: str) -> None:
-    """Where windows of the trained size divide the maps: timm lets what it pads with take part."""
-    keywords = CASES[name]
-    model = original(name, keywords)
-    windows = [stage.blocks[0].window_size for stage in model.stages]
-    size = tuple(3 * n for n in trained_size(model))
-    other = timm.create_model(name, **{"num_classes": 5, **keywords, "img_size": size, "window_size": windows}).eval()
-    other.load_state_dict(model.state_dict())
-    assert difference(other, visionpe.adapt(model), size) <= 2e-6
+    check_windows_that_divide(name, CASES[name])
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_set_input_size_is_that_of_timm(name: str) -> None:
     """Windows follow the nominal size, and offsets are counted in tokens whatever the window."""
-    model = original(name, CASES[name])
-    adapted, size = visionpe.adapt(model), tuple(2 * n for n in trained_size(model))
-    for each in (model, adapted):
-        each.set_input_size(size)
-    assert [stage.window_size for stage in adapted.stages] == [stage.blocks[0].window_size for stage in model.stages]
-    assert difference(model, adapted, size) <= 2e-6
+    check_set_input_size(name, CASES[name])
 
 
 def test_its_network_drops_in_training_as_before() -> None:
