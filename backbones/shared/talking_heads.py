@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,8 @@ class MixedWeights(AttentionWeights):
     after: Tensor | None = None
     before_bias: Tensor | None = None
     after_bias: Tensor | None = None
+
+    distribution: ClassVar[bool] = False
 
     def rows(self, start: int, stop: int) -> Tensor:
         scale = self.q.shape[-1] ** -0.5 if self.scale is None else self.scale

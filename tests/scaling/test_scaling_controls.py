@@ -146,6 +146,7 @@ def test_attention_without_weights_gives_none():
     for model in (
         tiny_vit({"name": "manhattan", "form": "axial"}),
         timm.create_model("vit_tiny_patch16_224", **kwargs),
+        visionpe.adapt(timm.create_model("cait_xxs24_224", **kwargs)),  # heads mixed after the softmax
     ):
         with torch.no_grad(), record_attention(model) as tapped:
             model(torch.rand(1, 3, 24, 24))

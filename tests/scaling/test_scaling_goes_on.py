@@ -90,13 +90,13 @@ def test_out_of_memory_is_recorded_and_the_rest_goes_on(run, monkeypatch):
 
 
 def test_model_that_refuses_a_size_is_recorded(run):
-    kwargs = "num_classes=10 in_chans=1 img_size=24 patch_size=4 embed_dim=16 depth=1 num_heads=2"
-    code, _, _ = run(f"--model cait_xxs24_224 --model-kwargs {kwargs} {SMALL} --resolutions 1x 2x --protocol object")
+    kwargs = "num_classes=10 in_chans=1 img_size=32"
+    code, _, _ = run(f"--model mixer_s16_224 --model-kwargs {kwargs} {SMALL} --resolutions 1x 2x --protocol object")
     assert code == 0
     status = {(row["policy"], row["height"]): row for row in results(run)["rows"]}
-    assert status["default", 24]["status"] == "ok"
-    assert status["default", 48]["status"] == "failed"
-    assert "48" in status["default", 48]["reason"]
+    assert status["default", 32]["status"] == "ok"
+    assert status["default", 64]["status"] == "failed"
+    assert "64" in status["default", 64]["reason"]
 
 
 def test_policies_that_exclude_each_other_fail_alone(run, monkeypatch):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -153,6 +153,9 @@ class AttentionWeights:
     mask: Tensor | None = None
     scale: float | None = None
     decay: Decay | None = None
+
+    # Whether what rows gives a query is no less than 0 and adds up to one.
+    distribution: ClassVar[bool] = True
 
     def rows(self, start: int, stop: int) -> Tensor:
         """Weights of queries ``start`` to ``stop``: ``(B, heads, stop - start, N)``."""

@@ -15,7 +15,7 @@ from visionpe.saliency.measuring import choose, measure
 from visionpe.saliency.model import FINE_TUNED, SaliencyModel
 from visionpe.saliency.options import SaliencyOptions
 from visionpe.scaling.options import AUTO, DEFAULT, DOWNSCALE
-from visionpe.scaling.sizes import Size, factor_of, parse_factor_limit
+from visionpe.scaling.sizes import Size, factor_of, limits_at, parse_factor_limit
 from visionpe.scaling.store import VERSIONS, Store, key_of
 from visionpe.scaling.sweep import FAILED, OK, OUT_OF_MEMORY
 from visionpe.utils.errors import first_line
@@ -54,7 +54,7 @@ class Measurer:
     def count(self, size: Size) -> int:
         """How many pictures are measured at a size."""
         factor = factor_of(size, FINE_TUNED)
-        return min([self.options.images, *(n for least, n in self.limits if factor >= least - 1e-6)])
+        return min([self.options.images, *limits_at(factor, self.limits)])
 
     def row(self, policy: str, size: Size) -> Row:
         """One row; what a model refuses, or has no memory for, becomes its status.

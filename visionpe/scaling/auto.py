@@ -15,7 +15,7 @@ from visionpe.scaling.images import Source, batches
 from visionpe.scaling.options import DEFAULT
 from visionpe.scaling.plan import Task
 from visionpe.scaling.protocols import ViewSpec
-from visionpe.scaling.sizes import factor_of
+from visionpe.scaling.sizes import factor_of, limits_at
 from visionpe.scaling.store import VERSIONS, Store, key_of
 from visionpe.utils.errors import InputError
 from visionpe.utils.resizing import resize_images
@@ -48,7 +48,7 @@ class PolicyChooser:
     def images(self, task: Task) -> int:
         """How many images choose for a row."""
         factor = factor_of(task.size, task.entry.info.trained)
-        return min([self.count, *(max(n // 2, 2) for least, n in self.limit_from if factor >= least - 1e-6)])
+        return min([self.count, *(max(n // 2, 2) for n in limits_at(factor, self.limit_from))])
 
     def key(self, task: Task, spec: ViewSpec) -> str:
         """What decides a choice."""

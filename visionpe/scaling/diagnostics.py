@@ -30,8 +30,10 @@ def attention_spread(weights: AttentionWeights, grid: Grid) -> tuple[float, floa
         keys alone, whose weights are scaled up to a sum of one (0 where a query gives them nothing).
 
     Raises:
-        ValueError: If this attention has no weights of all pairs.
+        ValueError: If this attention has no weights of all pairs, or mixed across heads, which may be below 0.
     """
+    if not weights.distribution:
+        raise ValueError("the weights of heads that were mixed are no distribution")
     # Under autocast the queries may be in half precision, in which small weights vanish.
     weights = replace(weights, q=weights.q.float(), k=weights.k.float())
     places = grid.positions(device=weights.q.device)  # (spatial, axes) or (B, spatial, axes)
@@ -95,7 +97,7 @@ def record_attention(model: nn.Module) -> Iterator[AttentionRecord]:
                 try:
                     with torch.autocast(v.device.type, enabled=False):
                         tap.seen.append(attention_spread(weights, grid))
-                except ValueError:  # attention along the axes has no weights of all pairs
+                except ValueError:
                     tap.refused = True
             return original(attended, v, grid, layer=layer, weights=weights)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import sqrt
 
@@ -103,3 +103,8 @@ def parse_factor_limit(text: str) -> tuple[float, int]:
         if factor > 0 and images > 0:
             return factor, images
     raise InputError(f"--limit-from {text}: not FACTORx=N (such as 3x=250), both above 0")
+
+
+def limits_at(factor: float, limits: Iterable[tuple[float, int]]) -> list[int]:
+    """The numbers of images that ``--limit-from`` allows at a factor of the trained size."""
+    return [images for least, images in limits if factor >= least - 1e-6]

@@ -17,7 +17,7 @@ from visionpe.scaling.models import ModelEntry
 from visionpe.scaling.options import AUTO, DEFAULT, DOWNSCALE, TILING
 from visionpe.scaling.plan import Task
 from visionpe.scaling.row import NotFiniteError, measure
-from visionpe.scaling.sizes import factor_of
+from visionpe.scaling.sizes import factor_of, limits_at
 from visionpe.scaling.store import VERSIONS, Store, key_of
 from visionpe.utils.errors import InputError, first_line
 from visionpe.utils.memory import is_out_of_memory
@@ -60,10 +60,8 @@ class Settings:
     def images(self, task: Task) -> int | None:
         """How many images a row is about, None for all."""
         factor = factor_of(task.size, task.entry.info.trained)
-        counts = [
-            n for n in (self.limit, *(n for least, n in self.limit_from if factor >= least - 1e-6)) if n is not None
-        ]
-        return min(counts, default=None)
+        own = [] if self.limit is None else [self.limit]
+        return min([*own, *limits_at(factor, self.limit_from)], default=None)
 
 
 def _view(task: Task, source: Source, settings: Settings) -> Any:

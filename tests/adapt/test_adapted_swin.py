@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import timm
 from adapted_models import difference, original
-from adapted_pyramids import check_compiled, check_exported, check_pyramid, trained_size
+from adapted_pyramids import check_compiled, check_exported, check_pyramid, check_windows_that_divide
 
 import visionpe
 
@@ -37,14 +37,7 @@ def test_pyramid(case: tuple[str, dict[str, Any]]) -> None:
 
 
 def test_other_sizes_are_those_of_timm(case: tuple[str, dict[str, Any]]) -> None:
-    """Where windows of the trained size divide the maps: timm lets what it pads with take part."""
-    name, keywords = case
-    model = original(name, keywords)
-    windows = [layer.blocks[0].window_size for layer in model.layers]
-    size = tuple(3 * n for n in trained_size(model))
-    other = timm.create_model(name, **{"num_classes": 5, **keywords, "img_size": size, "window_size": windows}).eval()
-    other.load_state_dict(model.state_dict())
-    assert difference(other, visionpe.adapt(model), size) <= 1e-6
+    check_windows_that_divide(*case, tolerance=1e-6)
 
 
 def test_dynamic_sizes_are_those_of_timm() -> None:
