@@ -5,6 +5,7 @@ from __future__ import annotations
 from numbers import Integral
 from typing import Any
 
+from timm.layers import PatchEmbed
 from torch import nn
 
 from visionpe.checks import shown
@@ -48,7 +49,8 @@ def trained_size(model: nn.Module) -> Size:
     Raises:
         ValueError: If the model tells neither.
     """
-    built = getattr(model, "trained_img_size", None) or getattr(getattr(model, "patch_embed", None), "img_size", None)
+    embed = getattr(model, "patch_embed", None) or next((m for m in model.modules() if isinstance(m, PatchEmbed)), None)
+    built = getattr(model, "trained_img_size", None) or getattr(embed, "img_size", None)
     config = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None) or {}
     size = built or config.get("input_size")
     if size is None:
