@@ -33,7 +33,11 @@ TINY = {
         "num_classes": 3,
     },
 }
-BUILT = [name for name in TINY if timm.is_model(name)]
+BUILT = [
+    pytest.param(name, marks=pytest.mark.long if name in ("cswin_t", "vitdet_b") else pytest.mark.slow)
+    for name in TINY
+    if timm.is_model(name)
+]
 
 
 def arguments(name: str, out: Path, *further: str) -> list[str]:
@@ -41,7 +45,6 @@ def arguments(name: str, out: Path, *further: str) -> list[str]:
     return [name, "--out", str(out), "--img-size", "28", "44", *further, "--model-kwargs", *keywords]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", BUILT)
 @torch.no_grad()
 def test_a_file_of_each_family(name: str, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from visionpe.backbones.adapt.adapted import State, adapts
 from visionpe.backbones.adapt.levit_blocks import ON_MAPS
 from visionpe.backbones.adapt.staged import AdaptedStages
 from visionpe.backbones.shared.images import check_images
-from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind, check_one_width
+from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind, check_widths
 from visionpe.backbones.shared.windows import Pair
 from visionpe.utils.errors import MisfitError
 
@@ -102,8 +102,7 @@ class LevitPositions(AdaptedStages):
             device=weight.device,
             dtype=weight.dtype,
         )
-        if stage.shrinks:
-            check_one_width(encoding)
+        check_widths(encoding, inputs=not stage.shrinks)
         for its in stage.attentions().values():
             _check_values(encoding, its[0])
         return encoding

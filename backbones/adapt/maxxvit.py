@@ -15,7 +15,7 @@ from visionpe.backbones.adapt.adapted import Adapted, State, adapts
 from visionpe.backbones.adapt.maxxvit_blocks import ADAPTED, MaxxVitHeads, RoundedUp, units
 from visionpe.backbones.shared.partition import Partition
 from visionpe.backbones.shared.pyramid import Stage
-from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind, injects
+from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind, check_widths
 from visionpe.backbones.shared.windows import Dilated, Pair, WholeMap, Windows
 from visionpe.backbones.swin.weights import as_map
 from visionpe.cache import TableCache
@@ -106,17 +106,9 @@ class AdaptedMaxxVitStage(Stage, MaxxVitStage):
             first=first,
             **context,
         )
-        self._check_width(weight.shape[1], dim)
+        check_widths(self.pos_encoding, inputs=weight.shape[1] == dim)
         if first and isinstance(block, TransformerBlock2d):
             self._add_before(spec, dim=weight.shape[1], grid_size=before, **context)
-
-    def _check_width(self, first: int, dim: int) -> None:
-        for part in self.pos_encoding.map.parts:
-            if first != dim and part.sites() == ("add",) and injects(part):
-                raise ValueError(
-                    f"pos_encoding={part.name!r} adds to the input of every attention, which is {first} wide in the "
-                    f"first block of a stage and {dim} in others; allowed: encodings that act elsewhere"
-                )
 
     def _add_before(self, spec: list[Any], **context: Any) -> None:
         """Build what adds to tokens anew, for the map that comes in."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from visionpe.backbones.adapt.adapted import Adapted, State, adapts
 from visionpe.backbones.adapt.attentions import from_heads, to_heads
-from visionpe.backbones.adapt.pooling import check_widths
+from visionpe.backbones.adapt.pooling import check_blocks
 from visionpe.backbones.adapt.told import Told, run_told
 from visionpe.backbones.shared.images import check_images
 from visionpe.backbones.shared.position_tables import table_shape
@@ -159,7 +159,7 @@ class AdaptedMViTStage(MultiScaleVitStage):
             device=weight.device,
             dtype=weight.dtype,
         )
-        check_widths(self.pos_encoding, list(self.blocks), attention.dim_out)
+        check_blocks(self.pos_encoding, list(self.blocks), attention.dim_out)
 
     def forward(self, x: Tensor, feat_size: Sequence[int]) -> tuple[Tensor, Pair]:
         """Tokens ``(B, N, dim)`` and how many there are along each axis, to the same."""

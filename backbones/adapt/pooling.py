@@ -14,7 +14,7 @@ from visionpe.backbones.shared.block import run_block
 from visionpe.backbones.shared.images import check_images, take_indices
 from visionpe.backbones.shared.partition import Padding, Partition
 from visionpe.backbones.shared.pooling import PooledHeads
-from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind, injects
+from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind, check_widths
 from visionpe.backbones.shared.windowed import ScaledMapBlock
 from visionpe.backbones.shared.windows import Pair, WholeMap, Windows
 from visionpe.cache import TableCache
@@ -60,7 +60,7 @@ def map_of_images(embed: Any, x: Tensor) -> Tensor:
     return embed.proj(x).permute(0, 2, 3, 1)
 
 
-def check_widths(encoding: StageEncoding, blocks: Sequence[Any], dim: int) -> None:
+def check_blocks(encoding: StageEncoding, blocks: Sequence[Any], dim: int) -> None:
     """Refuse what acts in every block of a stage, where their width changes.
 
     Args:
@@ -69,17 +69,10 @@ def check_widths(encoding: StageEncoding, blocks: Sequence[Any], dim: int) -> No
         dim: The width that the encoding is built for.
 
     Raises:
-        ValueError: Names the encoding.
+        ValueError: See :func:`~visionpe.backbones.shared.stage_encoding.check_widths`.
     """
     before, behind = {block.dim for block in blocks}, {block.dim_out for block in blocks}
-    for part in encoding.map.parts:
-        before_each = injects(part)
-        if (before_each and before != {dim}) or (not before_each and "refine" in part.sites() and behind != {dim}):
-            what = "input of every attention" if before_each else "output of every block"
-            raise ValueError(
-                f"pos_encoding={part.spelling!r} acts on the {what}, whose width changes within a stage here; allowed: "
-                "what adds to the tokens once, such as 'ape', or acts in attention"
-            )
+    check_widths(encoding, inputs=before == {dim}, outputs=behind == {dim})
 
 
 class AdaptedPooling(Adapted):
@@ -158,7 +151,7 @@ class AdaptedPooling(Adapted):
             device=weight.device,
             dtype=weight.dtype,
         )
-        check_widths(encoding, [self.blocks[i] for i in its], last.dim_out)
+        check_blocks(encoding, [self.blocks[i] for i in its], last.dim_out)
         return encoding
 
     def _change(self, block: Any, window: Pair | None, pooling: Pair, *, stage: int, layer: int) -> None:

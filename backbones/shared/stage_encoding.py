@@ -53,17 +53,24 @@ def check_pooled(part: PositionEncoding) -> None:
         )
 
 
-def check_one_width(encoding: StageEncoding) -> None:
-    """Refuse an encoding that adds to the input of every attention of a stage, where their widths are not the same.
+def check_widths(encoding: StageEncoding, *, inputs: bool, outputs: bool = True) -> None:
+    """Refuse an encoding that acts in every block of a stage, where the width there is not the one it is built for.
+
+    Args:
+        encoding: Of the stage.
+        inputs: Whether the inputs of all attentions have that width.
+        outputs: Whether the outputs of all blocks have it.
 
     Raises:
         ValueError: Names it, and what can work.
     """
     for part in encoding.map.parts:
-        if injects(part):
+        before_each = injects(part)
+        if (before_each and not inputs) or (not before_each and "refine" in part.sites() and not outputs):
+            what = "input of every attention" if before_each else "output of every block"
             raise ValueError(
-                f"pos_encoding={part.spelling!r} adds to the input of every attention, whose width changes within "
-                "a stage here; allowed: what adds to the tokens once, such as 'ape', or acts in attention"
+                f"pos_encoding={part.spelling!r} acts on the {what}, whose width changes within a stage here; allowed: "
+                "what adds to the tokens once, such as 'ape', or acts in attention"
             )
 
 

@@ -128,7 +128,7 @@ def test_encodings_that_cannot_work() -> None:
     model = original("levit_128s", SMALL)
     with pytest.raises(ValueError, match=r"'lookhere'.* queries and keys to be the same tokens"):
         visionpe.adapt(model, pos_encoding="lookhere")
-    with pytest.raises(ValueError, match=r"'lape\(ape\)' adds to the input of every attention"):
+    with pytest.raises(ValueError, match=r"'lape\(ape\)' acts on the input of every attention"):
         visionpe.adapt(model, pos_encoding="lape(ape)")
     with pytest.raises(ValueError, match=r"rope_axial .*needs a multiple of 4"):
         visionpe.adapt(original("levit_128s", {**SMALL, "key_dim": 6}), pos_encoding="rope_axial")

@@ -106,7 +106,9 @@ def test_positions_are_added_once(name: str) -> None:
 
 def test_refusals() -> None:
     model = original("coatnet_nano_rw_224", WHOLE)
-    with pytest.raises(ValueError, match="pos_encoding='lape' adds to the input of every attention, which is 16 wide"):
+    with pytest.raises(
+        ValueError, match=r"pos_encoding='lape\(ape\)' acts on the input of every attention, whose width"
+    ):
         visionpe.adapt(model, pos_encoding="lape")
     with pytest.raises(ValueError, match="no block has attention; allowed: MaxViT"):
         visionpe.adapt(timm.create_model("coatnet_nano_rw_224", **{**WHOLE, "block_type": ("C", "C", "C")}))

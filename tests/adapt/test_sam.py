@@ -44,6 +44,11 @@ def test_what_timm_does_with_models() -> None:
     check_training(adapted, SIZES[1])
     check_frozen("samvit_base_patch16", KEYWORDS)
     check_precision(model, adapted, SIZES[0])
+
+
+@pytest.mark.long
+def test_compiled_and_exported() -> None:
+    adapted = visionpe.adapt(original("samvit_base_patch16", KEYWORDS))
     check_compiled(adapted, SIZES[:2])
     check_exported(adapted, [SIZES[1], SIZES[0], SIZES[3]])
 

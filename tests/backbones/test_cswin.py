@@ -173,7 +173,7 @@ def test_what_padding_holds() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "width"), [("lepe", 1), ("rpb", 3)])
+@pytest.mark.parametrize(("name", "width"), [("lepe", 1), pytest.param("rpb", 3, marks=pytest.mark.long)])
 def test_compile(name: str, width: int) -> None:
     """No graph break, forward and backward."""
     torch._dynamo.reset()
@@ -191,7 +191,7 @@ def test_compile(name: str, width: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("width", "policy"), [(1, "keep"), (8, "grow")])
+@pytest.mark.parametrize(("width", "policy"), [(1, "keep"), pytest.param(8, "grow", marks=pytest.mark.long)])
 def test_export(width: int, policy: str) -> None:
     """One exported graph serves every number of images, height and width."""
     model = build(**SHALLOW, stripe_widths=(width, 2), stripe_policy=policy)

@@ -206,7 +206,7 @@ def test_autocast() -> None:
         torch.testing.assert_close(model(x).float(), model.float()(x).float(), atol=0.2, rtol=0.1)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_compile() -> None:
     model, x = tiny_swin("rope_mixed+rpb", drop_path_rate=0.0, depths=(1, 2)), torch.randn(1, 3, 30, 44)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")

@@ -33,7 +33,7 @@ def test_compile(name: str) -> None:
             torch.testing.assert_close(p.grad, grad, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["rope_vit_ti", "alibi_vit_ti"])
 def test_compile_to_machine_code(name: str) -> None:
     torch._dynamo.reset()

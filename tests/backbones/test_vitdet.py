@@ -232,7 +232,7 @@ def test_attention_masks_are_refused() -> None:
         tiny_vitdet()(torch.randn(1, 3, 32, 32), torch.ones(64, 64))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_compile() -> None:
     model, x = tiny_vitdet(depth=2), torch.randn(2, 3, 28, 44)
     y = torch.compile(model, fullgraph=True, backend="aot_eager")(x)

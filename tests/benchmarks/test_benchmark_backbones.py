@@ -10,7 +10,7 @@ import pytest
 from visionpe.cli import benchmark
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_one_round(tmp_path: Path) -> None:
     arguments = ["--resolutions", "224", "--repeats", "1", "--device", "cpu", "--out", str(tmp_path)]
     assert benchmark.backbones([*arguments, "--backbones", "swin_t", "cswin_t", "vitdet_b"]) == 0

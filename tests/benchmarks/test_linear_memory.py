@@ -13,7 +13,7 @@ GIB = 1024  # in MiB; the matrix of a single head takes as much, without what it
 TOKENS = 128 * 128
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_memory_is_linear(tmp_path: Path) -> None:
     """One encoding of each structure of bias on a head of 64; ``docs/benchmarks`` has them all on six."""
     structures = ("rpb", "decomposed", "irpe(on=k)")

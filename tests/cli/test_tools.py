@@ -170,7 +170,7 @@ def test_help(name, capsys):
     assert all(word in text for word in ("--launcher", "--cfg-options", "--work-dir", "configs/digits"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_with_gloo(tmp_path):
     arguments = ["--launcher", "pytorch", "--work-dir", str(tmp_path), "--cfg-options", *TINY]
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "tools/train.py"]

@@ -23,7 +23,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 FILES = [
     str(path.relative_to(CONFIGS)) for name in ("coco", "ade20k") for path in sorted((CONFIGS / name).glob("*.py"))
 ]
-# One of every head, every backbone and every neck; the others are slow tests.
+# One of every head, every backbone and every neck; the others are long tests.
 QUICK = (
     "coco/mask_rcnn_rope_vitdet_b_lsj100e.py",
     "coco/cascade_mask_rcnn_swin_t_3x.py",
@@ -37,7 +37,7 @@ QUICK = (
     "ade20k/upernet_dinov3_vit_b_160k.py",
     "ade20k/linear_dinov2_vit_s_40k.py",
 )
-MARKED = [file if file in QUICK else pytest.param(file, marks=pytest.mark.slow) for file in FILES]
+MARKED = [file if file in QUICK else pytest.param(file, marks=pytest.mark.long) for file in FILES]
 
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:mmseg")

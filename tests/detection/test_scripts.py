@@ -168,7 +168,7 @@ def test_workers_that_are_spawned_have_the_operators(tmp_path: Path) -> None:
     assert done.stdout == "[[[1]]]\n", done.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_training_testing_and_predicting_by_programs_of_mmseg(tmp_path: Path) -> None:
     results = {row["what"]: row["result"] for row in run_all(tmp_path, ("none",), ("mmseg",))}
     assert results == dict.fromkeys(["tools/train.py", "tools/test.py", "MMSegInferencer"], "works")

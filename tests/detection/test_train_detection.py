@@ -251,7 +251,9 @@ def losses(text):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "tolerance"), [("fcn_cpe_vit", 1e-3), ("mask_rcnn_rope_vit", 0.1)])
+@pytest.mark.parametrize(
+    ("name", "tolerance"), [("fcn_cpe_vit", 1e-3), pytest.param("mask_rcnn_rope_vit", 0.1, marks=pytest.mark.long)]
+)
 def test_two_processes_train_as_one(name, tolerance, data, tmp_path):
     """Exact but for rounding in segmentation; a detector draws other proposals and counts positives by process."""
     alone, together = ([config(name), "--work-dir", str(tmp_path / work)] for work in ("alone", "together"))

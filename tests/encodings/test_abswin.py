@@ -88,4 +88,8 @@ def test_gradients(form: str) -> None:
 def test_in_a_model() -> None:
     check_sizes(SMALL)
     check_export(SMALL)
+
+
+@pytest.mark.long
+def test_compiled() -> None:
     check_compile(SMALL)

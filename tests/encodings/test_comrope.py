@@ -164,6 +164,7 @@ def test_half_precision(form: str) -> None:
         assert (got.float() - wanted).abs().max() < 0.02  # one rounding
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", FORMS)
 def test_export_and_compile(form: str) -> None:
     spec = {"name": "comrope", "form": form}

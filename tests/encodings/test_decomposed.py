@@ -218,6 +218,7 @@ def test_no_matrix_is_built() -> None:
     assert left.numel() <= largest.numel
 
 
+@pytest.mark.long
 def test_export_and_compile() -> None:
     check_export("decomposed")
     check_compile("decomposed")

@@ -227,8 +227,11 @@ def test_gradients(method: str) -> None:
 def test_in_a_model(spec: dict) -> None:
     check_sizes(spec)
     check_export(spec)
-    if spec["on"] == "kv":
-        check_compile(spec)
+
+
+@pytest.mark.long
+def test_compiled() -> None:
+    check_compile({"name": "irpe", "on": "kv", "shared": False})
 
 
 def test_euclidean_rounds_the_distance_first() -> None:

@@ -128,6 +128,11 @@ def test_gradients(spec: str) -> None:
 def test_in_a_model(spec: str) -> None:
     check_sizes(spec)
     check_export(spec)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("spec", ["lape(ape)", "lape(sincos)"])
+def test_compiled(spec: str) -> None:
     check_compile(spec)
 
 

@@ -69,4 +69,8 @@ def test_gradients() -> None:
 def test_in_a_model() -> None:
     check_sizes("lepe")
     check_export("lepe")
+
+
+@pytest.mark.long
+def test_compiled() -> None:
     check_compile("lepe")

@@ -117,6 +117,7 @@ def test_policies_and_coordinates() -> None:
     assert encoding.policies[0] == "extrapolate"
 
 
+@pytest.mark.long
 def test_export_and_compile() -> None:
     check_export({"name": "lookhere", "view": 180}, num_heads=8)
     check_compile({"name": "lookhere", "view": 45}, num_heads=8)

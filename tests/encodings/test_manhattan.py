@@ -215,6 +215,7 @@ def test_structure() -> None:
     assert not list(make().parameters())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("spec", ["manhattan", AXIAL])
 def test_export_and_compile(spec: object) -> None:
     check_export(spec)

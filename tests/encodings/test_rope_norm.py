@@ -203,6 +203,7 @@ def test_rotation_of_pairs(layout: str) -> None:
     assert torch.autograd.gradcheck(lambda x, r: rotate_pairs(x, r, layout, 2), (x, rotation), fast_mode=True)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("policy", "normalize"), [("interpolate", "separate"), ("extrapolate", "max")])
 def test_export_and_compile(policy: str, normalize: str) -> None:
     spec = {"name": "rope_norm", "policy": policy, "normalize_coords": normalize, "p": 0.25}

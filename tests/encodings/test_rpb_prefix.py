@@ -33,7 +33,9 @@ def test_terms_stand_where_beit_has_them(prefix: int) -> None:
     assert not other[..., :prefix, :].any()
 
 
-@pytest.mark.parametrize("kernel", ["sdpa", "chunked", "small", "flex", "low_rank"])
+@pytest.mark.parametrize(
+    "kernel", ["sdpa", "chunked", "small", pytest.param("flex", marks=pytest.mark.long), "low_rank"]
+)
 @torch.inference_mode()
 def test_kernels_agree(kernel: str) -> None:
     encoding, grid = build(prefix_slots=1), Grid((3, 4), prefix=2)

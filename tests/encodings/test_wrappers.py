@@ -126,7 +126,7 @@ def test_policies_pass_through() -> None:
     ("spec", "sizes"),
     [
         ("dropped(rope_mixed)", [(3, 5)]),
-        pytest.param("cropped(sincos)+randomised(rope_axial)", [(4, 4), (3, 5), (4, 6)], marks=pytest.mark.slow),
+        pytest.param("cropped(sincos)+randomised(rope_axial)", [(4, 4), (3, 5), (4, 6)], marks=pytest.mark.long),
     ],
 )
 def test_compiled(spec: str, sizes: list[tuple[int, int]]) -> None:
@@ -159,7 +159,7 @@ def test_compiled(spec: str, sizes: list[tuple[int, int]]) -> None:
         compiled(x, q, *size)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_compiled_model() -> None:
     torch._dynamo.reset()
     model = randomized_vit("dropped(rope_mixed)+cropped(ape)").train()

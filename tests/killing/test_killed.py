@@ -140,6 +140,7 @@ def test_training_of_a_classifier(warm: Warm, tmp_path: Path) -> None:
     same_after_kills(warm, training("digits/rope_mixed_vit.py", DIGITS), same_model, tmp_path, KILLS or 2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "layout"), [("mask_rcnn_rope_vit", "coco"), ("fcn_cpe_vit", "ade")])
 def test_training_of(name: str, layout: str, warm: Warm, scenes: Path, tmp_path: Path) -> None:
     values: dict[str, object] = {}
@@ -159,6 +160,7 @@ def test_training_of(name: str, layout: str, warm: Warm, scenes: Path, tmp_path:
     same_after_kills(warm, training(f"digits/{name}.py", options), same_tensors("iter_12.pth"), tmp_path, KILLS or 2)
 
 
+@pytest.mark.long
 def test_training_of_rooms(warm: Warm, tmp_path: Path) -> None:
     options = [
         "train_cfg.max_epochs=3",
@@ -191,6 +193,7 @@ def test_the_scaling_tool(warm: Warm, tmp_path: Path) -> None:
     same_after_kills(warm, lambda folder: [*command, "--out", str(folder)], same_rows, tmp_path, KILLS or 2)
 
 
+@pytest.mark.long
 def test_the_study(warm: Warm, tmp_path: Path) -> None:
     command = [
         "study",

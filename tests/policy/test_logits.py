@@ -112,7 +112,7 @@ def test_temperature_keeps_the_entropy_of_attention() -> None:
     assert share(240, 1.0) < before / 4
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_compiles() -> None:
     model = tiny("rope", depth=1)
     visionpe.set_policy(model, "yarn+resonance+temperature+decay")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from numbers import Integral
 from typing import Any
 
-from timm.layers import PatchEmbed
 from torch import nn
 
 from visionpe.checks import shown
@@ -49,7 +48,7 @@ def trained_size(model: nn.Module) -> Size:
     Raises:
         ValueError: If the model tells neither.
     """
-    embed = getattr(model, "patch_embed", None) or next((m for m in model.modules() if isinstance(m, PatchEmbed)), None)
+    embed = getattr(model, "patch_embed", None) or getattr(model, "stem", None)  # of ViTs; of MLP-Mixers
     built = getattr(model, "trained_img_size", None) or getattr(embed, "img_size", None)
     config = getattr(model, "pretrained_cfg", None) or getattr(model, "default_cfg", None) or {}
     size = built or config.get("input_size")

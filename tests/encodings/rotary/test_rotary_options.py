@@ -82,6 +82,7 @@ def test_order_of_the_axes(name: str, layout: str) -> None:
         torch.testing.assert_close(got, wanted[:, :, order], atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("spec", [LAYOUTS[1][:-1] + ", policy=interpolate)", LAYOUTS[2], LAYOUTS[4]])
 def test_export_and_compile(spec: str) -> None:
     check_export(spec)
