@@ -64,6 +64,16 @@ class PooledHeads(WindowHeads):
         (cut,) = partitions
         if cut.queries is None:
             return super().forward(x, partitions)
+        q, k, v = self._pooled(x, cut)
+        mask = cut.mask if cut.mask is None or x.shape[0] == 1 else cut.mask.repeat(x.shape[0], 1, 1, 1)
+        attended = encoded_attention(
+            q, k, v, cut.encoding, cut.grid, layer=cut.layer, mask=mask, attended=self.attended, scale=self.logit_factor
+        )
+        return self.projected(cut.queries.join(attended.transpose(1, 2).flatten(2)), None)
+
+    def _pooled(self, x: Tensor, cut: Partition) -> tuple[Tensor, Tensor, Tensor]:
+        """Pooled queries, keys and values, ``(B * windows, heads, tokens, head_dim)``, after which the map is free."""
+        assert cut.queries is not None
         if self.padding == "tokens":  # the padding holds the biases of the projection
             qkv = self.projections(cut.windows.split(x))  # (B * windows, tokens, 3, heads, head_dim)
             queries, kv = cut.windows.join(qkv[:, :, 0].flatten(2)), qkv[:, :, 1:]
@@ -73,9 +83,4 @@ class PooledHeads(WindowHeads):
         # On the map, not in the windows, so that no cell holds padding.
         q = cut.queries.split(pool_map(queries, self.pooling)).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
         k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)  # (B * windows, heads, tokens, head_dim)
-        q, k = self.compared(q, k)
-        mask = cut.mask if cut.mask is None or x.shape[0] == 1 else cut.mask.repeat(x.shape[0], 1, 1, 1)
-        attended = encoded_attention(
-            q, k, v, cut.encoding, cut.grid, layer=cut.layer, mask=mask, attended=self.attended, scale=self.logit_factor
-        )
-        return self.projected(cut.queries.join(attended.transpose(1, 2).flatten(2)), None)
+        return (*self.compared(q, k), v)

@@ -37,15 +37,20 @@ class MixedWeights(AttentionWeights):
         bias = kernels.rows(self.biases, None, start, stop, logits.dtype)
         logits = logits if bias is None else logits + bias
         logits = logits if self.decay is None else self.decay.rows(logits, start, stop)
+        logits = _across_heads(self.before, self.before_bias, logits)
         # Last, since what is masked out of one head must not reach the others.
-        mixed = _across_heads(self.before, self.before_bias, logits)
-        weights = kernels.weights(mixed, (), self.mask, None, start, stop)
-        return _across_heads(self.after, self.after_bias, weights)
+        logits = kernels.weights(logits, (), self.mask, None, start, stop)
+        return _across_heads(self.after, self.after_bias, logits)
 
 
 def _across_heads(matrix: Tensor | None, bias: Tensor | None, x: Tensor) -> Tensor:
-    x = x if matrix is None else torch.einsum("gh,bhij->bgij", matrix.to(x.dtype), x)
-    return x if bias is None else x + bias.to(x.dtype)[:, None, None]
+    """Heads of ``(B, heads, rows, N)`` mixed, in one pass without a sum beside the product."""
+    shift = None if bias is None else bias.to(x.dtype)[:, None]
+    if matrix is None:
+        return x if shift is None else x + shift[..., None]
+    matrix, flat = matrix.to(x.dtype), x.flatten(2)
+    mixed = matrix @ flat if shift is None else torch.baddbmm(shift, matrix.expand(len(flat), -1, -1), flat)
+    return mixed.unflatten(2, x.shape[2:])
 
 
 def mixed_values(weights: MixedWeights, v: Tensor, drop: nn.Dropout) -> Tensor:

@@ -154,16 +154,20 @@ class MapBlock:
             encoding: Its sites ``inject`` and ``refine``, on the whole map.
             partitions: See :meth:`WindowHeads.forward`.
         """
-        told = self.told(x)
-        kept, grid = self.kept(x, told), Grid(size=map_size(told))
-        if encoding.at("add"):
-            told = encoding.inject(told.flatten(1, 2), grid, layer=self.layer).unflatten(1, grid.size)
-        x = kept + self.attention_branch(self.attn(told, partitions))
+        x = self._attended(x, encoding, partitions)
         x = x + self.mlp_branch(x)
         if encoding.at("refine"):
             grid = Grid(size=map_size(x))  # which may be smaller now
             x = encoding.refine(x.flatten(1, 2), grid, layer=self.layer).unflatten(1, grid.size)
         return x
+
+    def _attended(self, x: Tensor, encoding: Composition, partitions: Sequence[Partition]) -> Tensor:
+        """The first half, in a function of its own, so that the MLP finds its memory free."""
+        told = self.told(x)
+        kept, grid = self.kept(x, told), Grid(size=map_size(told))
+        if encoding.at("add"):
+            told = encoding.inject(told.flatten(1, 2), grid, layer=self.layer).unflatten(1, grid.size)
+        return kept + self.attention_branch(self.attn(told, partitions))
 
 
 class ScaledMapBlock(MapBlock):

@@ -8,11 +8,12 @@ from math import prod
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from visionpe.cache import TableCache
 from visionpe.grid import Grid
-from visionpe.tracing import is_tracing
+from visionpe.tracing import is_tracing, is_transformed
 
 
 class Bias(ABC):
@@ -58,15 +59,14 @@ def with_prefix(rows: Tensor, blank: int, prefix: int, terms: Tensor | None = No
     """
     if not prefix:
         return rows
-    if terms is not None:
-        ahead, behind, both = terms.to(rows.dtype)[None, :, :, None, None].unbind(2)  # (1, heads, 1, 1)
-        batch, _, queries, keys = rows.shape
-        heads = max(rows.shape[1], terms.shape[0])
-        rows = torch.cat((behind.expand(batch, heads, queries, prefix), rows.expand(-1, heads, -1, -1)), dim=-1)
-        top = (both.expand(batch, heads, blank, prefix), ahead.expand(batch, heads, blank, keys))
-        return torch.cat((torch.cat(top, dim=-1), rows), dim=-2) if blank else rows
-    rows = torch.cat((rows.new_zeros(*rows.shape[:-1], prefix), rows), dim=-1)
-    return torch.cat((rows.new_zeros(*rows.shape[:-2], blank, rows.shape[-1]), rows), dim=-2) if blank else rows
+    if terms is None:
+        return F.pad(rows, (prefix, 0, blank, 0))
+    ahead, behind, both = terms.to(rows.dtype)[None, :, :, None, None].unbind(2)  # (1, heads, 1, 1)
+    whole = F.pad(rows.expand(-1, max(rows.shape[1], len(terms)), -1, -1), (prefix, 0, blank, 0))
+    if is_transformed():  # where the terms are of several models, what they are written to has to be
+        whole = whole + torch.zeros_like(both)
+    whole[..., :blank, prefix:], whole[..., blank:, :prefix], whole[..., :blank, :prefix] = ahead, behind, both
+    return whole
 
 
 class DenseBias(Bias):

@@ -82,7 +82,7 @@ def attend(
         return kernels.decayed(q, k, v, biases, mask, dropout_p, scale, decay, dropout)
     if kernel == "math":
         return kernels.math(q, k, v, biases, mask, dropout_p, scale, dropout)
-    if kernel == "small" or (kernel == "auto" and _is_small(q, k)):
+    if kernel == "small" or (kernel == "auto" and _is_small(q, k, v)):
         return kernels.small(q, k, v, biases, mask, dropout_p, scale)
     if kernel == "flex" or (kernel == "auto" and _flex_is_best(q, k, biases, mask, dropout_p)):
         if mask is not None or dropout_p:
@@ -103,12 +103,15 @@ def attend(
     return attended[..., :width]
 
 
-def _is_small(q: Tensor, k: Tensor) -> bool:
-    """True for short sequences on a CPU, where the formula beats the fused kernel."""
+def _is_small(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """True on a CPU for short sequences, where the formula beats the fused kernel, and where that kernel is out.
+
+    It takes values as wide as keys alone.
+    """
     narrow = q.dtype in (torch.float16, torch.bfloat16)  # the fused kernel adds up in float32
     if narrow or q.device.type != "cpu" or torch.is_grad_enabled() or is_tracing():
         return False
-    return max(q.shape[-2], k.shape[-2]) <= SMALL_TOKENS
+    return max(q.shape[-2], k.shape[-2]) <= SMALL_TOKENS or v.shape[-1] != k.shape[-1]
 
 
 def _is_large(q: Tensor, k: Tensor, biases: Sequence[Bias], mask: Tensor | None) -> bool:

@@ -42,10 +42,15 @@ class AttentionBias(OffsetEncoding):
     def reset_parameters(self) -> None:
         nn.init.zeros_(self.table)
 
+    def resized(self, size: Sequence[int], layer: int) -> Tensor:
+        """The table of a layer for a grid of ``size``, mirrored: ``(heads, 2 height - 1, 2 width - 1)``."""
+        return _mirrored(self.table[layer], size, self.main_policy or "bicubic")
+
     def function(self, offsets: Sequence[Tensor], grid: Grid, layer: int) -> Tensor:
-        return look_up(_mirrored(self.table[layer], grid.size, self.main_policy or "bicubic"), offsets).to(
-            offsets[0].dtype
-        )
+        return look_up(self.resized(grid.size, layer), offsets).to(offsets[0].dtype)
+
+    def _table(self, grid: Grid, layer: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+        return self.resized(grid.size, layer).to(dtype)  # all offsets of a full grid, in order
 
     def set_input_grid(self, grid_size: Sequence[int]) -> None:
         resized = _quarter(self.table.detach().flatten(0, 1), grid_size, self.main_policy or "bicubic")
