@@ -10,7 +10,7 @@ import torch
 from visionpe.utils import files
 from visionpe.utils.errors import first_line
 from visionpe.utils.files import write_atomic
-from visionpe.utils.memory import is_out_of_memory, peak_memory
+from visionpe.utils.memory import allocated_peak, is_out_of_memory, peak_memory
 
 
 def test_write_is_whole_or_not_at_all(tmp_path, monkeypatch):
@@ -40,6 +40,17 @@ def test_out_of_memory_is_told_from_other_errors():
 
 
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux's /proc")
+def test_allocated_peak_counts_what_is_held_at_one_time():
+    def work():
+        first = torch.ones(1000, 1000)
+        del first
+        return torch.ones(500, 1000) + torch.ones(500, 1000)  # three tensors of 2 MB
+
+    assert allocated_peak(work, torch.device("cpu")) == 6e6
+    assert allocated_peak(lambda: torch.ones(2_000_000), torch.device("cpu")) == 8e6
+    assert allocated_peak(work, torch.device("meta")) is None
+
+
 def test_peak_memory_sees_what_was_freed_again():
     for megabytes in (200, 50):  # the second peak is smaller than the first
         with peak_memory(torch.device("cpu")) as peak:

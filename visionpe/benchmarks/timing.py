@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from visionpe.benchmarks.cases import Case
-from visionpe.utils.memory import is_out_of_memory, peak_memory
+from visionpe.utils.memory import allocated_peak, is_out_of_memory, peak_memory
 
 WARM_UPS = 2
 OK, FULL = "ok", "out of memory"
@@ -54,8 +54,9 @@ def measure(
 
     Returns:
         For each case the median in ms with the quartiles, and the median and quartiles of its ratio to the base of the
-        same round; ``vs_peer`` likewise to its peer; ``peak_mib`` is the memory of one call and ``peak_ratio`` that
-        over the base's. A case that runs out of memory has ``status`` ``out of memory`` and None for numbers.
+        same round; ``vs_peer`` likewise to its peer; ``peak_mib`` is what the tensors of one call take at most, and
+        ``peak_ratio`` that over the base's. A case that runs out of memory has ``status`` ``out of memory`` and None
+        for numbers.
     """
     seconds = np.full((repeats, len(cases)), np.nan)
     peaks: list[float | None] = [None] * len(cases)
@@ -80,8 +81,8 @@ def measure(
         on_round()
     gc.collect()
     for column in range(len(cases)):
-        found = tried(column, peak_of)
-        peaks[column] = found and found[0]
+        held = tried(column, lambda case, device: allocated_peak(case.call, device))
+        peaks[column] = None if held is None else held / 2**20
     seconds[:, list(full)] = np.nan
     peer_of = {case.of: column for column, case in enumerate(cases) if case.peer}
     rows = []

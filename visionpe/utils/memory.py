@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 _STATUS, _RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 _SIGNS = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
@@ -64,3 +67,30 @@ def peak_memory(device: torch.device) -> Iterator[dict[str, float | None]]:
     yield result
     if before is not None:
         result["bytes"] = float(max(_resident("VmHWM") - before, 0))
+
+
+def allocated_peak(work: Callable[[], Any], device: torch.device) -> float | None:
+    """Bytes that the tensors of a piece of work take at most at one time, above what was held before it.
+
+    On a CPU counted by PyTorch's profiler, exactly and the same at every run, where the resident set depends on what
+    the system gives back and when; what a library allocates past PyTorch is not in it.
+
+    Args:
+        work: Run once.
+        device: Where it runs.
+
+    Returns:
+        The bytes, or None on other devices than CPUs and CUDA.
+    """
+    if device.type == "cuda":
+        held = torch.cuda.memory_allocated(device)
+        with peak_memory(device) as peak:
+            work()
+        return None if peak["bytes"] is None else peak["bytes"] - held
+    if device.type != "cpu":
+        return None
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        work()
+    events = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
+    steps = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    return float(max(accumulate(steps, initial=0)))
