@@ -202,6 +202,14 @@ class PositionEncoding(HasPolicy, Unscriptable, OwnTensors):
         """Output of attention in block ``layer``, before the projection; ``weights`` gives rows of the softmax."""
         return attended
 
+    # What a class overrides, looked up in every block: of the methods above, and `logit_factor`.
+    acting: ClassVar[frozenset[str]] = frozenset()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = (*SITES, "inject", "logit_factor")
+        cls.acting = frozenset(name for name in own if getattr(cls, name) is not getattr(PositionEncoding, name))
+
     @classmethod
     def sites(cls) -> tuple[str, ...]:
         """The sites that this class overrides; ``inject`` counts as ``add``."""

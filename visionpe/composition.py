@@ -11,11 +11,14 @@ from torch import Tensor, nn
 from visionpe.attention.bias import Bias
 from visionpe.attention.dispatch import AttentionWeights
 from visionpe.attention.logits import Decay, LogitRule
-from visionpe.base import PositionEncoding
+from visionpe.base import SITES, PositionEncoding
 from visionpe.grid import Grid
 from visionpe.policy.functions.logits import log_temperature
 from visionpe.policy.holder import HasPolicy
 from visionpe.watching import drop_summary_hooks
+
+_ON_LOGITS = frozenset(("rotate", "bias", "logit_factor"))
+_EVERYWHERE = frozenset((*SITES, "inject", "logit_factor"))
 
 
 class Composition(HasPolicy, nn.ModuleDict):
@@ -76,8 +79,13 @@ class Composition(HasPolicy, nn.ModuleDict):
 
     def _acting(self, site: str) -> list[PositionEncoding]:
         """The parts whose class does something at ``site``, and what another library put in the place of one."""
-        nothing = getattr(PositionEncoding, site)
-        return [part for part in self.parts if getattr(type(part), site, None) is not nothing]
+        return [part for part in self._modules.values() if site in getattr(type(part), "acting", _EVERYWHERE)]  # type: ignore[misc]
+
+    def acts_on_logits(self) -> bool:
+        """Whether queries, keys or their logits are anything but what they are without positions."""
+        if self.policy:
+            return True
+        return any(not _ON_LOGITS.isdisjoint(getattr(type(p), "acting", _EVERYWHERE)) for p in self._modules.values())
 
     @staticmethod
     def _call(part: PositionEncoding, site: str, *args: Any, **kwargs: Any) -> Any:

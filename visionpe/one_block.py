@@ -17,7 +17,7 @@ Encoding = TypeVar("Encoding", bound=nn.Module)
 def is_compiled(block: nn.Module) -> bool:
     """Whether ``block.compile()`` or ``torch.compile(block)`` was called, of what FSDP wraps too."""
     block = block.__dict__["_modules"].get("_fsdp_wrapped_module") or block
-    return getattr(block, "_compiled_call_impl", None) is not None or hasattr(block, "_orig_mod")
+    return getattr(block, "_compiled_call_impl", None) is not None or "_orig_mod" in block.__dict__["_modules"]
 
 
 def only(encoding: Composition, layer: int, x: Tensor, grid: Grid) -> Composition:

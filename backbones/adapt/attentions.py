@@ -58,7 +58,7 @@ class ToldAttention(Attention):
         """Tokens ``(B, N, dim)`` to tokens."""
         x = attn_mask.inject(x)
         gate = _gate(self, x)
-        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim))
+        qkv = self.qkv(x).view(*x.shape[:2], 3, self.num_heads, self.head_dim)  # unflatten goes through Python
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         attended = attn_mask.attend(self, self.q_norm(q), self.k_norm(k), v)
         return _projected(self, from_heads(attended), gate)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, cast
 
 from timm.models import checkpoint
@@ -66,5 +65,6 @@ def run_told(block: nn.Module, x: Tensor, told: Told, *, keyword: str, checkpoin
     """A block of timm's on ``x``, which hands ``told`` to its attention as the argument ``keyword``."""
     if is_compiled(block):
         told = told.for_one_block(x)
-    run: Any = partial(checkpoint, block) if checkpointed else block
-    return cast(Tensor, run(x, **{keyword: told}, **others))
+    if checkpointed:
+        return cast(Tensor, checkpoint(block, x, **{keyword: told}, **others))
+    return cast(Tensor, block(x, **{keyword: told}, **others))

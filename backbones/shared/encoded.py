@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from visionpe.attention.bias import Bias
 from visionpe.attention.dispatch import AttentionWeights, attend
 from visionpe.composition import Composition
 from visionpe.grid import Grid
@@ -63,11 +64,13 @@ def encoded_attention(
     Returns:
         ``(B, heads, N, head_dim)``.
     """
-    biases = encoding.bias(q, k, grid, layer=layer)  # of the content, not of its rotation
-    q, k = encoding.rotate(q, k, grid, layer=layer)
-    q, k = q.to(v.dtype), k.to(v.dtype)  # a norm under autocast gives float32
+    biases: list[Bias] = []
     decay = None
-    if (rule := encoding.logit_rule(grid)) is not None:
+    if acts := encoding.acts_on_logits():
+        biases = encoding.bias(q, k, grid, layer=layer)  # of the content, not of its rotation
+        q, k = encoding.rotate(q, k, grid, layer=layer)
+    q, k = q.to(v.dtype), k.to(v.dtype)  # a norm under autocast gives float32
+    if acts and (rule := encoding.logit_rule(grid)) is not None:
         decay = rule.decay
         if rule.factor != 1:
             scale = (q.shape[-1] ** -0.5 if scale is None else scale) * rule.factor

@@ -61,6 +61,11 @@ def attend(
         ValueError: If ``kernel`` is unknown, ``dropout`` comes with another than ``math``, or an axial bias with a
             mask, a second bias or a decay.
     """
+    if kernel == "auto" and not biases and decay is None and dropout is None:  # without positions, as fast as it was
+        if _is_small(q, k, v):
+            return kernels.small(q, k, v, biases, mask, dropout_p, q.shape[-1] ** -0.5 if scale is None else scale)
+        mask = mask if mask is None else kernels.matrix((), mask, q.dtype)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p, scale=scale)
     check_choice("kernel", kernel, Kernel)
     if dropout is not None and kernel != "math":
         raise ValueError(f"dropout is called with the weights, which kernel={kernel!r} does not give; allowed: 'math'")
