@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from mmengine.registry import DATASETS
 from mmpretrain.datasets.base_dataset import BaseDataset
@@ -40,7 +40,7 @@ class PhotographsDataset(BaseDataset):
         split: Split = "train",
         root: str = str(ROOT),
         short_side: int = 128,
-        mode: str = "RGB",
+        mode: Literal["L", "RGB"] = "RGB",
         **kwargs: Any,
     ) -> None:
         self.source, self.photographs = name, load_photographs(name, split, root)
@@ -62,7 +62,7 @@ class PhotographsDataset(BaseDataset):
         if index not in self.images:
             image = open_picture(str(self.photographs.samples[index][0]), self.mode)
             share = self.short_side / min(image.size)
-            size = tuple(max(1, round(side * share)) for side in image.size)
+            size = max(1, round(image.width * share)), max(1, round(image.height * share))
             self.images[index] = image.resize(size, Image.Resampling.BICUBIC) if share < 1 else image
         return self.images[index]
 

@@ -33,7 +33,8 @@ def open_source(name: str, split: Literal["test", "val"] = "test", class_map: st
     """Open a data set.
 
     Args:
-        name: ``digits``, ``mnist``, ``elpv``, ``caltech101``, or a folder with one sub-folder a class (directly, or in its ``val/``).
+        name: ``digits``, ``mnist``, ``elpv``, ``caltech101``, or a folder with one sub-folder a class (directly, or in
+            its ``val/``).
         split: Of data by name; a folder is what it is.
         class_map: A file with the labels of the folders, see :func:`visionpe.scaling.class_map.read_class_map`.
 

@@ -35,7 +35,8 @@ class StudyOptions:
         config: Configs of mmdet or mmseg, each with a checkpoint.
         cfg_options: ``KEY=VALUE`` overrides of every config.
         crop: Sizes of sliding crops for segmentation.
-        data: ``digits``, ``mnist``, ``elpv``, ``caltech101`` or a folder of class folders; None for what the runs were trained on, else digits.
+        data: ``digits``, ``mnist``, ``elpv``, ``caltech101`` or a folder of class folders; None for what the runs were
+            trained on, else digits.
         class_map: A file that gives the folders of ``data`` their labels; None for the order of their names.
         resolutions: ``224``, ``512x384`` (height x width, pixels) or factors of the trained size, ``1.5x``.
         policy: Resolution policies, ``default``, ``all`` or ``auto``.
