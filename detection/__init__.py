@@ -53,6 +53,7 @@ with quiet_imports():
     from visionpe.detection.clouds.transforms import DropColor, JitterCloud, RotateCloud, ScaleCloud, SwapAxes
     from visionpe.detection.data import pictures
     from visionpe.detection.data.digits import DigitsDataset
+    from visionpe.detection.data.photographs import PhotographsDataset
     from visionpe.detection.models import losses  # noqa: F401  timm's, by name
     from visionpe.detection.models.classifier import TimmImageClassifier
     from visionpe.detection.models.features import TimmFeatures
@@ -79,6 +80,7 @@ __all__ = [
     "ExportHook",
     "JitterCloud",
     "PackCloud",
+    "PhotographsDataset",
     "QuietRunner",
     "RoomsDataset",
     "RotateCloud",

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from visionpe.data.splitting import stratified
+
 Source = Literal["digits", "mnist"]
 Split = Literal["train", "val", "test"]
 
@@ -38,21 +40,10 @@ def _read(source: Source) -> tuple[Tensor, Tensor]:
     return images.byte().contiguous(), torch.from_numpy(labels).long()
 
 
-def _stratified(labels: Tensor, held_out: dict[str, int]) -> dict[str, Tensor]:
-    from sklearn.model_selection import train_test_split
-
-    rest = torch.arange(len(labels)).numpy()
-    parts = {}
-    for split, size in held_out.items():
-        rest, part = train_test_split(rest, test_size=size, stratify=labels[rest], random_state=0)
-        parts[split] = torch.from_numpy(part)
-    return {"train": torch.from_numpy(rest), **parts}
-
-
 @lru_cache(maxsize=2)
 def _splits(source: Source) -> dict[str, tuple[Tensor, Tensor]]:
     images, labels = _read(source)
-    return {split: (images[index], labels[index]) for split, index in _stratified(labels, HELD_OUT[source]).items()}
+    return {split: (images[index], labels[index]) for split, index in stratified(labels, HELD_OUT[source]).items()}
 
 
 def load_digits(split: Split = "test", source: Source = "digits") -> tuple[Tensor, Tensor]:

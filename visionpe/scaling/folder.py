@@ -1,20 +1,23 @@
-"""ImageNet-style folders, read by torchvision and prepared by timm's own evaluation transform."""
+"""Image files with labels, of a folder or a data set by name, prepared by timm's own evaluation transform."""
 
 from __future__ import annotations
 
 import hashlib
+import os
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
+from visionpe.data.photographs import load_photographs
 from visionpe.scaling.class_map import class_order, read_class_map
 from visionpe.scaling.images import Source
-from visionpe.scaling.options import EMBEDDED, Protocol
+from visionpe.scaling.options import EMBEDDED, NAMED, Protocol
 from visionpe.scaling.protocols import ViewSpec, place
 from visionpe.scaling.sizes import Size
-from visionpe.utils.errors import InputError
+from visionpe.utils.errors import InputError, first_line
 from visionpe.utils.pictures import open_picture
 
 
@@ -33,7 +36,66 @@ def _transform(
     )
 
 
-class FolderSource(Source):
+class FileSource(Source):
+    """Image files with their labels.
+
+    Args:
+        name: What ``--data`` was.
+        samples: Files and labels.
+        root: What the files are called by in the fingerprint.
+    """
+
+    def __init__(self, name: str, samples: Sequence[tuple[str | Path, int]], root: Path) -> None:
+        self.name, self.samples, self.root = name, samples, root
+        digest = hashlib.sha256()
+        for path, label in samples:
+            try:
+                stat = Path(path).stat()
+            except OSError:  # a link to nowhere: an image that cannot be read
+                stat = Path(path).lstat()
+            digest.update(f"{Path(path).relative_to(root)}:{label}:{stat.st_size}:{stat.st_mtime_ns}\n".encode())
+        self.fingerprint = digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def path(self, index: int) -> str:
+        return str(self.samples[index][0])
+
+    def view(self, index: int, *, protocol: Protocol, size: Size, spec: ViewSpec) -> tuple[Tensor, int]:
+        path, label = self.samples[index]
+        image = open_picture(path, "L" if spec.channels == 1 else "RGB")
+        shown = size if protocol == "object" else spec.trained
+        mean, std = (values[: spec.channels] for values in (spec.mean, spec.std))
+        tensor = _transform(spec.channels, shown, spec.crop, spec.interpolation, mean, std)(image)
+        if protocol == "canvas":
+            tensor = place(tensor, size, spec.seed, index)  # 0 is the mean colour after normalisation
+        return tensor, label
+
+
+class NamedSource(FileSource):
+    """Photographs by name.
+
+    Args:
+        name: See :func:`visionpe.data.photographs.load_photographs`.
+        split: ``test``, or ``val`` for choices.
+
+    Raises:
+        InputError: If they are not installed, or not there and cannot be downloaded.
+    """
+
+    def __init__(self, name: str, split: Literal["test", "val"] = "test") -> None:
+        try:
+            photographs = load_photographs(name, split)
+        except (ImportError, FileNotFoundError) as error:
+            raise InputError(f"--data {name}: {first_line(error)}") from None
+        root = Path(os.path.commonpath([path for path, _ in photographs.samples]))
+        super().__init__(name, photographs.samples, root)
+        self.classes = len(photographs.classes)
+        self.folders = {folder: label for label, folder in enumerate(photographs.classes)}
+
+
+class FolderSource(FileSource):
     """A folder with one sub-folder of images a class, labelled in the order of :func:`class_order`.
 
     Args:
@@ -64,9 +126,10 @@ class FolderSource(Source):
 
         from torchvision.datasets.folder import IMG_EXTENSIONS
 
-        self.name = str(folder)
         if not folder.is_dir():
-            raise InputError(f"--data {folder}: no such folder; allowed: {', '.join(EMBEDDED)} or a folder of classes")
+            raise InputError(
+                f"--data {folder}: no such folder; allowed: {', '.join((*EMBEDDED, *NAMED))} or a folder of classes"
+            )
         root = folder / "val" if (folder / "val").is_dir() else folder
         if not any(child.is_dir() for child in root.iterdir()):
             raise InputError(f"--data {folder}: {root} is empty of class folders; expected {root}/<class>/<image>")
@@ -76,29 +139,6 @@ class FolderSource(Source):
             raise InputError(
                 f"--data {folder}: the class folders in {root} hold no images ({' '.join(IMG_EXTENSIONS)})"
             )
-        self.root, self.folders = root, given or self.images.class_to_idx
+        super().__init__(str(folder), self.images.samples, root)
+        self.folders = given or self.images.class_to_idx
         self.classes = max(self.folders.values()) + 1
-        digest = hashlib.sha256()
-        for path, label in self.images.samples:
-            try:
-                stat = Path(path).stat()
-            except OSError:  # a link to nowhere: an image that cannot be read
-                stat = Path(path).lstat()
-            digest.update(f"{Path(path).relative_to(root)}:{label}:{stat.st_size}:{stat.st_mtime_ns}\n".encode())
-        self.fingerprint = digest.hexdigest()
-
-    def __len__(self) -> int:
-        return len(self.images.samples)
-
-    def path(self, index: int) -> str:
-        return self.images.samples[index][0]
-
-    def view(self, index: int, *, protocol: Protocol, size: Size, spec: ViewSpec) -> tuple[Tensor, int]:
-        path, label = self.images.samples[index]
-        image = open_picture(path, "L" if spec.channels == 1 else "RGB")
-        shown = size if protocol == "object" else spec.trained
-        mean, std = (values[: spec.channels] for values in (spec.mean, spec.std))
-        tensor = _transform(spec.channels, shown, spec.crop, spec.interpolation, mean, std)(image)
-        if protocol == "canvas":
-            tensor = place(tensor, size, spec.seed, index)  # 0 is the mean colour after normalisation
-        return tensor, label

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from visionpe.scaling.folder import FolderSource
+from visionpe.scaling.folder import FolderSource, NamedSource
 from visionpe.scaling.images import EmbeddedSource, Source
-from visionpe.scaling.options import EMBEDDED
+from visionpe.scaling.options import EMBEDDED, NAMED
 from visionpe.utils.errors import InputError
 
 
@@ -21,7 +21,7 @@ def check_outside(out: Path, flag: str, data: str | None) -> None:
     Raises:
         InputError: If ``out`` is the folder of classes, or below it.
     """
-    if data is None or data in EMBEDDED:
+    if data is None or data in (*EMBEDDED, *NAMED):
         return
     folder = Path(data)
     folder = (folder / "val" if (folder / "val").is_dir() else folder).resolve()
@@ -33,8 +33,9 @@ def open_source(name: str, split: Literal["test", "val"] = "test", class_map: st
     """Open a data set.
 
     Args:
-        name: ``digits``, ``mnist``, or a folder with one sub-folder a class (directly, or in its ``val/``).
-        split: Of embedded data; a folder is what it is.
+        name: ``digits``, ``mnist``, ``elpv``, ``caltech101``, or a folder with one sub-folder a class (directly, or in
+            its ``val/``).
+        split: Of data by name; a folder is what it is.
         class_map: A file with the labels of the folders, see :func:`visionpe.scaling.class_map.read_class_map`.
 
     Returns:
@@ -43,8 +44,8 @@ def open_source(name: str, split: Literal["test", "val"] = "test", class_map: st
     Raises:
         InputError: If there is no such folder, or it holds no classes or no images, or ``class_map`` does not fit it.
     """
-    if name in EMBEDDED:
+    if name in (*EMBEDDED, *NAMED):
         if class_map is not None:
             raise InputError(f"--class-map {class_map}: goes with a folder of images, not with --data {name}")
-        return EmbeddedSource(name, split)
+        return EmbeddedSource(name, split) if name in EMBEDDED else NamedSource(name, split)
     return FolderSource(Path(name), class_map)

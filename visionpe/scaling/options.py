@@ -16,6 +16,8 @@ Launcher = Literal["none", "pytorch", "slurm", "mpi"]
 LAUNCHERS: tuple[Launcher, ...] = get_args(Launcher)
 # Data sets that ship inside packages.
 EMBEDDED = ("digits", "mnist")
+# Photographs by name, in a package or downloaded.
+NAMED = ("elpv", "caltech101")
 # Policies that are not names of policies: as built, each that applies, chosen without labels.
 DEFAULT, ALL, AUTO = "default", "all", "auto"
 
@@ -33,7 +35,8 @@ class StudyOptions:
         config: Configs of mmdet or mmseg, each with a checkpoint.
         cfg_options: ``KEY=VALUE`` overrides of every config.
         crop: Sizes of sliding crops for segmentation.
-        data: ``digits``, ``mnist`` or a folder of class folders; None for what the runs were trained on, else digits.
+        data: ``digits``, ``mnist``, ``elpv``, ``caltech101`` or a folder of class folders; None for what the runs were
+            trained on, else digits.
         class_map: A file that gives the folders of ``data`` their labels; None for the order of their names.
         resolutions: ``224``, ``512x384`` (height x width, pixels) or factors of the trained size, ``1.5x``.
         policy: Resolution policies, ``default``, ``all`` or ``auto``.

@@ -1,0 +1,80 @@
+"""Photographs by name as an mmpretrain dataset, in memory."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from mmengine.registry import DATASETS
+from mmpretrain.datasets.base_dataset import BaseDataset
+from PIL import Image
+
+from visionpe.data.photographs import ROOT, Split, load_photographs
+from visionpe.utils.pictures import open_picture
+
+
+@DATASETS.register_module()
+class PhotographsDataset(BaseDataset):
+    """The photographs of :func:`visionpe.data.photographs.load_photographs`.
+
+    The pipeline receives ``img`` as a PIL image, so that torchvision's transforms apply at once, and ``PackInputs``
+    makes a tensor of it.
+
+    Args:
+        name: ``elpv`` or ``caltech101``.
+        split: ``train``, ``val`` (for choices) or ``test`` (for results).
+        root: Folder of the data sets that no package holds.
+        short_side: Images are kept in memory with their shorter side at most so long, pixels; a third more than what
+            the model is trained at serves, since crops are enlarged.
+        mode: ``RGB``, or ``L`` for grey.
+        **kwargs: Further keywords of mmpretrain's ``BaseDataset``: ``pipeline``, ``indices``, ``test_mode``, ...
+
+    Raises:
+        ValueError: If ``name`` or ``split`` is unknown.
+        ImportError: If the package that holds the images is not installed.
+        FileNotFoundError: If they are not there and cannot be downloaded.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        split: Split = "train",
+        root: str = str(ROOT),
+        short_side: int = 128,
+        mode: Literal["L", "RGB"] = "RGB",
+        **kwargs: Any,
+    ) -> None:
+        self.source, self.photographs = name, load_photographs(name, split, root)
+        self.folder_to_idx = {folder: label for label, folder in enumerate(self.photographs.classes)}
+        self.split, self.short_side, self.mode = split, short_side, mode
+        self.images: dict[int, Image.Image] = {}
+        # Serialised annotations would cost a pickle an image to save memory that a few thousand paths do not need.
+        super().__init__(ann_file="", metainfo={"classes": self.photographs.classes}, serialize_data=False, **kwargs)
+
+    def load_data_list(self) -> list[dict]:
+        """Return one record an image: its place, its file and its label."""
+        return [
+            {"index": index, "img_path": str(path), "gt_label": label}
+            for index, (path, label) in enumerate(self.photographs.samples)
+        ]
+
+    def image(self, index: int) -> Image.Image:
+        """One image, read at its first use."""
+        if index not in self.images:
+            image = open_picture(str(self.photographs.samples[index][0]), self.mode)
+            share = self.short_side / min(image.size)
+            size = max(1, round(image.width * share)), max(1, round(image.height * share))
+            self.images[index] = image.resize(size, Image.Resampling.BICUBIC) if share < 1 else image
+        return self.images[index]
+
+    def prepare_data(self, idx: int) -> Any:
+        """Run the pipeline on image ``idx``, 0 to ``len(self) - 1``."""
+        # The base class would copy the record deeply, which costs more than the augmentation.
+        record = self.data_list[idx]
+        image = self.image(record["index"])
+        shape = (image.height, image.width)
+        results = {"img": image, "gt_label": record["gt_label"], "sample_idx": idx}
+        return self.pipeline({**results, "img_shape": shape, "ori_shape": shape})
+
+    def extra_repr(self) -> list[str]:
+        """Return the lines that describe the data in ``repr``."""
+        return [f"Photographs: \t{self.photographs.name}", f"Split: \t{self.split}"]
