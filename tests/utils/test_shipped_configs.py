@@ -14,9 +14,15 @@ def test_every_shipped_config_is_found(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     names = list_configs()
     assert len(names) > 100
-    assert {name.split("/")[0] for name in names} == {"ade20k", "coco", "digits", "imagenet", "mnist", "rooms"} | {
-        *("s3dis", "scannet")
-    }
+    assert {name.split("/")[0] for name in names} == {
+        "ade20k",
+        "coco",
+        "digits",
+        "elpv",
+        "imagenet",
+        "mnist",
+        "rooms",
+    } | {*("s3dis", "scannet")}
     for name in names:
         for given in (name, f"configs/{name}", f"visionpe::{name}"):
             assert find_config(given) == config_root() / name
