@@ -8,7 +8,8 @@ from mmengine.registry import DATASETS
 from mmpretrain.datasets.base_dataset import BaseDataset
 from PIL import Image
 
-from visionpe.data.photographs import ROOT, Split, load_photographs
+from visionpe.data.listed import Split
+from visionpe.data.photographs import ROOT, load_photographs
 from visionpe.utils.pictures import open_picture
 
 

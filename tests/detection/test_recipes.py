@@ -23,8 +23,8 @@ CONFIGS = ROOT / "configs"
 RECIPES: dict[str, Any] = {}
 for _file in sorted((ROOT / "tests/detection/published").glob("*.toml")):
     RECIPES |= tomllib.loads(_file.read_text())
-# What is made here, of digits and rooms.
-OWN = ("_base_", "digits", "mnist", "rooms")
+# What is made here, of digits, solar cells and rooms.
+OWN = ("_base_", "digits", "elpv", "mnist", "rooms")
 # Compared on built models instead: test_published_groups.py, and the last test here.
 BUILT = ("decays", "global blocks")
 

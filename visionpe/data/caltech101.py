@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
-from visionpe.data.photographs import Photographs, Split
+from visionpe.data.listed import Photographs, Split
 from visionpe.data.splitting import stratified
 
 # Of every class.

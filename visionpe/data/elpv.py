@@ -12,7 +12,7 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
-from visionpe.data.photographs import Photographs, Split
+from visionpe.data.listed import Photographs, Split
 from visionpe.data.splitting import stratified
 
 CLASSES = ("functional", "defective")

@@ -3,42 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
-Split = Literal["train", "val", "test"]
+from visionpe.data.caltech101 import load_caltech101
+from visionpe.data.elpv import load_elpv
+from visionpe.data.listed import Photographs, Split
+
 # Where those that are no package's stand, a folder each.
 ROOT = Path("data")
 
 
-@dataclass(frozen=True)
-class Photographs:
-    """One split of a data set.
-
-    Args:
-        name: Of the data set.
-        classes: Names of the classes, in the order of labels.
-        samples: Files and their labels.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    samples: tuple[tuple[Path, int], ...]
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-
 def _elpv(split: Split, root: Path) -> Photographs:
-    from visionpe.data.elpv import load_elpv
-
     return load_elpv(split)
 
 
 def _caltech101(split: Split, root: Path) -> Photographs:
-    from visionpe.data.caltech101 import load_caltech101
-
     return load_caltech101(split, root / "caltech101")
 
 
