@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
-import torch.nn.functional as F
 from timm.layers import Attention, AttentionRope
 from timm.layers.diff_attention import DiffAttention
 from timm.models.eva import EvaAttention
@@ -68,10 +67,8 @@ def without_key_bias(attention: Any, x: Tensor) -> tuple[Tensor, ...]:
     """Queries, keys and values of one projection, whose keys have no bias: ``(B, N, heads * head_dim)`` each."""
     if attention.q_bias is None:
         return attention.qkv(x).chunk(3, dim=-1)
-    bias = torch.cat((attention.q_bias, attention.k_bias, attention.v_bias))
-    if attention.qkv_bias_separate:
-        return (attention.qkv(x) + bias).chunk(3, dim=-1)
-    return F.linear(x, attention.qkv.weight, bias).chunk(3, dim=-1)
+    q, k, v = attention.qkv(x).chunk(3, dim=-1)  # the layer is called, so that what wraps it is heard
+    return q + attention.q_bias, k, v + attention.v_bias
 
 
 @told(EvaAttention)

@@ -95,9 +95,20 @@ class AdaptivePatchEmbed(HasPolicy, PatchEmbed):
             )
         return best
 
+    def _as_built(self, x: Tensor) -> Tensor:
+        """Images of a built size that patches do not divide, without what none covers, as timm has it."""
+        built = self.img_size
+        if self.pads or built is None or not any(n % p for n, p in zip(built, self.patch_size)):
+            return x
+        if x.ndim != 4 or tuple(x.shape[2:]) != tuple(built):
+            return x
+        height, width = (n - n % p for n, p in zip(built, self.patch_size))
+        return x[..., :height, :width]
+
     @one_node
     def forward(self, x: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` to tokens, in ``output_fmt``."""
+        x = self._as_built(x)
         check_images(x, self.proj.in_channels, self.proj, None if self.pads else self.patch_size)
         if not self.grows:
             return super().forward(x)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from adapted_models import check_plain
+import torch
+from adapted_models import check_plain, difference, original
+
+import visionpe
 
 SMALL: dict[str, Any] = {"embed_dim": 96, "num_heads": 3, "depth": 2, "img_size": 64}
 # name: (keywords that make it small, pixels of a token)
@@ -34,3 +37,12 @@ CASES: dict[str, tuple[dict[str, Any], int]] = {
 def test_family(name: str) -> None:
     others = "alibi" if "rope" in name or "dinov3" in name else "rope_axial"
     check_plain(name, *CASES[name], spec=others)
+
+
+def test_a_built_size_that_patches_do_not_divide() -> None:
+    """As in timm what no patch covers is left out, at that size alone."""
+    model = original("eva02_tiny_patch14_224", {"img_size": 64, "depth": 1})
+    adapted = visionpe.adapt(model)
+    assert difference(model, adapted, (64, 64)) <= 1e-6
+    with pytest.raises(ValueError, match="no multiple of patch_size"):
+        adapted(torch.randn(1, 3, 64, 78))
