@@ -213,8 +213,7 @@ class PositionEncoding(HasPolicy, Unscriptable, OwnTensors):
     @classmethod
     def sites(cls) -> tuple[str, ...]:
         """The sites that this class overrides; ``inject`` counts as ``add``."""
-        used = {site for site in (*SITES, "inject") if getattr(cls, site) is not getattr(PositionEncoding, site)}
-        return tuple(site for site in SITES if site in used or (site == "add" and "inject" in used))
+        return tuple(site for site in SITES if site in cls.acting or (site == "add" and "inject" in cls.acting))
 
     def extra_repr(self) -> str:
         return f"policy={self.policy!r}" if self.policy else ""

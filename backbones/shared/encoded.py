@@ -66,14 +66,14 @@ def encoded_attention(
     """
     biases: list[Bias] = []
     decay = None
-    if acts := encoding.acts_on_logits():
+    if encoding.acts_on_logits():
         biases = encoding.bias(q, k, grid, layer=layer)  # of the content, not of its rotation
         q, k = encoding.rotate(q, k, grid, layer=layer)
+        if (rule := encoding.logit_rule(grid)) is not None:
+            decay = rule.decay
+            if rule.factor != 1:
+                scale = (q.shape[-1] ** -0.5 if scale is None else scale) * rule.factor
+                biases = [bias.scaled(rule.factor) for bias in biases]
     q, k = q.to(v.dtype), k.to(v.dtype)  # a norm under autocast gives float32
-    if acts and (rule := encoding.logit_rule(grid)) is not None:
-        decay = rule.decay
-        if rule.factor != 1:
-            scale = (q.shape[-1] ** -0.5 if scale is None else scale) * rule.factor
-            biases = [bias.scaled(rule.factor) for bias in biases]
     out, weights = attended(v, AttentionWeights(q, k, biases, mask, scale, decay))
     return encoding.mix(out, v, grid, layer=layer, weights=weights)

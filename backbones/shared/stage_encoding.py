@@ -35,7 +35,7 @@ class WindowKind:
 
 def injects(part: PositionEncoding) -> bool:
     """Whether an encoding that adds to tokens does so at the input of every attention."""
-    return type(innermost(part)).inject is not PositionEncoding.inject
+    return "inject" in innermost(part).acting
 
 
 def check_pooled(part: PositionEncoding) -> None:

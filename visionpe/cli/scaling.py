@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from visionpe.cli.common import exit_code, key_values, trust_option
-from visionpe.scaling.options import CONTROLS, EMBEDDED, LAUNCHERS, NAMED, PROTOCOLS, StudyOptions
+from visionpe.scaling.options import BY_NAME, CONTROLS, LAUNCHERS, PROTOCOLS, StudyOptions
 from visionpe.utils.errors import InputError
 
 DESCRIPTION = """\
@@ -101,7 +101,7 @@ def parser(prog: str = "visionpe scaling") -> argparse.ArgumentParser:
     where = p.add_argument_group("on what")
     where.add_argument(
         "--data",
-        metavar="|".join((*EMBEDDED, *NAMED, "FOLDER")),
+        metavar="|".join((*BY_NAME, "FOLDER")),
         help="a data set by name, or a folder of class folders, or one with such a val/ in it (default: what the runs "
         "were trained on, else digits)",
     )

@@ -14,7 +14,7 @@ from torch import Tensor
 from visionpe.data.photographs import load_photographs
 from visionpe.scaling.class_map import class_order, read_class_map
 from visionpe.scaling.images import Source
-from visionpe.scaling.options import EMBEDDED, NAMED, Protocol
+from visionpe.scaling.options import BY_NAME, Protocol
 from visionpe.scaling.protocols import ViewSpec, place
 from visionpe.scaling.sizes import Size
 from visionpe.utils.errors import InputError, first_line
@@ -127,9 +127,7 @@ class FolderSource(FileSource):
         from torchvision.datasets.folder import IMG_EXTENSIONS
 
         if not folder.is_dir():
-            raise InputError(
-                f"--data {folder}: no such folder; allowed: {', '.join((*EMBEDDED, *NAMED))} or a folder of classes"
-            )
+            raise InputError(f"--data {folder}: no such folder; allowed: {', '.join(BY_NAME)} or a folder of classes")
         root = folder / "val" if (folder / "val").is_dir() else folder
         if not any(child.is_dir() for child in root.iterdir()):
             raise InputError(f"--data {folder}: {root} is empty of class folders; expected {root}/<class>/<image>")

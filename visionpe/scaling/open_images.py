@@ -7,7 +7,7 @@ from typing import Literal
 
 from visionpe.scaling.folder import FolderSource, NamedSource
 from visionpe.scaling.images import EmbeddedSource, Source
-from visionpe.scaling.options import EMBEDDED, NAMED
+from visionpe.scaling.options import BY_NAME, EMBEDDED
 from visionpe.utils.errors import InputError
 
 
@@ -21,7 +21,7 @@ def check_outside(out: Path, flag: str, data: str | None) -> None:
     Raises:
         InputError: If ``out`` is the folder of classes, or below it.
     """
-    if data is None or data in (*EMBEDDED, *NAMED):
+    if data is None or data in BY_NAME:
         return
     folder = Path(data)
     folder = (folder / "val" if (folder / "val").is_dir() else folder).resolve()
@@ -44,7 +44,7 @@ def open_source(name: str, split: Literal["test", "val"] = "test", class_map: st
     Raises:
         InputError: If there is no such folder, or it holds no classes or no images, or ``class_map`` does not fit it.
     """
-    if name in (*EMBEDDED, *NAMED):
+    if name in BY_NAME:
         if class_map is not None:
             raise InputError(f"--class-map {class_map}: goes with a folder of images, not with --data {name}")
         return EmbeddedSource(name, split) if name in EMBEDDED else NamedSource(name, split)

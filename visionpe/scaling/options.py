@@ -18,6 +18,7 @@ LAUNCHERS: tuple[Launcher, ...] = get_args(Launcher)
 EMBEDDED = ("digits", "mnist")
 # Photographs by name, in a package or downloaded.
 NAMED = ("elpv", "caltech101")
+BY_NAME = (*EMBEDDED, *NAMED)
 # Policies that are not names of policies: as built, each that applies, chosen without labels.
 DEFAULT, ALL, AUTO = "default", "all", "auto"
 

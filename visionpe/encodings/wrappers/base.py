@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from visionpe.attention.bias import Bias
 from visionpe.attention.dispatch import AttentionWeights
-from visionpe.base import SITES, PositionEncoding
+from visionpe.base import PositionEncoding
 from visionpe.grid import Grid
 from visionpe.policy.grammar import PolicyTerm
 from visionpe.registry import Spec, create_encodings
@@ -96,7 +96,7 @@ class PositionWrapper(PositionEncoding):
         inner.__dict__["lent"] = (self, frozenset(name for name, _ in inner.named_parameters(recurse=False)))
         parts_within = [part for part in inner.modules() if isinstance(part, PositionEncoding)]
         self.__dict__["whole_coords"] = type(self).whole_coords or any(part.whole_coords for part in parts_within)
-        self.acts_at: frozenset[str] = inner.acts_at if isinstance(inner, PositionWrapper) else _overridden(inner)
+        self.acts_at: frozenset[str] = inner.acts_at if isinstance(inner, PositionWrapper) else inner.acting
         self.memo = DrawMemo()
         for part in parts_within:  # an encoding may stand over another
             if self.moves_tokens and not part.takes_coords:
@@ -245,8 +245,3 @@ def innermost(encoding: PositionEncoding) -> PositionEncoding:
     while isinstance(encoding, PositionWrapper):
         encoding = encoding.beneath
     return encoding
-
-
-def _overridden(encoding: PositionEncoding) -> frozenset[str]:
-    cls = type(encoding)
-    return frozenset(s for s in (*SITES, "inject") if getattr(cls, s) is not getattr(PositionEncoding, s))
