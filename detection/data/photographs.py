@@ -5,20 +5,19 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from mmengine.registry import DATASETS
-from mmpretrain.datasets.base_dataset import BaseDataset
 from PIL import Image
 
 from visionpe.data.listed import Split
 from visionpe.data.photographs import ROOT, load_photographs
+from visionpe.detection.data.memory import InMemoryDataset
 from visionpe.utils.pictures import open_picture
 
 
 @DATASETS.register_module()
-class PhotographsDataset(BaseDataset):
+class PhotographsDataset(InMemoryDataset):
     """The photographs of :func:`visionpe.data.photographs.load_photographs`.
 
-    The pipeline receives ``img`` as a PIL image, so that torchvision's transforms apply at once, and ``PackInputs``
-    makes a tensor of it.
+    The pipeline receives ``img`` as a PIL image, see :class:`~visionpe.detection.data.memory.InMemoryDataset`.
 
     Args:
         name: ``elpv`` or ``caltech101``.
@@ -45,11 +44,10 @@ class PhotographsDataset(BaseDataset):
         **kwargs: Any,
     ) -> None:
         self.source, self.photographs = name, load_photographs(name, split, root)
-        self.folder_to_idx = {folder: label for label, folder in enumerate(self.photographs.classes)}
+        self.folder_to_idx = self.photographs.labels
         self.split, self.short_side, self.mode = split, short_side, mode
         self.images: dict[int, Image.Image] = {}
-        # Serialised annotations would cost a pickle an image to save memory that a few thousand paths do not need.
-        super().__init__(ann_file="", metainfo={"classes": self.photographs.classes}, serialize_data=False, **kwargs)
+        super().__init__(metainfo={"classes": self.photographs.classes}, **kwargs)
 
     def load_data_list(self) -> list[dict]:
         """Return one record an image: its place, its file and its label."""
@@ -66,15 +64,6 @@ class PhotographsDataset(BaseDataset):
             size = max(1, round(image.width * share)), max(1, round(image.height * share))
             self.images[index] = image.resize(size, Image.Resampling.BICUBIC) if share < 1 else image
         return self.images[index]
-
-    def prepare_data(self, idx: int) -> Any:
-        """Run the pipeline on image ``idx``, 0 to ``len(self) - 1``."""
-        # The base class would copy the record deeply, which costs more than the augmentation.
-        record = self.data_list[idx]
-        image = self.image(record["index"])
-        shape = (image.height, image.width)
-        results = {"img": image, "gt_label": record["gt_label"], "sample_idx": idx}
-        return self.pipeline({**results, "img_shape": shape, "ori_shape": shape})
 
     def extra_repr(self) -> list[str]:
         """Return the lines that describe the data in ``repr``."""

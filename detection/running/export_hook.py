@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from visionpe.detection.models.classifier import TimmImageClassifier
+from visionpe.detection.running.crop_share import crop_share
 from visionpe.utils.files import replacing
 
 # These say where the weights came from; the file written here replaces them.
@@ -103,13 +104,19 @@ def _statistic(model: TimmImageClassifier, name: str) -> list[float] | None:
     return None if values is None else [float(f"{value:.6g}") for value in values.flatten().tolist()]
 
 
+def _crop(runner: Runner) -> float | None:
+    loader = runner.cfg.get("test_dataloader") or runner.cfg.get("val_dataloader") or {}
+    return crop_share((loader.get("dataset") or {}).get("pipeline"))
+
+
 def description(runner: Runner) -> dict[str, Any]:
     """Describe the trained model of ``runner``.
 
     Returns:
         ``model`` and ``kwargs`` for ``timm.create_model``; ``img_size`` in pixels; ``mean`` and ``std`` of the
-        input in 0..255 (``None`` where it is not normalised); ``classes``, names of the folders of images in the order
-        of labels, or ``None``; ``data``, ``seed``, ``epochs``, ``config``, ``versions``.
+        input in 0..255 (``None`` where it is not normalised); ``crop_pct``, the share of a resized image that tests
+        show (``None`` where they resize nothing); ``classes``, names of the folders of images in the order of labels,
+        or ``None``; ``data``, ``seed``, ``epochs``, ``config``, ``versions``.
     """
     model = unwrap(runner.model)
     config = runner.cfg.filename
@@ -122,6 +129,7 @@ def description(runner: Runner) -> dict[str, Any]:
         "seed": runner.seed,
         "mean": _statistic(model, "mean"),
         "std": _statistic(model, "std"),
+        "crop_pct": _crop(runner),
         "epochs": runner.max_epochs,
         "config": _config_name(config) if config else None,
         "versions": {

@@ -19,7 +19,8 @@ from visionpe.scaling.summary import against_native, summarise
 
 def row(policy="default", factor=2.0, *, predicted=(0, 1, 2, 3), label="m", seed=0, protocol="object", **changes):
     correct = np.asarray(predicted) == np.arange(len(predicted))
-    shares = {f"top{k}{end}": 100 * correct.mean() for k in (1, 5) for end in ("", "_low", "_high")}
+    names = ("top1", "top5", "balanced")
+    shares = {f"{name}{end}": 100 * correct.mean() for name in names for end in ("", "_low", "_high")}
     side = int(24 * factor)
     where = {"policy": policy, "protocol": protocol, "factor": factor, "height": side, "width": side}
     content = {
@@ -33,6 +34,7 @@ def row(policy="default", factor=2.0, *, predicted=(0, 1, 2, 3), label="m", seed
     }
     costs = {"images_per_s": 1.0, "peak_bytes": None, "flops": 1, "tokens": 9, "corrupt": []}
     packed = {"n": 4, "correct": pack(correct), "predicted": pack_classes(np.asarray(predicted)), "drawn": [4, None, 0]}
+    packed["labels"] = pack_classes(np.arange(len(predicted)))
     return {**content, **shares, **costs, **packed, "entropy": factor, "distance": 3 * factor, **changes}
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from visionpe.scaling.conclusions import conclusions
-from visionpe.scaling.statistics import bootstrap, pack, unpack, wilson
+from visionpe.scaling.statistics import bootstrap, pack, pack_classes, unpack, wilson
 from visionpe.scaling.store import Store, key_of
 from visionpe.scaling.summary import summarise
 
@@ -88,7 +88,8 @@ def test_measure_flops_of_a_linear_layer():
 def row(policy, correct, *, seed=0, label="m", factor=2.0, protocol="object"):
     correct = np.asarray(correct, dtype=bool)
     low, high = wilson(int(correct.sum()), len(correct))
-    shares = {f"top{k}{end}": value for k in (1, 5) for end, value in (("_low", low), ("_high", high))}
+    bounds = ("_low", low), ("_high", high)
+    shares = {f"{what}{end}": value for what in ("top1", "top5", "balanced") for end, value in bounds}
     return {
         "label": label,
         "model": label,
@@ -104,12 +105,14 @@ def row(policy, correct, *, seed=0, label="m", factor=2.0, protocol="object"):
         "n": len(correct),
         "top1": 100 * correct.mean(),
         "top5": 100 * correct.mean(),
+        "balanced": 100 * correct.mean(),
         **shares,
         "images_per_s": 1.0,
         "peak_bytes": None,
         "flops": 1,
         "corrupt": [],
         "correct": pack(correct),
+        "labels": pack_classes(np.zeros(len(correct))),
     }
 
 

@@ -16,6 +16,7 @@ def test_every_shipped_config_is_found(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(names) > 100
     assert {name.split("/")[0] for name in names} == {
         "ade20k",
+        "caltech101",
         "coco",
         "digits",
         "elpv",

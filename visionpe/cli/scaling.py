@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from visionpe.cli.common import exit_code, key_values, trust_option
-from visionpe.scaling.options import BY_NAME, CONTROLS, LAUNCHERS, PROTOCOLS, StudyOptions
+from visionpe.scaling.options import BY_NAME, CONTROLS, LAUNCHERS, METRICS, PROTOCOLS, StudyOptions
 from visionpe.utils.errors import InputError
 
 DESCRIPTION = """\
@@ -130,6 +130,12 @@ def parser(prog: str = "visionpe scaling") -> argparse.ArgumentParser:
         "--auto-data",
         metavar="FOLDER",
         help="of these images, whose labels are not read (default: the validation split of embedded data, else --data)",
+    )
+    where.add_argument(
+        "--metric",
+        choices=METRICS,
+        help="by which results are read: top1, or balanced, the mean over classes of the share that is right (default: "
+        "balanced with elpv and caltech101, whose classes are uneven, else top1)",
     )
     where.add_argument(
         "--controls",

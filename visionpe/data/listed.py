@@ -23,5 +23,10 @@ class Photographs:
     classes: tuple[str, ...]
     samples: tuple[tuple[Path, int], ...]
 
+    @property
+    def labels(self) -> dict[str, int]:
+        """Of the classes, by name."""
+        return {name: label for label, name in enumerate(self.classes)}
+
     def __len__(self) -> int:
         return len(self.samples)

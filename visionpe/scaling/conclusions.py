@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from visionpe.scaling.metric import interval, score
 from visionpe.scaling.options import CONTROLS, DEFAULT
 from visionpe.scaling.summary import Row
 from visionpe.scaling.sweep import OK
@@ -13,26 +14,26 @@ def _name(line: Row) -> str:
     return line["label"] if line["policy"] == DEFAULT else f"{line['label']} ({line['policy']})"
 
 
-def _top1(line: Row) -> str:
-    return f"{line['top1']:.1f}%"
+def _percent(line: Row) -> str:
+    return f"{score(line):.1f}%"
 
 
 def _at_trained(lines: Sequence[Row]) -> str:
     native = [x for x in lines if x["protocol"] == "object" and abs(x["factor"] - 1) < 1e-6]
-    ranked = list({line["label"]: line for line in sorted(native, key=lambda x: x["top1"])}.values())[::-1]
+    ranked = list({line["label"]: line for line in sorted(native, key=score)}.values())[::-1]
     if not ranked:
         return "At the trained size: not measured."
     best = ranked[0]
-    tied = [line for line in ranked if line["top1_high"] >= best["top1_low"]]
+    tied = [line for line in ranked if interval(line)[1] >= interval(best)[0]]
     rest = [line for line in ranked if line not in tied]
     text = f"At the trained size ({best['height']}x{best['width']}): "
     if len(tied) > 1:
-        text += f"{', '.join(x['label'] for x in tied)} reach {_top1(tied[-1])} to {_top1(best)}"
+        text += f"{', '.join(x['label'] for x in tied)} reach {_percent(tied[-1])} to {_percent(best)}"
         text += ", with overlapping 95% intervals"
     else:
-        text += f"{best['label']} reaches {_top1(best)}"
+        text += f"{best['label']} reaches {_percent(best)}"
     if rest:
-        text += "; below them " + ", ".join(f"{x['label']} {_top1(x)}" for x in rest)
+        text += "; below them " + ", ".join(f"{x['label']} {_percent(x)}" for x in rest)
     return text + "."
 
 
@@ -41,8 +42,8 @@ def _at_largest(lines: Sequence[Row]) -> str:
     if not grown:
         return "Larger objects: not measured."
     factor = max(line["factor"] for line in grown)
-    ranked = sorted((x for x in grown if x["factor"] == factor), key=lambda x: -x["top1"])
-    return f"Objects {factor:g} times as large: " + ", ".join(f"{_name(x)} {_top1(x)}" for x in ranked) + "."
+    ranked = sorted((x for x in grown if x["factor"] == factor), key=score, reverse=True)
+    return f"Objects {factor:g} times as large: " + ", ".join(f"{_name(x)} {_percent(x)}" for x in ranked) + "."
 
 
 def _against_downscale(lines: Sequence[Row]) -> str:

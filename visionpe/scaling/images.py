@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from visionpe.scaling.options import Protocol
+from visionpe.scaling.options import Metric, Protocol
 from visionpe.scaling.protocols import ViewSpec, place
 from visionpe.scaling.sizes import Size
 from visionpe.utils.errors import InputError, first_line
@@ -28,12 +28,14 @@ class Source(ABC):
         fingerprint: Changes when the images do.
         classes: Number of classes.
         folders: Labels by the names of folders, where the images stand in folders.
+        metric: By which accuracy is read, where nothing is asked for.
     """
 
     name: str
     fingerprint: str
     classes: int
     folders: Mapping[str, int] = MappingProxyType({})
+    metric: Metric = "top1"
 
     @abstractmethod
     def __len__(self) -> int:

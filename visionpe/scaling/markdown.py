@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from visionpe.scaling.metric import metric_of, name_of
 from visionpe.scaling.options import AUTO, CONTROLS, DOWNSCALE
 from visionpe.scaling.report import LOSES, bands
 from visionpe.scaling.summary import Row
@@ -24,18 +25,19 @@ def _cells(lines: Sequence[Row], factors: Sequence[float], best: dict[float, flo
     return cells
 
 
-def markdown(lines: Sequence[Row], protocol: str, *, metric: str = "top1") -> str:
+def markdown(lines: Sequence[Row], protocol: str, *, metric: str | None = None) -> str:
     """A metric of one protocol: a line for each model and policy, a column for each factor of the trained size.
 
     Args:
         lines: From :func:`visionpe.scaling.summary.summarise`.
         protocol: Which of them.
-        metric: Percent, the higher the better.
+        metric: Percent, the higher the better; None for that by which the lines are read.
 
     Returns:
         A table. The best policy of a model at each size is bold; those that lose to ``downscale`` are marked.
     """
     chosen = [line for line in lines if line["protocol"] == protocol]
+    metric = metric or (metric_of(chosen[0]) if chosen else "top1")
     factors = sorted({round(line["factor"], 2) for line in chosen})
     text = ["| model | policy | " + " | ".join(f"{f:g}x" for f in factors) + " |", "|---|---|" + "--:|" * len(factors)]
     for label in dict.fromkeys(line["label"] for line in chosen):
@@ -57,6 +59,6 @@ def document(lines: Sequence[Row], title: str, notes: Sequence[str] = ()) -> str
     """All tables of a sweep under their headings, with sentences below."""
     parts = [f"# {title}\n"]
     for protocol in dict.fromkeys(line["protocol"] for line in lines):
-        parts.append(f"## {protocol} protocol, top-1 in percent\n\n{markdown(lines, protocol)}")
+        parts.append(f"## {protocol} protocol, {name_of(lines)} in percent\n\n{markdown(lines, protocol)}")
     bands_ = f"{bands(lines)}. {LOSES} loses to `downscale` (95% interval of the paired difference below 0)."
     return "\n".join([*parts, bands_, *(f"\n{note}." for note in notes)]) + "\n"

@@ -15,7 +15,7 @@ from rich.console import Console
 from torch import nn
 
 from visionpe.scaling.models import ModelEntry, from_names
-from visionpe.scaling.options import Control, Protocol, StudyOptions
+from visionpe.scaling.options import Control, Metric, Protocol, StudyOptions
 from visionpe.scaling.study import measure_entries, write
 from visionpe.scaling.summary import Row
 from visionpe.utils.errors import InputError
@@ -68,6 +68,7 @@ def measure(
     class_map: str | Path | None = None,
     resolutions: Sequence[str | int] = ("0.5x", "1x", "1.5x", "2x", "3x"),
     policies: Sequence[str] = ("default",),
+    metric: Metric | None = None,
     controls: Sequence[Control] = ("downscale",),
     protocols: Sequence[Protocol] = ("object", "canvas"),
     pretrained: bool = False,
@@ -92,6 +93,8 @@ def measure(
             their names (2 before 10) by default.
         resolutions: Pixels (``224``), ``"512x384"`` (height x width) or factors of the trained size (``"1.5x"``).
         policies: ``"default"`` (as built), ``"all"`` that apply, ``"auto"`` (chosen without labels), or names.
+        metric: By which ``versus_downscale`` compares: ``"top1"`` or ``"balanced"``; by default ``"balanced"`` for
+            ``elpv`` and ``caltech101``, else ``"top1"``.
         controls: What is measured beside them: ``"downscale"``, ``"tiling"``.
         protocols: ``"object"`` (objects grow with the image) and ``"canvas"`` (they keep their size).
         pretrained: Published weights for models given by name.
@@ -109,7 +112,8 @@ def measure(
 
     Returns:
         One line a model, policy, protocol and resolution: ``label policy protocol height width factor n top1 top1_low
-        top1_high top5 images_per_s peak_bytes tokens flops versus_downscale status ...``; intervals are of 95%.
+        top1_high top5 balanced images_per_s peak_bytes tokens flops versus_downscale status ...``; intervals are of
+        95%.
 
     Raises:
         visionpe.utils.errors.InputError: If an argument cannot be used.
@@ -133,6 +137,7 @@ def measure(
             class_map=None if class_map is None else str(class_map),
             resolutions=[str(size) for size in resolutions],
             policy=list(policies),
+            metric=metric,
             controls=list(controls),
             protocol=list(protocols),
             limit=limit,

@@ -71,6 +71,7 @@ class ModelEntry:
         seed: Of the training for a run, else of the random weights.
         trained: Height and width of training, pixels, or None to ask the model.
         mean, std: Of the images, per channel in 0..255, or None for those of the data or the model.
+        crop_pct: Share of a resized image that is shown, or None for what timm knows of the model.
         run: Directory of the run, or None.
         data: What it was trained on, where known.
         classes: Names of the folders that it was trained on, in the order of labels, where known.
@@ -84,6 +85,7 @@ class ModelEntry:
     trained: Size | None = None
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
+    crop_pct: float | None = None
     run: Path | None = None
     data: str | None = None
     classes: Sequence[str] | None = None
@@ -186,7 +188,7 @@ class ModelEntry:
             channels=self.info.channels,
             mean=mean,
             std=std,
-            crop=config["crop_pct"],
+            crop=config["crop_pct"] if self.crop_pct is None else self.crop_pct,
             interpolation=config["interpolation"],
             seed=seed,
         )
@@ -267,7 +269,7 @@ def from_runs(directories: Sequence[str]) -> list[ModelEntry]:
             weights = file.with_name("model.safetensors")
             if not weights.is_file():
                 raise InputError(f"--runs {directory}: {weights} is missing beside its model.json")
-            extra = {key: content.get(key) for key in ("mean", "std", "data", "classes")}
+            extra = {key: content.get(key) for key in ("mean", "std", "crop_pct", "data", "classes")}
             entry = ModelEntry(name, kwargs, weights, seed=int(content.get("seed") or 0), trained=trained, **extra)
             entry.run = file.parent
             entries.append(entry)

@@ -12,6 +12,9 @@ PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 Control = Literal["downscale", "tiling"]
 CONTROLS: tuple[Control, ...] = get_args(Control)
 DOWNSCALE, TILING = CONTROLS
+# Share of images that are right, or its mean over classes.
+Metric = Literal["top1", "balanced"]
+METRICS: tuple[Metric, ...] = get_args(Metric)
 Launcher = Literal["none", "pytorch", "slurm", "mpi"]
 LAUNCHERS: tuple[Launcher, ...] = get_args(Launcher)
 # Data sets that ship inside packages.
@@ -43,6 +46,8 @@ class StudyOptions:
         policy: Resolution policies, ``default``, ``all`` or ``auto``.
         auto_images: Images by which ``auto`` chooses, at least 2.
         auto_data: A folder of these images; None for the validation split of embedded data, else ``data``.
+        metric: ``top1`` or ``balanced``; None for ``balanced`` with ``elpv`` and ``caltech101``, whose classes are
+            uneven, else ``top1``.
         controls: ``downscale``, ``tiling`` or ``none``.
         protocol: ``object``, ``canvas``.
         limit: A seeded random choice of so many images; None for all.
@@ -75,6 +80,7 @@ class StudyOptions:
     policy: list[str] = field(default_factory=lambda: [DEFAULT])
     auto_images: int = 128
     auto_data: str | None = None
+    metric: Metric | None = None
     controls: list[str] = field(default_factory=lambda: [DOWNSCALE])
     protocol: list[Protocol] = field(default_factory=lambda: list(PROTOCOLS))
     limit: int | None = None

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from visionpe.scaling.metric import interval, name_of, paper_of, score
 from visionpe.scaling.options import CONTROLS, DEFAULT, DOWNSCALE
 from visionpe.scaling.plot import TITLES, assign_line_styles
 from visionpe.scaling.report import bands
@@ -21,8 +22,8 @@ TEMPLATE = Path(__file__).with_name("page.html")
 DASHES = ("solid", "dash", "dashdot", "longdash", "longdashdot", "8px,3px,2px,3px,2px,3px")
 COLUMNS = (
     *("label", "policy", "protocol", "height", "width", "factor", "status", "n", "seeds", "top1", "top1_low"),
-    *("top1_high", "versus_downscale", "versus_low", "versus_high", "agreement", "entropy", "entropy_change"),
-    *("distance", "distance_change", "paper", "images_per_s", "tokens"),
+    *("top1_high", "balanced", "balanced_low", "balanced_high", "versus_downscale", "versus_low", "versus_high"),
+    *("agreement", "entropy", "entropy_change", "distance", "distance_change", "paper", "images_per_s", "tokens"),
 )
 SYMBOLS = ("circle", "square", "triangle-up", "diamond", "triangle-down", "cross")
 
@@ -170,15 +171,16 @@ def write_page(
 
 
 def _hover(line: Row) -> str:
+    low, high = interval(line)
     texts = [
         f"<b>{html.escape(line['label'])}</b>, {html.escape(line['policy'])}",
         f"{line['height']}x{line['width']}, {line['factor']:.2f}x",
-        f"top-1 {line['top1']:.1f}% [{line['top1_low']:.1f}, {line['top1_high']:.1f}], n = {line['n']:,}"
+        f"{name_of([line])} {score(line):.1f}% [{low:.1f}, {high:.1f}], n = {line['n']:,}"
         + (f", {line['seeds']} seeds" if line["seeds"] > 1 else ""),
     ]
     if line.get("versus_downscale") is not None:
-        interval = f"[{line['versus_low']:+.1f}, {line['versus_high']:+.1f}]"
-        texts.append(f"{line['versus_downscale']:+.1f} points to downscale {interval}")
+        bounds = f"[{line['versus_low']:+.1f}, {line['versus_high']:+.1f}]"
+        texts.append(f"{line['versus_downscale']:+.1f} points to downscale {bounds}")
     if line.get("agreement") is not None:
         texts.append(f"agreement with the trained size {line['agreement']:.1f}%")
     for key, unit in (("entropy", "nats"), ("distance", "tokens")):
@@ -203,17 +205,15 @@ def panels(lines: Sequence[Row]) -> list[Panel]:
             points.sort(key=lambda x: x["factor"])
             if not points:
                 continue
-            columns: dict[str, list[Any]] = {
-                key: [x.get(key) for x in points] for key in ("factor", "top1", "top1_low", "top1_high", "paper")
-            }
-            x, y, low, high, paper = columns.values()
+            x, y, paper = [p["factor"] for p in points], [score(p) for p in points], [paper_of(p) for p in points]
+            low, high = zip(*map(interval, points))
             curves.append(Curve(label, policy, x, y, low, high, [_hover(line) for line in points], paper))
         notes = [f"Bands: {bands(lines)}."]
         for line in chosen:
             if line["status"] != OK:
                 what = f"{line['label']}, {line['policy']}, at {line['height']}x{line['width']}"
                 notes.append(f"Not measured: {what}: {line['status']} ({line['reason']})")
-        made.append(Panel(TITLES.get(protocol, protocol), "top-1 accuracy, %", curves, notes))
+        made.append(Panel(TITLES.get(protocol, protocol), f"{name_of(chosen)} accuracy, %", curves, notes))
     return made
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from visionpe.scaling.metric import interval, name_of, paper_of, score
 from visionpe.scaling.options import CONTROLS, DOWNSCALE, TILING
 from visionpe.scaling.report import bands
 from visionpe.scaling.summary import Row
@@ -43,7 +44,7 @@ def assign_line_styles(lines: Sequence[Row]) -> dict[str, int]:
 
 
 def plot(path: Path, lines: Sequence[Row], title: str) -> None:
-    """Draw top-1 accuracy against the factor of the trained size and write it as a PNG.
+    """Draw accuracy against the factor of the trained size and write it as a PNG.
 
     Args:
         path: The file.
@@ -76,23 +77,23 @@ def plot(path: Path, lines: Sequence[Row], title: str) -> None:
                 if not points:
                     continue
                 points.sort(key=lambda x: x["factor"])
-                factors, top1 = [x["factor"] for x in points], [x["top1"] for x in points]
+                factors, scores = [x["factor"] for x in points], [score(x) for x in points]
                 if policy in CONTROLS:
-                    panel.plot(factors, top1, color=colour[label], linestyle=CONTROL_STYLES[policy], linewidth=1)
+                    panel.plot(factors, scores, color=colour[label], linestyle=CONTROL_STYLES[policy], linewidth=1)
                     continue
                 (drawn,) = panel.plot(
                     factors,
-                    top1,
+                    scores,
                     color=colour[label],
                     linestyle=style[policy],
                     marker=marker[policy],
                     markersize=4.5,
                     linewidth=1.8,
                 )
-                low, high = [x["top1_low"] for x in points], [x["top1_high"] for x in points]
+                low, high = zip(*map(interval, points))
                 panel.fill_between(factors, low, high, color=colour[label], alpha=0.12, linewidth=0)
                 entries.setdefault(label if policy == "default" else f"{label}, {policy}", drawn)
-                paper = [(x["factor"], x["paper"]) for x in points if x.get("paper") is not None]
+                paper = [(x["factor"], value) for x in points if (value := paper_of(x)) is not None]
                 if paper:
                     panel.plot(*zip(*paper), color=colour[label], linestyle="", marker="x", markersize=6)
                     entries["stated in the paper\n(colour of the model)"] = cross
@@ -106,7 +107,7 @@ def plot(path: Path, lines: Sequence[Row], title: str) -> None:
             panel.spines[side].set_visible(False)
         if ticks[0] < 1 < ticks[-1]:
             panel.axvline(1, color="0.6", linewidth=0.8, zorder=0)
-    panels[0].set_ylabel("top-1 accuracy, %")
+    panels[0].set_ylabel(f"{name_of(lines)} accuracy, %")
     panels[0].set_ylim(0, 101)
     for control, text in CONTROL_NAMES.items():
         if any(line["policy"] == control for line in lines):

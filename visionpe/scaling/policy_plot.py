@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from visionpe.scaling.metric import interval, name_of, score
 from visionpe.scaling.options import AUTO, DEFAULT, DOWNSCALE
 from visionpe.scaling.plot import TITLES
 from visionpe.scaling.report import bands
@@ -41,17 +42,19 @@ def draw_panels(path: Path, lines: Sequence[Row], protocol: str) -> None:
             points = sorted((x for x in own if x["policy"] == policy), key=lambda x: x["factor"])
             if not points:
                 continue
-            factors, top1 = [x["factor"] for x in points], [x["top1"] for x in points]
+            factors, scores = [x["factor"] for x in points], [score(x) for x in points]
             if policy == DOWNSCALE:
-                (line,) = panel.plot(factors, top1, color="0.35", linestyle=":", linewidth=1.6)
+                (line,) = panel.plot(factors, scores, color="0.35", linestyle=":", linewidth=1.6)
             elif policy in (DEFAULT, AUTO):
                 colour = "black" if policy == AUTO else "0.55"
-                (line,) = panel.plot(factors, top1, color=colour, linewidth=2.4, zorder=5)
-                low, high = [x["top1_low"] for x in points], [x["top1_high"] for x in points]
+                (line,) = panel.plot(factors, scores, color=colour, linewidth=2.4, zorder=5)
+                low, high = zip(*map(interval, points))
                 panel.fill_between(factors, low, high, color=colour, alpha=0.12, linewidth=0)
             else:
                 colour, marker = style[policy]
-                (line,) = panel.plot(factors, top1, color=colour, marker=marker, markersize=3.5, linewidth=1, alpha=0.9)
+                (line,) = panel.plot(
+                    factors, scores, color=colour, marker=marker, markersize=3.5, linewidth=1, alpha=0.9
+                )
             entries.setdefault(policy, line)
         panel.set_title(label, fontsize=10)
         panel.set_xscale("log")
@@ -65,7 +68,7 @@ def draw_panels(path: Path, lines: Sequence[Row], protocol: str) -> None:
             panel.spines[side].set_visible(False)
     for panel in list(panels.flat)[len(labels) :]:
         panel.set_axis_off()
-    figure.supylabel("top-1 accuracy, %", fontsize=10)
+    figure.supylabel(f"{name_of(shown)} accuracy, %", fontsize=10)
     figure.suptitle(TITLES.get(protocol, protocol), fontsize=12)
     order = [name for name in (DEFAULT, AUTO, DOWNSCALE, *policies) if name in entries]
     figure.legend([entries[name] for name in order], order, loc="outside right center", frameon=False, fontsize=9)

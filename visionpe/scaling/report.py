@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from visionpe.scaling.metric import interval, name_of, score
 from visionpe.scaling.models import ModelEntry
 from visionpe.scaling.options import CONTROLS
 from visionpe.scaling.store import VERSIONS
@@ -27,11 +28,12 @@ LOSES = "▼"
 SHOWN = {"agreement": "agree %", "entropy": "entropy", "distance": "reach", "paper": "paper"}
 COLUMNS = (
     *("label", "model", "seed", "policy", "protocol", "height", "width", "factor", "status", "n", "top1", "top1_low"),
-    *("top1_high", "top5", "top5_low", "top5_high", "images_per_s", "peak_bytes", "tokens", "flops", "corrupt"),
+    *("top1_high", "top5", "top5_low", "top5_high", "balanced", "balanced_low", "balanced_high"),
+    *("images_per_s", "peak_bytes", "tokens", "flops", "corrupt"),
     *("versus_downscale", "versus_low", "versus_high", "loses"),
     *(*EXTRA, "chosen", "chosen_by", "warns", "reason"),
 )
-PACKED = ("correct", "predicted")  # what rows keep of every image; the store has it
+PACKED = ("correct", "predicted", "labels")  # what rows keep of every image; the store has it
 
 
 EXPLAINED = (
@@ -114,8 +116,8 @@ def full_table(lines: Sequence[Row], protocol: str) -> Table:
     table.add_column("policy", overflow="fold")
     lines = [line for line in lines if line["protocol"] == protocol]
     extra = {key: name for key, name in SHOWN.items() if any(line.get(key) is not None for line in lines)}
-    names = ("size", "factor", "top-1 % [95%]", "− downscale", "top-5 %", "images/s", "peak MB", "tokens", "MFLOPs")
-    for name in (*names, *extra.values()):
+    named = ("size", "factor", f"{name_of(lines)} % [95%]", "− downscale", "top-5 %")
+    for name in (*named, "images/s", "peak MB", "tokens", "MFLOPs", *extra.values()):
         table.add_column(name, justify="right", no_wrap=True)
     last = None
     for line in lines:
@@ -126,12 +128,13 @@ def full_table(lines: Sequence[Row], protocol: str) -> Table:
         if line["status"] != OK:
             table.add_row(*head, Text(line["status"], "red"), style="dim")
             continue
+        low, high = interval(line)
         versus = line.get("versus_downscale")
         mark = Text("" if versus is None else f"{versus:+.1f}" + (f" {LOSES}" if line["loses"] else "  "))
         mark.stylize("red" if line.get("loses") else "")
         table.add_row(
             *head,
-            f"{line['top1']:.1f} [{line['top1_low']:.1f}, {line['top1_high']:.1f}]",
+            f"{score(line):.1f} [{low:.1f}, {high:.1f}]",
             mark,
             f"{line['top5']:.1f}",
             _cost(line["images_per_s"], 1, 0),
@@ -145,10 +148,10 @@ def full_table(lines: Sequence[Row], protocol: str) -> Table:
 
 
 def compact_table(lines: Sequence[Row], protocol: str) -> Table:
-    """Top-1 of one protocol, a line for each model and policy, a column for each factor of the trained size."""
+    """The metric of one protocol, a line for each model and policy, a column for each factor of the trained size."""
     chosen = [line for line in lines if line["protocol"] == protocol]
     factors = sorted({round(line["factor"], 2) for line in chosen})
-    table = Table(title=f"top-1 %, {protocol} protocol", title_justify="left", header_style="bold")
+    table = Table(title=f"{name_of(chosen)} %, {protocol} protocol", title_justify="left", header_style="bold")
     table.add_column("model", overflow="fold")
     table.add_column("policy", overflow="fold")
     for factor in factors:
@@ -165,9 +168,10 @@ def compact_table(lines: Sequence[Row], protocol: str) -> Table:
             if line is None or line["status"] != OK:
                 texts.append(Text(line["status"] if line else "", "red"))
                 continue
-            half = (line["top1_high"] - line["top1_low"]) / 2
+            low, high = interval(line)
             loses = bool(line.get("loses"))
-            texts.append(Text(f"{line['top1']:.1f} ±{half:.1f}{LOSES if loses else ' '}", "red" if loses else ""))
+            text = f"{score(line):.1f} ±{(high - low) / 2:.1f}{LOSES if loses else ' '}"
+            texts.append(Text(text, "red" if loses else ""))
         table.add_row(*key, *texts, style="dim" if key[1] in CONTROLS else "")
     return table
 
@@ -189,7 +193,7 @@ def show(console: Console, lines: Sequence[Row], *, compact: bool = False) -> No
     Args:
         console: Where to.
         lines: From :func:`visionpe.scaling.summary.summarise`.
-        compact: Top-1 only, one column a resolution.
+        compact: The metric only, one column a resolution.
     """
     for protocol in dict.fromkeys(line["protocol"] for line in lines):
         console.print((compact_table if compact else full_table)(lines, protocol))

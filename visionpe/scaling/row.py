@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from visionpe.scaling.controls import TiledModel, tiles
 from visionpe.scaling.diagnostics import record_attention
 from visionpe.scaling.flops import count_flops
+from visionpe.scaling.metric import outcomes
 from visionpe.scaling.sizes import Size
-from visionpe.scaling.statistics import pack, pack_classes, wilson
+from visionpe.scaling.statistics import bootstrap, pack, pack_classes, wilson
 from visionpe.utils.memory import is_out_of_memory, peak_memory
 from visionpe.utils.resizing import resize_images
 
@@ -96,10 +97,12 @@ def measure(
         diagnostics: On how many images to look at attention, in a forward pass more; 0 for none.
 
     Returns:
-        ``n top1 top1_low top1_high top5 top5_low top5_high`` (percent, 95% Wilson intervals), ``images_per_s`` (of
-        the model alone, median over whole batches, after a warm-up), ``peak_bytes``, ``flops`` (an image, over all its
-        tiles), ``entropy`` and ``distance`` of attention (:mod:`visionpe.scaling.diagnostics`; None where they do not
-        apply), ``corrupt`` (names), ``correct`` and ``predicted`` (the packed outcome and class of every image).
+        ``n top1 top1_low top1_high top5 top5_low top5_high`` (percent, 95% Wilson intervals), ``balanced balanced_low
+        balanced_high`` (the mean over classes of the share that is right, percent, with a bootstrap's 95% interval),
+        ``images_per_s`` (of the model alone, median over whole batches, after a warm-up), ``peak_bytes``, ``flops`` (an
+        image, over all its tiles), ``entropy`` and ``distance`` of attention (:mod:`visionpe.scaling.diagnostics`; None
+        where they do not apply), ``corrupt`` (names), ``correct``, ``predicted`` and ``labels`` (packed, of every
+        image).
 
     Raises:
         ValueError: If there are no images at all.
@@ -108,8 +111,9 @@ def measure(
     if tile_to is not None:
         model = TiledModel(model)
     hits = {1: 0, 5: 0}
-    outcomes: list[Tensor] = []
+    right: list[Tensor] = []
     classes: list[Tensor] = []
+    truth: list[Tensor] = []
     attention = _Diagnostics(diagnostics)
     speeds: list[tuple[int, float]] = []  # images in the batch, images/s
     corrupt: list[str] = []
@@ -138,16 +142,24 @@ def measure(
         for k, percent in zip(hits, accuracy(logits, labels, topk=tuple(hits))):
             hits[k] += round(float(percent) * len(images) / 100)
         guess = logits.argmax(1)  # (B,)
-        outcomes.append(guess.eq(labels).cpu())
+        right.append(guess.eq(labels).cpu())
         classes.append(guess.cpu())
+        truth.append(labels.cpu())
     if flops is None:
         raise ValueError("no readable images")
-    correct = torch.cat(outcomes).numpy()
+    correct = torch.cat(right).numpy()
     n, whole = len(correct), max(size for size, _ in speeds)
     row: dict[str, Any] = {"n": n}
     for k, count in hits.items():
         low, high = wilson(count, n)
         row |= {f"top{k}": 100 * count / n, f"top{k}_low": low, f"top{k}_high": high}
+    packed = {
+        "correct": pack(np.asarray(correct)),
+        "predicted": pack_classes(torch.cat(classes).numpy()),
+        "labels": pack_classes(torch.cat(truth).numpy()),
+    }
+    each = outcomes(packed, "balanced")
+    row |= {"balanced": 100 * float(each.mean())} | dict(zip(("balanced_low", "balanced_high"), bootstrap([each])))
     return {
         **row,
         "images_per_s": median(speed for size, speed in speeds if size == whole),
@@ -156,6 +168,5 @@ def measure(
         "entropy": attention.mean("entropy"),
         "distance": attention.mean("distance"),
         "corrupt": corrupt,
-        "correct": pack(np.asarray(correct)),
-        "predicted": pack_classes(torch.cat(classes).numpy()),
+        **packed,
     }

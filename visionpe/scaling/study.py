@@ -18,7 +18,7 @@ from visionpe.scaling.labels import assign_labels
 from visionpe.scaling.markdown import document
 from visionpe.scaling.models import ModelEntry, from_names, from_runs
 from visionpe.scaling.open_images import check_outside, open_source
-from visionpe.scaling.options import AUTO, EMBEDDED, StudyOptions
+from visionpe.scaling.options import AUTO, EMBEDDED, METRICS, StudyOptions
 from visionpe.scaling.plan import Task, choose_policies, plan
 from visionpe.scaling.plot import plot
 from visionpe.scaling.processes import Processes, join_processes, leave_processes
@@ -62,6 +62,8 @@ def _check(options: StudyOptions, entries: Sequence[ModelEntry], source: Source)
             raise InputError(f"--{name.replace('_', '-')} {getattr(options, name)}: must be at least 0")
     if options.crop_pct is not None and not 0 < options.crop_pct <= 1:
         raise InputError(f"--crop-pct {options.crop_pct}: must be above 0 and at most 1")
+    if options.metric not in (None, *METRICS):
+        raise InputError(f"--metric {options.metric}: allowed: {', '.join(METRICS)}")
     if "none" in options.controls and len(options.controls) > 1:
         raise InputError(f"--controls {' '.join(options.controls)}: `none` stands alone")
     for entry in entries:
@@ -190,9 +192,12 @@ def measure_entries(
     rows = _measure(tasks, source, settings, options.out, console, processes, chooser)
     if processes.rank:
         return None
+    metric = options.metric or source.metric
     rows = [row | {"paper": published(task, source.classes)} for task, row in zip(tasks, against_native(rows))]
     arguments = {key: str(value) if isinstance(value, Path) else value for key, value in vars(options).items()}
-    return Results(rows, summarise(rows), regrets(rows), provenance(arguments, device, entries), source.name)
+    return Results(
+        rows, summarise(rows, metric), regrets(rows, metric=metric), provenance(arguments, device, entries), source.name
+    )
 
 
 def write(results: Results, out: Path) -> None:

@@ -196,7 +196,7 @@ def sweep(
         else:
             key = _key(measured, source, settings, device_name)
             kept = None if settings.fresh else store.load(key, "status")
-            stored = kept is not None and kept["status"] == OK and "predicted" in kept
+            stored = kept is not None and kept["status"] == OK and "labels" in kept
             if kept is None or not stored:
                 kept = _fill(measured, models.get(entry), source, settings)
                 store.save(key, kept)
