@@ -1,7 +1,7 @@
 # Natural images of 101 classes, 64 x 64 pixels: a ViT of 8 x 8 tokens, a quarter of an hour on one CPU thread.
 _base_ = "../elpv/_base_.py"
 
-epochs, warmup = 40, 4
+epochs, warmup = 30, 3
 
 model = dict(
     img_size=64,

@@ -1,7 +1,7 @@
 # Solar cells, 48 x 48 pixels of 300 x 300: a ViT of 6 x 6 tokens tells damaged ones, in minutes on one CPU thread.
 _base_ = "../digits/_base_.py"
 
-epochs, warmup = 40, 4
+epochs, warmup = 30, 3
 
 model = dict(
     img_size=48,

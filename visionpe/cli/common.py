@@ -114,22 +114,24 @@ def key_values(flag: str, texts: Sequence[str], example: str = "num_classes=10")
     return found
 
 
-def digit_parser(
-    prog: str, description: str | None, *, encodings: Sequence[str], seeds: int, out: str
+def small_vit_parser(
+    prog: str, description: str | None, epilog: str | None = None, *, encodings: Sequence[str], seeds: int, out: str
 ) -> argparse.ArgumentParser:
-    """The command line of a program that trains small ViTs on digits.
+    """The command line of a program that trains small ViTs on data by name.
 
     Args:
-        prog, description: Of the program.
-        encodings, seeds, out: Defaults.
+        prog, description, epilog: Of the program.
+        encodings, seeds, out: Defaults; no encodings for those of the data.
     """
-    p = make_parser(prog, description)
+    p = make_parser(prog, description, epilog)
     p.add_argument(
         "--encodings",
         nargs="+",
         default=list(encodings),
         metavar="NAME",
-        help=f"those with a configs/<data>/<name>_vit.py (default: {' '.join(encodings)})",
+        help="those with a configs/<data>/<name>_vit.py (default: "
+        + (" ".join(encodings) or "those of the data, see below")
+        + ")",
     )
     p.add_argument(
         "--seeds", type=int, default=seeds, metavar="N", help="trainings of each encoding (default: %(default)s)"

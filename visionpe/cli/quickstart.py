@@ -1,6 +1,6 @@
 """From nothing to a trained comparison in minutes on a CPU. Finished work is kept: the same command resumes.
 
-    visionpe quickstart                  small ViTs on real digits, one an encoding: accuracy against resolution
+    visionpe quickstart                  small ViTs on photographs, one an encoding: accuracy against resolution
     visionpe quickstart detection        a slim Mask R-CNN on scenes of digits: box and mask AP, drawn predictions
     visionpe quickstart segmentation     the same scenes: mIoU with the digits as classes, drawn predictions
     visionpe quickstart rooms            a tiny Swin3D on labelled rooms: mIoU against minutes, pages to turn
@@ -17,7 +17,8 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from visionpe.cli.common import cores, digit_parser, exit_code, make_parser
+from visionpe.cli.common import cores, exit_code, make_parser, small_vit_parser
+from visionpe.quickstarts.study_data import QUICKSTART_DATA
 from visionpe.utils.locks import locked
 
 POLICIES = ("bicubic", "extrapolate", "interpolate")
@@ -26,10 +27,13 @@ ROOMS = ("crse", "rope_mixed", "none")
 CLASSIFICATION = """\
 From nothing to accuracy against resolution in a few minutes on a CPU.
 
-Trains one small vision transformer for each of several position encodings on real handwritten digits, evaluates each
-at half to three times the size it was trained at, and leaves a table, a CSV, a JSON and a plot. Finished work is kept:
-running it again resumes.
+Trains one small vision transformer for each of several position encodings on real photographs, evaluates each at half
+to three times the size it was trained at, and leaves a table, a CSV, a JSON and a plot. Finished work is kept: running
+it again resumes.
 """
+EPILOG = "data:\n" + "\n".join(
+    f"  {name:7} {x.about}; encodings {' '.join(x.encodings)}" for name, x in QUICKSTART_DATA.items()
+)
 DETECTION = "From nothing to a slim Mask R-CNN on digit scenes: boxes, classes and masks, in minutes on a CPU."
 SEGMENTATION = """\
 From nothing to a small segmentation model on digit scenes, with the digits as classes, in minutes on a CPU."""
@@ -43,10 +47,10 @@ kept: running it again resumes.
 
 
 def classification_parser(prog: str) -> argparse.ArgumentParser:
-    """The command line for small ViTs on digits."""
-    encodings = ("none", "ape", "rope_mixed", "cpe")
-    p = digit_parser(prog, CLASSIFICATION, encodings=encodings, seeds=1, out="work_dirs/quickstart")
-    p.add_argument("--data", choices=("digits", "mnist"), default="digits", help="(default: %(default)s)")
+    """The command line for small ViTs on photographs or digits."""
+    p = small_vit_parser(prog, CLASSIFICATION, EPILOG, encodings=(), seeds=1, out="work_dirs/quickstart")
+    names = tuple(QUICKSTART_DATA)
+    p.add_argument("--data", choices=names, default=names[0], help="(default: %(default)s)")
     p.add_argument(
         "--policy",
         nargs="+",
@@ -122,7 +126,7 @@ def _run(place: str, args: argparse.Namespace, task: str | None = None) -> int:
 
 
 def classification(argv: Sequence[str] | None = None, prog: str = "visionpe quickstart") -> int:
-    """Small ViTs on digits; returns the exit code: 0, 2 for bad input or a failed training, 130 when interrupted."""
+    """Small ViTs on photographs; returns the exit code: 0, 2 for bad input or failed trainings, 130 if interrupted."""
     return _run("classification", classification_parser(prog).parse_args(argv))
 
 

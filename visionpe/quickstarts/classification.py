@@ -1,11 +1,12 @@
-"""Small ViTs on real digits, one an encoding, and their accuracy against the resolution."""
+"""Small ViTs on real photographs or digits, one an encoding, and their accuracy against the resolution."""
 
 from __future__ import annotations
 
 import argparse
 import time
 
-from visionpe.quickstarts.digit_trainings import digit_trainings
+from visionpe.quickstarts.small_vits import small_vits
+from visionpe.quickstarts.study_data import QUICKSTART_DATA
 from visionpe.quickstarts.trainings import train
 from visionpe.scaling.conclusions import conclusions
 from visionpe.scaling.models import from_runs
@@ -14,7 +15,6 @@ from visionpe.scaling.study import run as run_study
 from visionpe.utils.console import wide_console
 from visionpe.utils.errors import check_counts
 
-FACTORS = ("0.5x", "1x", "1.5x", "2x", "2.5x", "3x")
 # A model runs under those of them that apply to it; `none` has nothing to adapt and runs as built.
 POLICIES = ("bicubic", "extrapolate", "interpolate")
 
@@ -31,7 +31,9 @@ def run(args: argparse.Namespace) -> None:
     start = time.monotonic()
     console = wide_console()
     check_counts(args, "seeds", "jobs", "epochs", "limit")
-    trainings = digit_trainings(args.encodings, seeds=args.seeds, data=args.data, out=args.out, epochs=args.epochs)
+    quickstart = QUICKSTART_DATA[args.data]
+    encodings = args.encodings or quickstart.encodings
+    trainings = small_vits(encodings, seeds=args.seeds, data=args.data, out=args.out, epochs=args.epochs)
     train(trainings, console, at_once=args.jobs)
     trained = time.monotonic()
 
@@ -41,7 +43,8 @@ def run(args: argparse.Namespace) -> None:
     options = StudyOptions(
         runs=runs,
         data=args.data,
-        resolutions=list(FACTORS),
+        resolutions=list(quickstart.resolutions),
+        protocol=list(quickstart.protocols),
         policy=policies,
         limit=args.limit,
         out=args.out,

@@ -1,12 +1,8 @@
-"""Several trainings at once, each in a process of its own, followed by progress bars."""
+"""Several trainings at once, each a process or a job of its own, followed by progress bars."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -16,7 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from visionpe.utils.children import end_with_parent
+from visionpe.quickstarts.executors import Executor, LocalExecutor, Work
 from visionpe.utils.errors import InputError
 from visionpe.utils.progress import SteadyProgress
 
@@ -68,20 +64,6 @@ class Training:
         command += ["--resume", "--seed", str(self.seed)]
         return command + (["--cfg-options", *self.options] if self.options else [])
 
-    def start(self) -> subprocess.Popen:
-        """Start it on one thread, resuming what an earlier process left."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        with self.log.open("ab") as log:
-            return subprocess.Popen(
-                self.command(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-                start_new_session=True,  # so that its data workers can be stopped with it
-                preexec_fn=end_with_parent(),
-            )
-
     def done(self) -> tuple[int, float | None]:
         """Epochs (or iterations) done and the latest training loss, read from the newest ``scalars.json``."""
         files = sorted(self.directory.glob("*/vis_data/scalars.json"))
@@ -99,20 +81,14 @@ class Training:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:]) if self.log.is_file() else ""
 
 
-def _stop(processes: Sequence[subprocess.Popen]) -> None:
-    for process in processes:
-        # Data workers outlive a process that is terminated alone.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-    for process in processes:
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def train(trainings: Sequence[Training], console: Console, *, at_once: int, interval: float = 0.5) -> None:
+def train(
+    trainings: Sequence[Training],
+    console: Console,
+    *,
+    at_once: int,
+    interval: float = 0.5,
+    executor: Executor | None = None,
+) -> None:
     """Run every training that is not finished.
 
     Args:
@@ -120,6 +96,7 @@ def train(trainings: Sequence[Training], console: Console, *, at_once: int, inte
         console: For the progress bars.
         at_once: Processes at a time.
         interval: Seconds between two looks at them.
+        executor: Where they run; None for processes here.
 
     Raises:
         InputError: If one of them fails; its last lines are printed and the others are stopped, to be resumed by the
@@ -130,6 +107,7 @@ def train(trainings: Sequence[Training], console: Console, *, at_once: int, inte
         console.print(f"{ready} of {len(trainings)} trainings already finished", highlight=False)
     if not waiting:
         return
+    executor = executor or LocalExecutor()
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -139,7 +117,7 @@ def train(trainings: Sequence[Training], console: Console, *, at_once: int, inte
         TextColumn("left"),
         TimeRemainingColumn(),
     )
-    running: dict[TaskID, tuple[Training, subprocess.Popen]] = {}
+    running: dict[TaskID, tuple[Training, Work]] = {}
     with SteadyProgress(*columns, console=console, speed_estimate_period=3600) as progress:
         total = sum(training.epochs for training in waiting)
         unit = waiting[0].unit
@@ -153,11 +131,11 @@ def train(trainings: Sequence[Training], console: Console, *, at_once: int, inte
             while queue or running:
                 while queue and len(running) < at_once:
                     bar = queue.pop(0)
-                    running[bar] = (bars[bar], bars[bar].start())
+                    running[bar] = (bars[bar], executor.start(bars[bar].command(), bars[bar].log))
                     progress.start_task(bar)
                 time.sleep(interval)
-                for bar, (training, process) in list(running.items()):
-                    code = process.poll()
+                for bar, (training, work) in list(running.items()):
+                    code = work.poll()
                     epoch, loss = training.done()
                     text = "" if loss is None else f"loss {loss:.2f}"
                     progress.update(bar, completed=training.epochs if code == 0 else epoch, loss=text)
@@ -175,4 +153,7 @@ def train(trainings: Sequence[Training], console: Console, *, at_once: int, inte
                     progress.stop_task(bar)
                 progress.update(overall, completed=sum(task.completed for task in progress.tasks[1:]))
         finally:
-            _stop([process for _, process in running.values()])
+            for _, work in running.values():
+                work.stop()
+            for _, work in running.values():
+                work.join()

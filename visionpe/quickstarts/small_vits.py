@@ -1,4 +1,4 @@
-"""Trainings of small ViTs on the embedded digits, one an encoding and seed."""
+"""Trainings of small ViTs on data by name, one an encoding and seed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from visionpe.utils.configs import config_root
 from visionpe.utils.errors import InputError
 
 
-def digit_trainings(
+def small_vits(
     encodings: Sequence[str], *, seeds: int, data: str, out: Path, epochs: int | None = None
 ) -> list[Training]:
     """What to train.
@@ -19,7 +19,7 @@ def digit_trainings(
     Args:
         encodings: Names with a ``configs/<data>/<name>_vit.py``.
         seeds: Trainings of each.
-        data: ``digits`` or ``mnist``.
+        data: A folder of configs: ``digits``, ``mnist``, ``elpv`` or ``caltech101``.
         out: The runs stand in ``runs/<data>`` below it.
         epochs: Stop after so many of the config's schedule; None for all.
 
