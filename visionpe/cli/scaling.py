@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from visionpe.cli.common import exit_code, key_values, trust_option
-from visionpe.scaling.options import BY_NAME, CONTROLS, LAUNCHERS, METRICS, PROTOCOLS, StudyOptions
+from visionpe.scaling.options import BY_NAME, CONTROLS, LAUNCHERS, METRICS, PROBES, PROTOCOLS, StudyOptions
 from visionpe.utils.errors import InputError
 
 DESCRIPTION = """\
@@ -75,6 +75,18 @@ def parser(prog: str = "visionpe scaling") -> argparse.ArgumentParser:
         nargs="+",
         metavar="KEY=VALUE",
         help="for timm.create_model, such as num_classes=10 img_size=24",
+    )
+    what.add_argument(
+        "--probe",
+        choices=PROBES,
+        help="freeze the model and fit a classifier on its features of the training split of --data at the trained "
+        "size: a logistic regression, or the 20 nearest neighbours (scikit-learn, the `data` extra)",
+    )
+    what.add_argument(
+        "--trained-size",
+        metavar="SIZE",
+        help="224 or HEIGHTxWIDTH, at which the weights were trained, where that is not what the model was built for: "
+        "factors and controls are of it",
     )
     what.add_argument("--runs", nargs="+", metavar="DIR", help="directories of trained runs, searched below")
     dense = p.add_argument_group("detection and segmentation")

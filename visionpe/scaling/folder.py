@@ -7,10 +7,11 @@ import os
 from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import Tensor
 
+from visionpe.data.listed import Split
 from visionpe.data.photographs import load_photographs
 from visionpe.scaling.class_map import class_order, read_class_map
 from visionpe.scaling.images import Source
@@ -78,7 +79,7 @@ class NamedSource(FileSource):
 
     Args:
         name: See :func:`visionpe.data.photographs.load_photographs`.
-        split: ``test``, or ``val`` for choices.
+        split: ``test``, ``val`` for choices, or ``train``.
 
     Raises:
         InputError: If they are not installed, or not there and cannot be downloaded.
@@ -86,7 +87,7 @@ class NamedSource(FileSource):
 
     metric = "balanced"  # classes of 31 to 800 images; a third of the cells
 
-    def __init__(self, name: str, split: Literal["test", "val"] = "test") -> None:
+    def __init__(self, name: str, split: Split = "test") -> None:
         try:
             photographs = load_photographs(name, split)
         except (ImportError, FileNotFoundError) as error:

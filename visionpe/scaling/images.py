@@ -6,12 +6,13 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from visionpe.data.listed import Split
 from visionpe.scaling.options import Metric, Protocol
 from visionpe.scaling.protocols import ViewSpec, place
 from visionpe.scaling.sizes import Size
@@ -71,10 +72,10 @@ class EmbeddedSource(Source):
 
     Args:
         name: ``digits`` or ``mnist``.
-        split: ``test``, or ``val`` for choices.
+        split: ``test``, ``val`` for choices, or ``train``.
     """
 
-    def __init__(self, name: str, split: Literal["test", "val"] = "test") -> None:
+    def __init__(self, name: str, split: Split = "test") -> None:
         from visionpe.data.digits import CLASSES, load_digits
 
         try:

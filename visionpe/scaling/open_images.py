@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
-from visionpe.scaling.folder import FolderSource, NamedSource
+from visionpe.data.listed import Split
+from visionpe.data.splitting import stratified
+from visionpe.scaling.folder import FileSource, FolderSource, NamedSource
 from visionpe.scaling.images import EmbeddedSource, Source
 from visionpe.scaling.options import BY_NAME, EMBEDDED
 from visionpe.utils.errors import InputError
@@ -29,7 +30,7 @@ def check_outside(out: Path, flag: str, data: str | None) -> None:
         raise InputError(f"--out {out}: is among the images of {flag} {data}; give a folder outside of it")
 
 
-def open_source(name: str, split: Literal["test", "val"] = "test", class_map: str | None = None) -> Source:
+def open_source(name: str, split: Split = "test", class_map: str | None = None) -> Source:
     """Open a data set.
 
     Args:
@@ -49,3 +50,26 @@ def open_source(name: str, split: Literal["test", "val"] = "test", class_map: st
             raise InputError(f"--class-map {class_map}: goes with a folder of images, not with --data {name}")
         return EmbeddedSource(name, split) if name in EMBEDDED else NamedSource(name, split)
     return FolderSource(Path(name), class_map)
+
+
+def open_training(name: str, split: Split, class_map: str | None = None) -> Source:
+    """Open the images on which something is fitted, which are none of those that :func:`open_source` evaluates.
+
+    Args:
+        name, class_map: As for :func:`open_source`; a folder must hold ``train/`` and ``val/``.
+        split: ``train``, or ``val`` for choices; of a folder nine tenths and a tenth of every class of its ``train/``.
+
+    Raises:
+        InputError: If a folder holds no ``train/``, or as for :func:`open_source`.
+    """
+    if name in BY_NAME:
+        return open_source(name, split, class_map)
+    folder = Path(name)
+    if not ((folder / "train").is_dir() and (folder / "val").is_dir()):
+        raise InputError(f"--data {name}: a probe is fitted on {folder / 'train'} and tested on {folder / 'val'}")
+    whole = FolderSource(folder / "train", class_map)
+    tenth = max(len(whole) // 10, whole.classes)
+    parts = stratified([label for _, label in whole.samples], {"val": tenth})
+    part = FileSource(name, [whole.samples[i] for i in sorted(parts[split].tolist())], folder / "train")
+    part.classes, part.folders = whole.classes, whole.folders
+    return part

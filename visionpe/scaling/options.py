@@ -15,6 +15,9 @@ DOWNSCALE, TILING = CONTROLS
 # Share of images that are right, or its mean over classes.
 Metric = Literal["top1", "balanced"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
+# Classifiers that are fitted on the features of a frozen model.
+Probe = Literal["linear", "knn"]
+PROBES: tuple[Probe, ...] = get_args(Probe)
 Launcher = Literal["none", "pytorch", "slurm", "mpi"]
 LAUNCHERS: tuple[Launcher, ...] = get_args(Launcher)
 # Data sets that ship inside packages.
@@ -35,6 +38,9 @@ class StudyOptions:
         checkpoint: Weights, one for each model or config in the same order, ``none`` for a model without.
         pretrained: Published weights where there is no checkpoint.
         model_kwargs: For ``timm.create_model``.
+        probe: ``linear`` or ``knn``: a classifier fitted on frozen features of the training split of ``data``.
+        trained_size: ``224`` or ``224x320``: at which the weights were trained, where their model was built for
+            another size; None to ask the model.
         runs: Directories of trained runs, searched below.
         config: Configs of mmdet or mmseg, each with a checkpoint.
         cfg_options: ``KEY=VALUE`` overrides of every config.
@@ -70,6 +76,8 @@ class StudyOptions:
     checkpoint: list[str] = field(default_factory=list)
     pretrained: bool = False
     model_kwargs: dict[str, Any] = field(default_factory=dict)
+    probe: Probe | None = None
+    trained_size: str | None = None
     runs: list[str] = field(default_factory=list)
     config: list[str] = field(default_factory=list)
     cfg_options: list[str] = field(default_factory=list)

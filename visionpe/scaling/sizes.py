@@ -21,11 +21,12 @@ class Resolution:
     factor: float | None = None
 
 
-def parse_resolution(text: str) -> Resolution:
+def parse_resolution(text: str, flag: str = "--resolutions") -> Resolution:
     """Read one resolution.
 
     Args:
         text: ``224`` (square), ``512x384`` (height x width, pixels) or ``1.5x`` (of the trained size).
+        flag: For the message.
 
     Returns:
         The parsed entry.
@@ -41,7 +42,7 @@ def parse_resolution(text: str) -> Resolution:
     elif (match := re.fullmatch(r"(\d+(?:\.\d*)?|\.\d+)x", text)) and float(match[1]) > 0:
         return Resolution(text, factor=float(match[1]))
     raise InputError(
-        f"--resolutions {text}: not a resolution; allowed: pixels (224), HEIGHTxWIDTH (512x384) or a factor of the "
+        f"{flag} {text}: not a resolution; allowed: pixels (224), HEIGHTxWIDTH (512x384) or a factor of the "
         "trained size (1.5x), each above 0"
     )
 

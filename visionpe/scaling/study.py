@@ -21,6 +21,7 @@ from visionpe.scaling.open_images import check_outside, open_source
 from visionpe.scaling.options import AUTO, EMBEDDED, METRICS, StudyOptions
 from visionpe.scaling.plan import Task, choose_policies, plan
 from visionpe.scaling.plot import plot
+from visionpe.scaling.probed import probed
 from visionpe.scaling.processes import Processes, join_processes, leave_processes
 from visionpe.scaling.published import published, published_notes
 from visionpe.scaling.regret import describe_choices, regrets
@@ -43,7 +44,14 @@ def _named_entries(options: StudyOptions) -> list[ModelEntry]:
     entries = from_names(
         options.model, options.checkpoint, options.model_kwargs, pretrained=options.pretrained, seed=options.seed
     )
-    return entries + from_runs(options.runs)
+    entries += from_runs(options.runs)
+    if options.trained_size is not None:
+        trained = parse_resolution(options.trained_size, "--trained-size")
+        if trained.size is None:
+            raise InputError(f"--trained-size {options.trained_size}: allowed: pixels, 224 or HEIGHTxWIDTH")
+        for entry in entries:
+            entry.trained = trained.size
+    return entries
 
 
 def _check(options: StudyOptions, entries: Sequence[ModelEntry], source: Source) -> None:
@@ -164,6 +172,7 @@ def measure_entries(
     known = {entry.data for entry in entries if entry.data}
     named = options.data or (known.pop() if len(known) == 1 else EMBEDDED[0])
     source = open_source(named, class_map=options.class_map)
+    entries = probed(entries, options, source.name, source.classes, device)
     _check(options, entries, source)
     policies, notes = choose_policies(entries, options.policy)
     controls: list[Any] = [name for name in options.controls if name != "none"]

@@ -1,0 +1,148 @@
+"""A frozen model with a classifier that was fitted on the features of training images at the trained size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from visionpe.scaling.images import Source, batches
+from visionpe.scaling.models import ModelEntry
+from visionpe.scaling.open_images import open_training
+from visionpe.scaling.options import Probe, StudyOptions
+from visionpe.scaling.probes import NearestNeighbours, linear_probe, put_classifier
+from visionpe.scaling.store import key_of
+from visionpe.utils.errors import InputError, first_line
+from visionpe.utils.files import replacing
+
+Sources = Callable[[str], Source]  # by the name of a split
+VERSION = 1  # of how features are taken and fitted
+
+
+@dataclass
+class ProbedEntry(ModelEntry):
+    """An entry whose classifier is fitted here; what is fitted is kept in ``folder``.
+
+    Args:
+        probe: ``linear`` or ``knn``.
+        sources: The images: ``train`` to fit, ``val`` for the strength of the penalty.
+        outputs: Number of classes.
+        folder: Where features are kept.
+        device: Where features are computed.
+        batch_size, workers: Of that.
+        crop: Share of the resized image that is shown, or None for the model's.
+    """
+
+    probe: Probe = "linear"
+    sources: Sources | None = None
+    outputs: int = 0
+    folder: Path = Path()
+    device: torch.device | str = "cpu"
+    batch_size: int = 100
+    workers: int = 0
+    crop: float | None = None
+
+    def build(self, *, weights: bool = True) -> nn.Module:
+        """Build the model with its fitted classifier, in evaluation mode; see :meth:`ModelEntry.build`.
+
+        Raises:
+            InputError: If it has no pooled features, or the training images cannot be read.
+        """
+        model = super().build(weights=weights)
+        try:
+            if not weights:
+                model.reset_classifier(self.outputs)  # type: ignore[operator]
+                return model.eval().requires_grad_(False)
+            train = self._features("train", model)
+            if self.probe == "knn":
+                classifier: nn.Module = NearestNeighbours(*train, self.outputs)
+            else:
+                classifier = linear_probe(*train, self._features("val", model), self.outputs)
+            return put_classifier(model, classifier, self.outputs).eval().requires_grad_(False)
+        except InputError:
+            raise
+        except (ValueError, TypeError, AttributeError, RuntimeError) as error:
+            raise InputError(f"--probe {self.probe}: cannot be put on {self.name} ({first_line(error)})") from error
+
+    def key(self) -> dict[str, Any]:
+        """Everything that decides the weights, ready for JSON."""
+        assert self.sources is not None
+        return super().key() | {"probe": [self.probe, VERSION, self.sources("train").fingerprint, self.crop]}
+
+    @torch.inference_mode()
+    def _features(self, split: str, model: nn.Module) -> tuple[Tensor, Tensor]:
+        """Pooled features ``(n, dim)`` of a split at the trained size, and labels ``(n,)``."""
+        assert self.sources is not None
+        source = self.sources(split)
+        spec = self.view(source.name, self.seed)
+        spec.crop = spec.crop if self.crop is None else self.crop
+        what = {**super().key(), "images": source.fingerprint, "view": spec.key(), "version": VERSION}
+        file = self.folder / f"{key_of(what)}.safetensors"
+        if file.is_file():
+            kept = load_file(file)
+            return kept["features"], kept["labels"]
+        model.to(self.device)
+        found: list[Tensor] = []
+        truth: list[Tensor] = []
+        for images, labels, _ in batches(
+            source,
+            protocol="object",
+            size=spec.trained,
+            spec=spec,
+            indices=range(len(source)),
+            batch_size=self.batch_size,
+            workers=self.workers,
+        ):
+            tokens = model.forward_features(images.to(self.device))  # type: ignore[operator]
+            found.append(model.forward_head(tokens, pre_logits=True).float().cpu())  # type: ignore[operator]
+            truth.append(labels)
+        features, answers = torch.cat(found), torch.cat(truth)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with replacing(file) as beside:
+            save_file({"features": features.contiguous(), "labels": answers}, beside)
+        return features, answers
+
+
+def probed(
+    entries: Sequence[ModelEntry], options: StudyOptions, data: str, outputs: int, device: torch.device
+) -> list[ModelEntry]:
+    """Entries with fitted classifiers, where ``options.probe`` asks for them; else the entries themselves.
+
+    Args:
+        entries: The models.
+        options: Of the study; features are kept below its ``out``.
+        data: Name of the images.
+        outputs: Number of their classes.
+        device: Where features are computed.
+
+    Raises:
+        InputError: If a folder of images has no ``train/``.
+    """
+    if options.probe is None:
+        return list(entries)
+
+    @lru_cache(maxsize=2)
+    def sources(split: str) -> Source:
+        return open_training(data, split, options.class_map)  # type: ignore[arg-type]
+
+    sources("train")  # now, and not after hours
+    return [
+        ProbedEntry(
+            **{each.name: getattr(entry, each.name) for each in fields(entry) if each.init},
+            probe=options.probe,
+            sources=sources,
+            outputs=outputs,
+            folder=options.out / "features",
+            device=device,
+            batch_size=options.batch_size,
+            workers=options.num_workers,
+            crop=options.crop_pct,
+        )
+        for entry in entries
+    ]
