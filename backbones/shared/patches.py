@@ -1,4 +1,4 @@
-"""A patch embedding whose patch may grow with the image."""
+"""A patch embedding whose patch may grow with the image, or that may take the image at the trained size."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from visionpe.backbones.shared.images import check_images
 from visionpe.graphs import one_node
 from visionpe.policy.functions.patches import resize_patch
 from visionpe.policy.functions.terms import refuse_export
+from visionpe.policy.grammar import PolicyTerm
 from visionpe.policy.holder import HasPolicy
+from visionpe.utils.resizing import resize_images
 
 # A patch may differ from what was asked for by this factor, or the tokens would be too many or too few.
 SLACK = 2
@@ -28,12 +30,14 @@ def nearest_divisor(n: int, wanted: float) -> int:
 
 
 class AdaptivePatchEmbed(HasPolicy, PatchEmbed):
-    """timm's patch embedding; under the policy ``patch_resize`` images of every size become as many tokens.
+    """timm's patch embedding; under ``patch_resize`` and ``downscale`` images of every size become as many tokens.
 
-    The side of a patch is the trained one times the side of the image over its trained side, along each axis: with
-    ``dynamic_img_pad`` rounded, and what is missing from the last patch is zero; otherwise the divisor of the side
-    nearest to it, in ratio. The kernel is resized for it (:func:`~visionpe.policy.functions.resize_patch`); parameters,
-    and the nominal ``patch_size``, stay.
+    ``downscale``: images are resized to the trained size (antialiased bicubic), whether they are larger or smaller.
+
+    ``patch_resize``: the side of a patch is the trained one times the side of the image over its trained side, along
+    each axis: with ``dynamic_img_pad`` rounded, and what is missing from the last patch is zero; otherwise the divisor
+    of the side nearest to it, in ratio. The kernel is resized for it
+    (:func:`~visionpe.policy.functions.resize_patch`); parameters, and the nominal ``patch_size``, stay.
 
     Source: FlexiViT, arXiv 2212.08013, section 3.4.
 
@@ -42,7 +46,7 @@ class AdaptivePatchEmbed(HasPolicy, PatchEmbed):
     """
 
     name = "patch_embed"
-    modifiers: ClassVar[tuple[str, ...]] = ("patch_resize",)
+    modifiers: ClassVar[tuple[str, ...]] = ("patch_resize", "downscale")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -59,7 +63,7 @@ class AdaptivePatchEmbed(HasPolicy, PatchEmbed):
 
     def set_trained_size(self, img_size: tuple[int, int], patch_size: tuple[int, int]) -> None:
         """Take another size of the images, and of the patches, for the trained one, pixels."""
-        self.trained_img_size, self.trained_patch_size = tuple(img_size), tuple(patch_size)
+        self.trained_img_size, self.trained_patch_size = img_size, patch_size
 
     @property
     def pads(self) -> bool:
@@ -68,8 +72,15 @@ class AdaptivePatchEmbed(HasPolicy, PatchEmbed):
 
     @property
     def grows(self) -> bool:
-        """Whether the policy is in force."""
-        return bool(self.policy_terms)
+        """Whether patches grow with the image."""
+        return self.modifier("patch_resize") is not None
+
+    def at_trained_size(self, x: Tensor) -> Tensor:
+        """Images at the trained size under ``downscale``; else as they are."""
+        if not self._terms or self.modifier("downscale") is None or x.ndim != 4:
+            return x
+        refuse_export(PolicyTerm("downscale"), ("none, with images that were resized",))
+        return resize_images(x, self.trained_img_size)
 
     def patch(self, size: tuple[int, int]) -> tuple[int, int]:
         """Height and width of a patch on an image of this size, pixels.
@@ -108,11 +119,11 @@ class AdaptivePatchEmbed(HasPolicy, PatchEmbed):
     @one_node
     def forward(self, x: Tensor) -> Tensor:
         """Images ``(B, C, H, W)`` to tokens, in ``output_fmt``."""
-        x = self._as_built(x)
+        x = self._as_built(self.at_trained_size(x))
         check_images(x, self.proj.in_channels, self.proj, None if self.pads else self.patch_size)
         if not self.grows:
             return super().forward(x)
-        refuse_export(self.policy_terms[0], ("none, with the size at hand as img_size and patch_size",))
+        refuse_export(PolicyTerm("patch_resize"), ("none, with the size at hand as img_size and patch_size",))
         height, width = (index(n) for n in x.shape[2:])
         down, right = self.patch((height, width))
         if self.dynamic_img_pad:

@@ -32,6 +32,7 @@ class Patches(AdaptivePatchEmbed):
         """``(B, C, H, W)`` to ``(B, height, width, dim)``, rounded up."""
         if self.grows:
             return super().forward(x)
+        x = self.at_trained_size(x)
         check_images(x, self.proj.in_channels, self.proj)
         (height, width), (down, right) = map(number, x.shape[2:]), self.patch_size
         # An exported graph serves every size, so it cannot branch on one. The convolution leaves out what is too much.

@@ -56,7 +56,7 @@ def choose(model: torch.nn.Module, asked: Sequence[str], controls: Sequence[str]
     chosen, left = [], []
     for name in asked:
         if name == ALL:
-            chosen += visionpe.policies(model) or [DEFAULT]
+            chosen += [name for name in visionpe.policies(model) if name != DOWNSCALE] or [DEFAULT]
         elif name == DEFAULT:
             chosen.append(name)
         else:

@@ -155,3 +155,40 @@ def test_at_construction(name: str, policy: str, keywords: dict, tmp_path: objec
 def test_a_wrong_policy_at_construction() -> None:
     with pytest.raises(ValueError, match="policy='yarm' applies to no encoding of VisionTransformer; allowed: extrap"):
         timm.create_model("rope_vit_ti", policy="yarm", **TINY)
+
+
+@pytest.mark.parametrize("name", ["rope_vit_ti", "swin_t", "vitdet_b"])
+def test_images_are_taken_at_the_trained_size(name: str) -> None:
+    options = {"num_heads": (1, 2, 4, 8), "depths": (1, 1, 1, 1), "embed_dim": 8} if "swin" in name else TINY
+    options = {**options, "img_size": 56, "patch_size": 4, "num_classes": 3}
+    if "vitdet" in name:
+        options |= {"window_size": 7, "pretrain_img_size": 56}
+    model = randomize(timm.create_model(name, **options))
+    large, small = torch.randn(1, 3, 112, 84), torch.randn(1, 3, 28, 40)
+    plain = seen(model, large)
+    visionpe.set_policy(model, "downscale")
+    for images in (large, small):
+        resized = torch.nn.functional.interpolate(images, (56, 56), mode="bicubic", antialias=True)
+        found = seen(model, images)
+        visionpe.set_policy(model, "default")
+        assert torch.equal(found, seen(model, resized))
+        visionpe.set_policy(model, "downscale")
+    table = visionpe.PolicyTable({56: "default", (112, 84): "downscale"})
+    visionpe.set_policy(model, table)
+    assert not torch.equal(seen(model, large), plain)
+    visionpe.set_policy(model, "default")
+    assert torch.equal(seen(model, large), plain)
+    visionpe.set_policy(model, "downscale")
+    with pytest.raises(ValueError, match="policy='downscale' cannot be exported"):
+        torch.export.export(model, (large,))
+
+
+def test_an_adapted_model_downscales() -> None:
+    model = visionpe.adapt(randomize(timm.create_model("vit_tiny_patch16_224", img_size=64, depth=1))).eval()
+    images = torch.randn(1, 3, 96, 128)
+    visionpe.set_policy(model, "downscale")
+    found = seen(model, images)
+    visionpe.set_policy(model, "default")
+    resized = torch.nn.functional.interpolate(images, (64, 64), mode="bicubic", antialias=True)
+    assert torch.equal(found, seen(model, resized))
+    assert not torch.equal(found, seen(model, images))

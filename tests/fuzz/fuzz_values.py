@@ -61,7 +61,7 @@ FLAGS = (True, False)
 POLICIES = (
     *("extrapolate", "interpolate", "rescale", "clamp", "ntk", "yarn", "riflex", "resonance", "p", "temperature"),
     *("bicubic", "bilinear", "nearest", "bicubic_antialias", "fourier", "window_aware", "geometric", "native", "reach"),
-    *("decay", "patch_resize", "default", "fractional", "unknown", ""),
+    *("decay", "patch_resize", "downscale", "default", "fractional", "unknown", ""),
 )
 NUMBERS_OF_POLICIES = ("0", "1", "0.5", "-1", "2", "inf", "nan", "1e400", "x", "")
 

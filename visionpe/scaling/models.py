@@ -19,6 +19,7 @@ import visionpe.backbones  # registers the models with timm
 from visionpe.data.digits import STATISTICS
 from visionpe.policy.sizes import trained_size
 from visionpe.scaling.building import build_model
+from visionpe.scaling.options import CONTROLS
 from visionpe.scaling.protocols import ViewSpec
 from visionpe.scaling.sizes import Size
 from visionpe.utils.errors import InputError, first_line
@@ -151,7 +152,7 @@ class ModelEntry:
             prefix=int(getattr(model, "num_prefix_tokens", 0)),
             classes=int(getattr(model, "num_classes", 0)),
             channels=convolution.in_channels if convolution else config["input_size"][0],
-            policies=tuple(visionpe.policies(model)),
+            policies=tuple(name for name in visionpe.policies(model) if name not in CONTROLS),
             parameters=sum(p.numel() for p in model.parameters()),
             why_not_adapted=self.why_not_adapted,
         )
