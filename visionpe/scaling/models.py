@@ -123,6 +123,8 @@ class ModelEntry:
             raise
         except Exception as error:
             raise self._refused(error) from error
+        if self.trained is not None and hasattr(model, "trained_patch_size"):
+            model.set_trained_size(self.trained, model.trained_patch_size)  # type: ignore[operator]
         return model.requires_grad_(False)  # FlopCounterMode fails on some models that could be trained
 
     def _refused(self, error: Exception) -> InputError:
