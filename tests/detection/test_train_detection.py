@@ -1,6 +1,5 @@
 """tools/train.py, test.py and predict.py on digit scenes: detection and segmentation."""
 
-import functools
 import importlib.util
 import json
 import os
@@ -11,7 +10,6 @@ import sys
 from pathlib import Path
 
 import cv2
-import mmengine.config.utils as config_utils
 import pytest
 import torch
 from mmengine.dataset import pseudo_collate
@@ -45,14 +43,6 @@ def tool(name):
 @pytest.fixture(autouse=True)
 def _in_checkout(monkeypatch):
     monkeypatch.chdir(ROOT)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _metafiles_read_once():
-    # mmengine reads dozens of YAML files for each "mmdet::" of each config.
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config_utils, "load", functools.cache(config_utils.load))
-        yield
 
 
 @pytest.fixture(scope="module")
