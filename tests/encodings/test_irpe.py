@@ -221,7 +221,7 @@ def test_gradients(method: str) -> None:
     [
         {"name": "irpe", "on": "kv", "shared": False},
         {"name": "irpe", "on": "q", "method": "cross"},
-        {"name": "irpe", "on": "k", "method": "euclidean", "mode": "bias"},
+        pytest.param({"name": "irpe", "on": "k", "method": "euclidean", "mode": "bias"}, marks=pytest.mark.long),
     ],
 )
 def test_in_a_model(spec: dict) -> None:
