@@ -62,11 +62,11 @@ def export(name: str, policy: str) -> None:
         visionpe.set_policy(model, others[-1])
     height, width = (8 * Dim(name, min=1, max=32) for name in ("height", "width"))
     shapes = ({0: Dim("batch", min=1, max=64), 2: height, 3: width},)
-    program = torch.export.export(model, (image(24, 40),), dynamic_shapes=shapes)
+    program = torch.export.export(model, (image(24, 40),), dynamic_shapes=shapes).module()
     with torch.no_grad():
         for batch, size in ((2, (24, 40)), (1, (32, 32)), (5, (56, 16))):
             x = torch.randn(batch, 3, *size)
-            torch.testing.assert_close(program.module()(x), model(x), atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(program(x), model(x), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", often(*OFTEN))
