@@ -20,8 +20,8 @@ from visionpe.utils.progress import SteadyProgress
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "ViT": ("none_vit_ti", {"depth": 2, "global_pool": "avg"}),
     "ViTDet": ("vitdet_b", {"depth": 2, "embed_dim": 192, "num_heads": 3, "global_blocks": (1,), "window_size": 3}),
-    "Swin": ("swin_t", {"depths": (2, 1, 1, 1), "embed_dim": 24, "num_heads": (3, 3, 6, 12)}),
-    "CSWin": ("cswin_t", {"depths": (1, 1, 2, 1), "embed_dim": 32}),
+    "Swin": ("swin_t", {"depths": (2, 1, 1, 1), "embed_dim": 48, "num_heads": (3, 3, 6, 12)}),
+    "CSWin": ("cswin_t", {"depths": (1, 1, 2, 1)}),
     "Swin3D": ("swin3d_s", {"depths": (2, 1), "embed_dims": (48, 96), "num_heads": (6, 6), "window_size": (5, 7)}),
 }
 SIZE = (80, 112)
