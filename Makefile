@@ -1,6 +1,7 @@
 # make            create .venv with everything installed
-# make test       install what is missing, then run every test
-# make test-long    compile and export adapted pyramids, minutes each, which `make test` leaves out
+# make test       install what is missing, then run the tests but for those of test-long
+# make test-long    what `make test` leaves out: compiled and exported models and programs from end to end, minutes each,
+#                 and the other encodings and backbones of what it tests in one of each kind
 # make test-oldest  test encodings, backbones and policies with the oldest dependencies that pyproject.toml allows
 # make quickstart train small ViTs on real digits and see accuracy against resolution
 # make quickstart-detection     train a Mask R-CNN on scenes of digits: box and mask AP, drawn predictions

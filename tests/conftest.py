@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import re
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import timm
@@ -25,6 +29,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _configs_as_they_are() -> Iterator[None]:
+    """A Runner lays out its config four times, most of the time of a test; the processes that tests start still do."""
+    with pytest.MonkeyPatch.context() as patch:
+        with contextlib.suppress(ImportError):  # without OpenMMLab
+            patch.setattr("yapf.yapflib.yapf_api.FormatCode", _checked)
+        yield
+
+
+def _checked(text: str, **style: Any) -> tuple[str, bool]:
+    ast.parse(text)  # what yapf does not take is no Python
+    return text, True
 
 
 # Frequencies and scales that mean something as they are.

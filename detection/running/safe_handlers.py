@@ -21,7 +21,8 @@ class PlainYaml(yaml_handler.YamlHandler):
             InputError: If it is no YAML, or a tag in it would call something.
         """
         if not is_trusted():
-            kwargs["Loader"] = yaml_handler.yaml.FullLoader
+            # In C where PyYAML was built with it: mmengine reads dozens of files for one "mmdet::" in a config.
+            kwargs["Loader"] = getattr(yaml_handler.yaml, "CFullLoader", yaml_handler.yaml.FullLoader)
         try:
             return super().load_from_fileobj(file, **kwargs)
         except yaml_handler.yaml.constructor.ConstructorError as error:

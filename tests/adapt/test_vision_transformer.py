@@ -21,12 +21,16 @@ CASES: dict[str, tuple[dict[str, Any], int]] = {
     "vit_base_patch16_rpn_224": ({**SMALL, "img_size": 64}, 16),
     "vit_small_patch16_18x2_224": ({**SMALL, "img_size": 64}, 16),
     "vit_base_patch16_xp_224": ({**SMALL, "img_size": 64}, 16),
+    "vit_tiny_r_s16_p8_224": ({**SMALL, "img_size": 64}, 32),
     "vit_small_r26_s32_224": ({**SMALL, "img_size": 64}, 32),
     "vit_dlittle_patch16_reg1_gap_256": ({**SMALL, "img_size": 64}, 16),
     "vit_dwee_patch16_reg1_gap_256": ({"embed_dim": 96, "num_heads": 3, "depth": 2, "img_size": 64}, 16),
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+# Behind a whole ResNet in the long suite, behind its first layers alone in the short one.
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long) if name == "vit_small_r26_s32_224" else name for name in CASES]
+)
 def test_family(name: str) -> None:
     check_plain(name, *CASES[name])

@@ -31,6 +31,8 @@ CORE = PUBLISHED + [
     for family, (size, _) in FAMILIES.items()
     for prefix in ("none", "ape", "rope", "cpe", "lape", "irpe", "lookhere")
 ]
+# Every encoding in windows of one family, and in the others those of the core; the rest in the long suite.
+OFTEN = [name if name in CORE or "_swin_" in name else pytest.param(name, marks=pytest.mark.long) for name in EVERY]
 
 
 def family_of(name: str) -> str:
@@ -54,7 +56,7 @@ def test_names(family: str) -> None:
     assert family_of(timm.list_models(f"*_{family}_*")[0]) == family
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", OFTEN)
 def test_any_size_forward_backward(name: str) -> None:
     """Not a multiple of the window or the patch, one token high, three to one, smaller and larger than trained."""
     model = build(name).train()
@@ -68,7 +70,7 @@ def test_any_size_forward_backward(name: str) -> None:
         assert parameter.grad.isfinite().all(), key
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", OFTEN)
 def test_nothing_size_dependent_is_stored(name: str) -> None:
     model = build(name)
     before = {k: v.shape for k, v in model.state_dict().items()}
@@ -84,7 +86,7 @@ def test_nothing_size_dependent_is_stored(name: str) -> None:
     assert not list(model.buffers())
 
 
-@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("name", OFTEN)
 def test_autocast(name: str) -> None:
     model, x = build(name), image(52, 72)
     with torch.no_grad():

@@ -64,9 +64,17 @@ def built(backbone: str, spec: str, **kwargs: Any) -> torch.nn.Module:
     )
 
 
+# In every backbone: wrappers, tables inside and outside, and rotations. In the ViT every one.
+OFTEN = ("dropped(lape(sincos))", "rope_mixed+ape", "rpb")
+TRIPS = [
+    (backbone, spec) if backbone == "vit" or spec in OFTEN else pytest.param(backbone, spec, marks=pytest.mark.long)
+    for backbone in MODELS
+    for spec in SPECS
+]
+
+
 @saves_keywords
-@pytest.mark.parametrize("backbone", MODELS)
-@pytest.mark.parametrize("spec", SPECS)
+@pytest.mark.parametrize(("backbone", "spec"), TRIPS)
 def test_round_trip(backbone: str, spec: str, tmp_path: Path) -> None:
     """Under a policy from construction, and under one set later; and from there once more."""
     model = built(backbone, spec, policy=SPECS[spec])

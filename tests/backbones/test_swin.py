@@ -216,7 +216,9 @@ def test_compile() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("pos_encoding", "depths"), [("rpb", (1, 2)), ("lepe", (2,))])
+@pytest.mark.parametrize(
+    ("pos_encoding", "depths"), [("rpb", (1, 2)), pytest.param("lepe", (2,), marks=pytest.mark.long)]
+)
 @torch.no_grad()
 def test_export_serves_every_size(pos_encoding: str, depths: tuple) -> None:
     """Sides of one token are out of reach: torch takes these for constants."""

@@ -11,9 +11,16 @@ import visionpe
 
 # The slow checks of these; the other encodings have theirs among their own tests.
 CORE = [f"{name}_vit_ti" for name in ("none", "ape", "sincos", "rope", "rope_axial", "cpe", "alibi", "rope_axial_ape")]
+# One of each mechanism: `rope_axial_ape` has a table and fixed rotations, `rope` those that are learnt.
+OFTEN = [f"{name}_vit_ti" for name in ("sincos", "rope", "cpe", "alibi", "rope_axial_ape")]
 
 
-@pytest.mark.parametrize("name", CORE)
+def often(*cases: str) -> list:
+    """The names, those that are not among ``cases`` for the long suite."""
+    return [name if name in cases else pytest.param(name, marks=pytest.mark.long) for name in CORE]
+
+
+@pytest.mark.parametrize("name", often(*OFTEN))
 def test_compile(name: str) -> None:
     """No graph break, forward and backward, at several sizes."""
     torch._dynamo.reset()
@@ -45,9 +52,7 @@ def test_compile_to_machine_code(name: str) -> None:
             torch.testing.assert_close(compiled(x), model(x), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("policy", ["default", "other"])
-@pytest.mark.parametrize("name", CORE)
-def test_export(name: str, policy: str) -> None:
+def export(name: str, policy: str) -> None:
     """One exported graph serves every number of images, height and width, whatever the policy."""
     model = build(name)
     if policy == "other":
@@ -57,8 +62,18 @@ def test_export(name: str, policy: str) -> None:
         visionpe.set_policy(model, others[-1])
     height, width = (8 * Dim(name, min=1, max=32) for name in ("height", "width"))
     shapes = ({0: Dim("batch", min=1, max=64), 2: height, 3: width},)
-    program = torch.export.export(model, (image(24, 40),), dynamic_shapes=shapes)
+    program = torch.export.export(model, (image(24, 40),), dynamic_shapes=shapes).module()
     with torch.no_grad():
         for batch, size in ((2, (24, 40)), (1, (32, 32)), (5, (56, 16))):
             x = torch.randn(batch, 3, *size)
-            torch.testing.assert_close(program.module()(x), model(x), atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(program(x), model(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", often(*OFTEN))
+def test_export(name: str) -> None:
+    export(name, "default")
+
+
+@pytest.mark.parametrize("name", often("rope_vit_ti", "rope_axial_ape_vit_ti"))
+def test_export_of_another_policy(name: str) -> None:
+    export(name, "other")

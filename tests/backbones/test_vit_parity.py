@@ -43,10 +43,12 @@ TIMM = {
 
 @pytest.mark.parametrize("theirs", TIMM)
 def test_timm(theirs: str, tmp_path: Path) -> None:
-    reference = randomize(timm.create_model(theirs, dynamic_img_size=True))
+    """Of the published width; one of them also of the published depth."""
+    depth = {} if theirs == "vit_small_patch16_rope_mixed_ape_224" else {"depth": 2}
+    reference = randomize(timm.create_model(theirs, dynamic_img_size=True, **depth))
     path = tmp_path / "timm.safetensors"
     save_file(reference.state_dict(), path)
-    ours = timm.create_model(TIMM[theirs], checkpoint_path=path).eval()
+    ours = timm.create_model(TIMM[theirs], checkpoint_path=path, **depth).eval()
     for size in ((224, 224), (320, 256)):
         x = torch.randn(1, 3, *size)
         with torch.no_grad():
@@ -57,11 +59,11 @@ def test_timm(theirs: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("theirs", ["vit_small_patch16_rope_mixed_ape_224", "vit_small_patch16_224"])
 def test_timm_built_for_another_size(theirs: str, tmp_path: Path) -> None:
     """A file trained at 224 loads at img_size 320 x 256, the table resized as timm resizes it."""
-    source = randomize(timm.create_model(theirs, num_classes=7))
+    source = randomize(timm.create_model(theirs, num_classes=7, depth=3))
     path = tmp_path / "timm.safetensors"
     save_file(source.state_dict(), path)
     overlay = {"file": str(path), "num_classes": 7}
-    options = dict(img_size=(320, 256), num_classes=7, pretrained=True, pretrained_cfg_overlay=overlay)
+    options = dict(img_size=(320, 256), num_classes=7, depth=3, pretrained=True, pretrained_cfg_overlay=overlay)
     reference, ours = (timm.create_model(name, **options).eval() for name in (theirs, TIMM[theirs]))
     x = torch.randn(1, 3, 320, 256)
     with torch.no_grad():

@@ -34,10 +34,18 @@ PAIRS = [
     ("alibi", "cropped(alibi)"),
     ("cpb", "cropped(cpb)"),
 ]
+# In every backbone, the wrappers over and under each other; the rest in the ViT, and in the long suite.
+OFTEN = ("dropped(cropped(ape))", "dropped(lape(sincos))", "randomised(rope_mixed)+dropped(ape)", "dropped(lepe)")
+CASES = [
+    (name, *pair)
+    if name in ("none_vit_ti", "none_swin_t") or pair[1] in OFTEN
+    else pytest.param(name, *pair, marks=pytest.mark.long)
+    for name in MODELS
+    for pair in PAIRS
+]
 
 
-@pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize(("plain", "wrapped"), PAIRS)
+@pytest.mark.parametrize(("name", "plain", "wrapped"), CASES)
 @torch.no_grad()
 def test_there_and_back(name: str, plain: str, wrapped: str) -> None:
     a, b = (timm.create_model(name, pos_encoding=spec, **MODELS[name]).eval() for spec in (plain, wrapped))

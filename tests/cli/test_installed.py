@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 TRAINED = ["--seed", "0", "--cfg-options", "model.embed_dim=16", "model.depth=1", "model.num_heads=2"]
 TRAINED += ["train_cfg.max_epochs=1", "train_dataloader.batch_size=32", "train_dataloader.dataset.indices=64"]
 TRAINED += ["val_dataloader.dataset.indices=20", "test_dataloader.dataset.indices=20"]
+END = "=== end of a command ==="
 
 pytestmark = pytest.mark.slow
 
@@ -61,15 +62,6 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     return Installed(folder)
 
 
-@pytest.fixture(scope="module")
-def trained(installed: Installed) -> str:
-    printed = installed.run("train", "digits/rope_mixed_vit.py", *TRAINED)
-    assert "accuracy/top1" in printed
-    folder = Path("work_dirs/digits/rope_mixed_vit")
-    assert (installed.folder / "work" / folder / "model.safetensors").is_file()
-    return str(folder)
-
-
 def test_help_does_not_wait_for_pytorch(installed: Installed) -> None:
     assert "usage: visionpe train" in installed.run("train", "--help")
     commands = [["--help"], *([name, "--help"] for name in COMMANDS)]
@@ -88,18 +80,20 @@ print("heavy:", *{{"torch", "timm", "numpy", "rich", "mmengine", "matplotlib"}} 
     assert "did you mean train" in installed.run("tran", code=2)
 
 
-def test_every_command_once(installed: Installed, trained: str) -> None:
+def test_every_command_once(installed: Installed) -> None:
     """In one process, so that PyTorch and OpenMMLab are imported once: what ``visionpe`` itself would do with each."""
     from PIL import Image
 
     work = installed.folder / "work"
     Image.new("L", (28, 28)).save(work / "digit.png")
+    trained = "work_dirs/digits/rope_mixed_vit"
     config, weights, tiny = "visionpe::digits/rope_mixed_vit.py", f"{trained}/model.safetensors", TRAINED[2:6]
     sizes = ["--resolutions", "1x", "2x", "--limit", "10", "--diagnostics", "0", "--protocol", "object"]
     small = ["--model-kwargs", "embed_dim=16", "depth=1", "num_heads=2"]
     commands = {
         "digits/mask_rcnn_rope_vit.py": ["list", "configs", "digits"],
         "rope_vit_ti": ["list", "models", "rope_*"],
+        "Epoch(val) [1]": ["train", "digits/rope_mixed_vit.py", *TRAINED],
         "accuracy/top1": ["test", config, weights, *tiny],
         "predictions/digit.png: ": ["predict", "digit.png", "--config", config, "--checkpoint", weights, *tiny],
         "written: results/results.csv": [
@@ -108,14 +102,22 @@ def test_every_command_once(installed: Installed, trained: str) -> None:
         "differs from PyTorch": ["export", "rope_vit_ti", "--img-size", "32", *small],
         "room.html": ["points", "--room", "3", "--out", "room"],
     }
-    code = (
-        f"from visionpe.cli import main\nfor command in {list(commands.values())!r}: assert main(command) == 0, command"
-    )
+    code = f"""
+import sys, visionpe
+from visionpe.cli import main
+assert visionpe.__file__.startswith({str(installed.folder / "env")!r}), visionpe.__file__
+for command in {list(commands.values())!r}:
+    assert main(command) == 0, command
+    for stream in (sys.stdout, sys.stderr):
+        print("{END}", file=stream, flush=True)
+"""
     printed = installed.python_code(code)
-    assert all(words in printed for words in commands), printed
-    files = ("results/resolution.html", "predictions/digit.png", "rope_vit_ti.onnx", "room.png")
+    half = len(parts := printed.split(END)) // 2  # what went to stdout, and then what went to stderr
+    for words, *said in zip(commands, parts[:half], parts[half:]):
+        assert any(words in part for part in said), printed
+    assert "accuracy/top1" in parts[2] + parts[half + 2]
+    files = (weights, "results/resolution.html", "predictions/digit.png", "rope_vit_ti.onnx", "room.png")
     assert all((work / name).is_file() for name in files)
-    assert installed.python_code("import visionpe; print(visionpe.__file__)").startswith(str(installed.folder / "env"))
 
 
 def test_configs_from_openmmlab(installed: Installed) -> None:

@@ -1,9 +1,7 @@
 """Every config: its model trains, its data pipeline runs, its schedule is the published one."""
 
-import functools
 from pathlib import Path
 
-import mmengine.config.utils as config_utils
 import numpy as np
 import pytest
 import torch
@@ -32,14 +30,6 @@ RECIPES += ["imagenet/deit3_finetune/ape_vit_b", "imagenet/cswin_300e/cswin_t"]
 @pytest.fixture(autouse=True)
 def _scope():
     init_default_scope("mmpretrain")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _metafiles_read_once():
-    # mmengine reads 85 YAML files for each "mmpretrain::" of each config.
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config_utils, "load", functools.cache(config_utils.load))
-        yield
 
 
 def test_every_encoding_has_its_configs():

@@ -1,13 +1,11 @@
 """``visionpe scaling --config``: detection and segmentation against the test scale, through real test loops."""
 
 import csv
-import functools
 import json
 from pathlib import Path
 from typing import ClassVar
 
 import cv2
-import mmengine.config.utils as config_utils
 import numpy as np
 import pytest
 import torch
@@ -66,15 +64,6 @@ class KnowingSegmentor(_Knowing, BaseSegmentor):
 @pytest.fixture(autouse=True)
 def _in_checkout(monkeypatch):
     monkeypatch.chdir(ROOT)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _metafiles_read_once():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config_utils, "load", functools.cache(config_utils.load))
-        # Each Runner formats its config four times: nine tenths of the time of a test.
-        patch.setattr("yapf.yapflib.yapf_api.FormatCode", lambda text, **_: (text, True))
-        yield
 
 
 def go(capsys, *arguments):

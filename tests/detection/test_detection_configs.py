@@ -1,9 +1,7 @@
 """Every config for COCO and ADE20K fits together, trains, predicts and is measured, through its own data pipeline."""
 
-import functools
 from pathlib import Path
 
-import mmengine.config.utils as config_utils
 import numpy as np
 import pytest
 import torch
@@ -44,10 +42,9 @@ pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:mmseg")
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _quick_and_quiet():
-    # mmengine reads dozens of YAML files for each "mmdet::" of each config, and prints every initialised parameter.
+def _quiet():
+    # mmengine prints every initialised parameter.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config_utils, "load", functools.cache(config_utils.load))
         patch.setattr(BaseModule, "_dump_init_info", lambda module: None)
         yield
 

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
-import mmengine.config.utils as config_utils
 import pytest
 import torch
 from mmengine.config import Config
@@ -42,13 +40,6 @@ FILES = [
     *(f"ade20k/{name}_160k.py" for name in ("upernet_swin_t", "upernet_cswin_t", "upernet_ape_vit_b")),
     *(f"ade20k/{name}_160k.py" for name in ("segformer_cswin_t", "mask2former_swin_t")),
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _metafiles_read_once() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config_utils, "load", functools.cache(config_utils.load))
-        yield
 
 
 class Owner:

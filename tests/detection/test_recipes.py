@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import mmengine.config.utils as config_utils
 import pytest
 from mmengine.config import Config
 from recipe_readers import READERS
@@ -27,14 +24,6 @@ for _file in sorted((ROOT / "tests/detection/published").glob("*.toml")):
 OWN = ("_base_", "caltech101", "digits", "elpv", "mnist", "rooms")
 # Compared on built models instead: test_published_groups.py, and the last test here.
 BUILT = ("decays", "global blocks")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _metafiles_read_once() -> Iterator[None]:
-    # mmengine reads dozens of YAML files for each "mmdet::" of each config.
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config_utils, "load", functools.cache(config_utils.load))
-        yield
 
 
 def files(recipe: dict[str, Any]) -> list[Path]:

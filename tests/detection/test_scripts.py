@@ -157,7 +157,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.slow
+@pytest.mark.long  # that the switch is set, and what it brings, is tested above
 def test_workers_that_are_spawned_have_the_operators(tmp_path: Path) -> None:
     (tmp_path / "spawns.py").write_text(SPAWNS)
     # The start-up line of this checkout, be another one installed or none.

@@ -1,19 +1,15 @@
 """tools/train.py, test.py and predict.py on digit scenes: detection and segmentation."""
 
-import functools
-import importlib.util
 import json
 import os
 import pickle
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import cv2
-import mmengine.config.utils as config_utils
 import pytest
 import torch
+from digit_runs import MODELS, ROOT, config, options, tool
 from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, init_default_scope
@@ -26,33 +22,10 @@ from visionpe.detection.running import runner as setup
 from visionpe.detection.running.resume import newest_checkpoint
 from visionpe.utils.errors import InputError
 
-ROOT = Path(__file__).parents[2]
-MODELS = {
-    "mask_rcnn_rope_vit": ("coco", "coco/bbox_mAP_50"),
-    "fcn_cpe_vit": ("ade", "IoU/background"),
-    "upernet_rope_vit": ("ade", "mIoU"),
-}
-
-
-def tool(name):
-    # By path: a module called "test" would hide the standard library's.
-    spec = importlib.util.spec_from_file_location(f"tool_{name}", ROOT / f"tools/{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
-
 
 @pytest.fixture(autouse=True)
 def _in_checkout(monkeypatch):
     monkeypatch.chdir(ROOT)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _metafiles_read_once():
-    # mmengine reads dozens of YAML files for each "mmdet::" of each config.
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config_utils, "load", functools.cache(config_utils.load))
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -60,38 +33,6 @@ def data(tmp_path_factory):
     folder = tmp_path_factory.mktemp("data") / "digit_scenes"
     write_scenes(folder, SceneSettings(train=16, val=4))
     return folder
-
-
-def options(data, name, iters=2, batch=4, **more):
-    """Overrides for a tiny run: a narrow model, few iterations, the scenes in ``data``."""
-    root = f"{data}/{MODELS[name][0]}/"
-    width = "model.decode_head.in_channels"
-    values = {
-        **{f"{stage}_dataloader.dataset.data_root": root for stage in ("train", "val", "test")},
-        **{f"{stage}_dataloader.num_workers": 0 for stage in ("train", "val", "test")},
-        **{f"{stage}_dataloader.persistent_workers": False for stage in ("train", "val", "test")},
-        "model.backbone.embed_dim": 16,
-        "model.backbone.num_heads": 2,
-        "model.backbone.depth": 1,
-        "model.backbone.out_indices": [0],
-        "model.neck.in_channels": 16,
-        "train_dataloader.batch_size": batch,
-        "train_cfg.max_iters": iters,
-        "train_cfg.val_interval": iters,
-        "default_hooks.logger.interval": 1,
-        "default_hooks.checkpoint.interval": 1,
-        "param_scheduler.0.end": 1,
-    }
-    if root.endswith("coco/"):
-        file = f"{root}annotations/instances_val2017.json"
-        values |= {f"{stage}_evaluator.ann_file": file for stage in ("val", "test")}
-    elif name.startswith("fcn"):
-        values |= {"model.neck.out_channels": 8, width: 8, "model.decode_head.channels": 8}
-    return [f"{key}={value}" for key, value in {**values, **more}.items()]
-
-
-def config(name):
-    return f"configs/digits/{name}.py"
 
 
 @pytest.fixture(scope="module", params=list(MODELS))
@@ -244,28 +185,6 @@ def test_an_interrupted_save_leaves_the_old_file(trained, data, tmp_path, monkey
     with pytest.raises(KeyboardInterrupt):
         runner.save_checkpoint(str(tmp_path), "iter_1.pth", save_optimizer=False, save_param_scheduler=False)
     assert (tmp_path / "iter_1.pth").read_bytes() == before
-
-
-def losses(text):
-    return [float(value) for value in re.findall(r"Iter\(train\).* loss: ([\d.]+)", text)]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "tolerance"), [("fcn_cpe_vit", 1e-3), pytest.param("mask_rcnn_rope_vit", 0.1, marks=pytest.mark.long)]
-)
-def test_two_processes_train_as_one(name, tolerance, data, tmp_path):
-    """Exact but for rounding in segmentation; a detector draws other proposals and counts positives by process."""
-    alone, together = ([config(name), "--work-dir", str(tmp_path / work)] for work in ("alone", "together"))
-    tool("train")([*alone, "--cfg-options", *options(data, name, iters=3, batch=8)])
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "tools/train.py"]
-    command += [*together, "--launcher", "pytorch", "--cfg-options", *options(data, name, iters=3, batch=4)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=200)
-    assert result.returncode == 0, result.stdout + result.stderr
-    found = [losses(next((tmp_path / work).glob("*/*.log")).read_text()) for work in ("alone", "together")]
-    assert len(found[0]) == len(found[1]) == 3
-    assert found[1] == pytest.approx(found[0], rel=tolerance)
 
 
 FILES = sorted(

@@ -216,16 +216,22 @@ def test_gradients(method: str) -> None:
     check_gradients({"name": "irpe", "method": method, "on": "qk", "mode": "bias", "shared": method != "cross"})
 
 
-@pytest.mark.parametrize(
-    "spec",
-    [
-        {"name": "irpe", "on": "kv", "shared": False},
-        {"name": "irpe", "on": "q", "method": "cross"},
-        {"name": "irpe", "on": "k", "method": "euclidean", "mode": "bias"},
-    ],
-)
+IN_A_MODEL = [
+    {"name": "irpe", "on": "kv", "shared": False},
+    {"name": "irpe", "on": "q", "method": "cross"},
+    {"name": "irpe", "on": "k", "method": "euclidean", "mode": "bias"},
+]
+
+
+@pytest.mark.parametrize("spec", IN_A_MODEL)
 def test_in_a_model(spec: dict) -> None:
     check_sizes(spec)
+
+
+@pytest.mark.parametrize(
+    "spec", [IN_A_MODEL[0], *(pytest.param(spec, marks=pytest.mark.long) for spec in IN_A_MODEL[1:])]
+)
+def test_exported(spec: dict) -> None:
     check_export(spec)
 
 

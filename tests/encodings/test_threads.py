@@ -48,7 +48,15 @@ def test_a_full_store_of_tables() -> None:
 
 
 @pytest.mark.usefixtures("_switching")
-@pytest.mark.parametrize("spec", ["alibi", "rope_axial", "rope_mixed+ape", "cpb", "irpe", "lape(ape)"])
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "alibi",
+        "rope_mixed+ape",
+        "lape(ape)",
+        *(pytest.param(s, marks=pytest.mark.long) for s in ("rope_axial", "cpb", "irpe")),
+    ],
+)
 def test_many_threads(spec: str) -> None:
     model = tiny_vit(spec)
     for module in model.modules():

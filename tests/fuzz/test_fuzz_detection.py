@@ -43,7 +43,7 @@ def features(family: str, options: dict[str, Any], size: tuple[int, int]) -> Any
     return maps
 
 
-@fuzz(0.03, 40)
+@fuzz(0.03, 25)
 @given(backbones())
 def test_features(case: tuple[Any, ...]) -> None:
     judge("detection backbones", lambda: features(*case), case)

@@ -47,7 +47,7 @@ def see(
         return getattr(network, method)(x)
 
 
-@fuzz(0.1, 120)
+@fuzz(0.1, 70)
 @given(images())
 def test_images(case: tuple[Any, ...]) -> None:
     judge("images", lambda: see(*case), case)

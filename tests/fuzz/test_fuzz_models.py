@@ -66,7 +66,7 @@ def construct(family: str, options: dict[str, Any], train: bool) -> Any:
     return run(build(family, **options), family, train=train, channels=options.get("in_chans"))
 
 
-@fuzz(0.25, 130)
+@fuzz(0.25, 70)
 @given(constructions())
 def test_constructors(case: tuple[str, dict[str, Any], bool]) -> None:
     judge(f"models {case[0]}", lambda: construct(*case), case)
@@ -89,7 +89,7 @@ def follow(family: str, spec: str, chosen: Any, size: Any) -> Any:
     return run(network, family)
 
 
-@fuzz(0.12, 120)
+@fuzz(0.12, 60)
 @given(settings())
 def test_policies(case: tuple[Any, ...]) -> None:
     judge("policies", lambda: follow(*case), case)

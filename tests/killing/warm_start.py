@@ -20,6 +20,9 @@ for module in ("visionpe.detection.running.commands", "mmdet.apis", "mmseg.apis"
     importlib.import_module(module)
 
 from visionpe.cli import main  # noqa: E402
+from visionpe.detection.running.runner import load_config  # noqa: E402
+
+load_config("digits/rope_mixed_vit.py")  # and with it what mmpretrain says of its configs
 
 
 def child(argv: list[str], log: str) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import subprocess
-import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from forked import Forked
 
 from visionpe.cli import main
 from visionpe.cli.common import exit_code
@@ -18,32 +20,31 @@ from visionpe.utils import files
 from visionpe.utils.errors import InputError
 from visionpe.utils.files import check_output, replacing, write_atomic
 
-HALF = """
-import sys
-from visionpe.utils.files import replacing
-with replacing(sys.argv[1]) as temporary:
-    temporary.write_text("half")
-    print(temporary, flush=True)
-    sys.stdin.read()
-"""
-
 
 @pytest.fixture
 def unswept(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "_SWEPT", set())
 
 
+def half(path: Path, said: Path) -> int:
+    with replacing(path) as temporary:
+        temporary.write_text("half")
+        said.write_text(str(temporary))
+        time.sleep(60)
+    return 0
+
+
 @pytest.fixture
-def writer(tmp_path: Path) -> subprocess.Popen:
-    process = subprocess.Popen(
-        [sys.executable, "-c", HALF, str(tmp_path / "table.json")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+def writer(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forked]:
+    """Where it writes stands in its ``err``."""
+    said = tmp_path_factory.mktemp("writer") / "said"
+    process = Forked(lambda: half(tmp_path / "table.json", said), said)
+    end = time.monotonic() + 60
+    while not (said.exists() and said.read_text()) and time.monotonic() < end:
+        time.sleep(0.01)
     yield process
-    process.kill()
-    process.communicate()
+    with suppress(ProcessLookupError, ChildProcessError):
+        process.end()
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no"), KeyboardInterrupt(), OSError("no number")])
@@ -74,16 +75,14 @@ def _umask() -> int:
 
 
 @pytest.mark.usefixtures("unswept")
-def test_what_a_killed_process_left_is_removed(tmp_path: Path, writer: subprocess.Popen) -> None:
-    assert writer.stdout is not None
-    left = Path(writer.stdout.readline().strip())
+def test_what_a_killed_process_left_is_removed(tmp_path: Path, writer: Forked) -> None:
+    left = Path(writer.err.read_text())
     other = tmp_path / left.name.replace(files._HOST, "0" * 8)  # of another machine on the same disk
     for kept in (other, tmp_path / ".mine.partial"):
         kept.write_text("")
     write_atomic(tmp_path / "table.json", "while the other is at work")
     assert left.exists()
-    writer.send_signal(signal.SIGKILL)
-    writer.wait()
+    assert writer.end(signal.SIGKILL) == -signal.SIGKILL
     files._SWEPT.clear()
     write_atomic(tmp_path / "table.json", "after it")
     assert {file.name for file in tmp_path.iterdir()} == {"table.json", ".mine.partial", other.name}

@@ -5,48 +5,55 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from forked import Forked
+from rich.console import Console
 
 from visionpe.cli import main
 from visionpe.cli.common import exit_code
+from visionpe.quickstarts.trainings import Training, train
 from visionpe.utils.errors import InputError
 from visionpe.utils.locks import locked
 
-HOLD = """
-import sys, time
-from visionpe.utils.locks import locked
-with locked(sys.argv[1], "training"):
-    print("held", flush=True)
-    time.sleep(60)
-"""
-PARENT = """
-import sys, time
-from pathlib import Path
-from rich.console import Console
-from visionpe.cli.common import exit_code
-from visionpe.quickstarts.trainings import Training, train
+
 class Sleeper(Training):
-    def command(self):
-        code = "import os, time; open('pid', 'w').write(str(os.getpid())); time.sleep(60)"
-        return [sys.executable, "-c", code]
-work = lambda: train([Sleeper("a", Path("c.py"), Path("w").resolve(), 0, 2)], Console(), at_once=1, interval=0.05)
-sys.exit(exit_code(work))
-"""
+    def command(self) -> list[str]:
+        return [sys.executable, "-c", "import os, time; open('pid', 'w').write(str(os.getpid())); time.sleep(60)"]
+
+
+def sleeping(folder: Path) -> int:
+    os.chdir(folder)
+    sleepers = [Sleeper("a", Path("c.py"), Path("w").resolve(), 0, 2)]
+    return exit_code(lambda: train(sleepers, Console(), at_once=1, interval=0.05))
+
+
+def holding(folder: Path) -> int:
+    with locked(folder, "training"):
+        (folder / "held").touch()
+        time.sleep(60)
+    return 0
+
+
+def wait_for(file: Path, seconds: float = 60) -> None:
+    end = time.monotonic() + seconds
+    while not (file.exists() and (file.read_text() or file.name == "held")) and time.monotonic() < end:
+        time.sleep(0.05)
 
 
 @pytest.fixture
-def holder(tmp_path: Path) -> subprocess.Popen:
-    process = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "held\n"
+def holder(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forked]:
+    process = Forked(lambda: holding(tmp_path), tmp_path_factory.mktemp("holder") / "err")
+    wait_for(tmp_path / "held")
+    (tmp_path / "held").unlink()
     yield process
-    process.kill()
-    process.wait()
+    with suppress(ProcessLookupError, ChildProcessError):
+        process.end()
 
 
 def test_a_folder_into_which_nothing_came_is_removed(tmp_path: Path) -> None:
@@ -62,7 +69,7 @@ def test_a_folder_into_which_nothing_came_is_removed(tmp_path: Path) -> None:
     assert (tmp_path / "mine").exists()
 
 
-def test_a_folder_is_held_until_its_process_ends(holder: subprocess.Popen, tmp_path: Path) -> None:
+def test_a_folder_is_held_until_its_process_ends(holder: Forked, tmp_path: Path) -> None:
     with (
         pytest.raises(InputError, match=rf"another training is at work there \(process {holder.pid}\)"),
         locked(tmp_path, "training"),
@@ -70,16 +77,13 @@ def test_a_folder_is_held_until_its_process_ends(holder: subprocess.Popen, tmp_p
         pass
     with locked(tmp_path, "study"):  # other work may go on
         pass
-    holder.kill()
-    holder.wait()
+    holder.end()
     with locked(tmp_path, "training"):
         assert (tmp_path / ".training.lock").exists()
     assert not list(tmp_path.iterdir())
 
 
-def test_a_second_training_is_refused(
-    holder: subprocess.Popen, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_second_training_is_refused(holder: Forked, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "digits/rope_mixed_vit.py", "--work-dir", str(tmp_path)]) == 2
     message = rf"^error: --work-dir {tmp_path}: another training is at work there \(process {holder.pid}\)"
     assert re.match(message, capsys.readouterr().err.splitlines()[-1])
@@ -102,27 +106,17 @@ def alive(pid: int) -> bool:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux ends children with a killed parent")
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_children_end_with_their_parent(sent: signal.Signals, code: int, tmp_path: Path) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", PARENT],
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # which a suite in the background ignores
-    )
-    end = time.monotonic() + 60
-    while not ((tmp_path / "pid").exists() and (tmp_path / "pid").read_text()) and time.monotonic() < end:
-        time.sleep(0.05)
+    process = Forked(lambda: sleeping(tmp_path), tmp_path / "err")
+    wait_for(tmp_path / "pid")
     child = int((tmp_path / "pid").read_text())
     assert alive(child)
-    process.send_signal(sent)
-    _, err = process.communicate(timeout=30)
-    assert process.returncode == code
+    assert process.end(sent) == code
     end = time.monotonic() + 10
     while alive(child) and time.monotonic() < end:
         time.sleep(0.05)
     assert not alive(child)
     if sent != signal.SIGKILL:
+        err = (tmp_path / "err").read_text()
         assert err.splitlines()[-1].endswith("the same command goes on from there")
         assert "Traceback" not in err
 
