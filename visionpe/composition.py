@@ -17,7 +17,6 @@ from visionpe.policy.functions.logits import log_temperature
 from visionpe.policy.holder import HasPolicy
 from visionpe.watching import drop_summary_hooks
 
-_ON_LOGITS = frozenset(("rotate", "bias", "logit_factor"))
 _EVERYWHERE = frozenset((*SITES, "inject", "logit_factor"))
 
 
@@ -59,7 +58,7 @@ class Composition(HasPolicy, nn.ModuleDict):
         factor, decay, size = 1.0, None, grid.finer.size
         for part in self.parts:
             factor *= part.logit_factor(grid.finer)
-        if self.policy and self.parts:
+        if self._terms and self.parts:
             trained = self.parts[0].grid_size
             if warm := self.modifier("temperature"):
                 tokens, before = (prod(size) + grid.prefix, prod(trained) + grid.prefix)
@@ -81,11 +80,13 @@ class Composition(HasPolicy, nn.ModuleDict):
         """The parts whose class does something at ``site``, and what another library put in the place of one."""
         return [part for part in self._modules.values() if site in getattr(type(part), "acting", _EVERYWHERE)]  # type: ignore[misc]
 
+    def acts(self, *sites: str) -> bool:
+        """Whether some part acts at one of ``sites``."""
+        return any(not getattr(type(part), "acting", _EVERYWHERE).isdisjoint(sites) for part in self._modules.values())
+
     def acts_on_logits(self) -> bool:
         """Whether queries, keys or their logits are anything but what they are without positions."""
-        if self.policy:
-            return True
-        return any(not _ON_LOGITS.isdisjoint(getattr(type(p), "acting", _EVERYWHERE)) for p in self._modules.values())
+        return bool(self._terms) or self.acts("rotate", "bias", "logit_factor")
 
     @staticmethod
     def _call(part: PositionEncoding, site: str, *args: Any, **kwargs: Any) -> Any:

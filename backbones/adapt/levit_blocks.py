@@ -30,7 +30,8 @@ class MapLinearNorm(LinearNorm):
     """A linear layer and its norm on maps ``(B, height, width, C)``."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.flatten(1, 2)).unflatten(1, map_size(x))
+        x = self.linear(x)
+        return self.bn(x.flatten(0, 2)).reshape_as(x)
 
 
 class MapConvNorm(ConvNorm):
@@ -148,7 +149,7 @@ class AdaptedLevitStage(LevitStage):
             x = run_block(self.downsample, 0, x, encoding.map, [cut], checkpointed=checkpointed)
         size = map_size(x)
         windows, grid = WholeMap(size, size), Grid(size=size)
-        if encoding.map.at("add"):
+        if encoding.map.acts("add"):
             x = encoding.map.add(x.flatten(1, 2), grid).unflatten(1, size)
         for block in self.blocks:
             cut = Partition(windows, encoding.inside["whole"], grid, layer=block.layer)

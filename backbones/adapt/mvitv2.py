@@ -166,7 +166,7 @@ class AdaptedMViTStage(MultiScaleVitStage):
         size: Any = tuple(map(number, feat_size))
         encoding: Any = self.pos_encoding
         prefix = int(self.blocks[0].has_cls_token)
-        if self.first and encoding.map.at("add"):
+        if self.first and encoding.map.acts("add"):
             x = torch.cat((x[:, :prefix], encoding.map.add(x[:, prefix:], Grid(size))), dim=1)
         grids: dict[str, Grid] = {}
         for layer, block in enumerate(self.blocks):
@@ -177,7 +177,7 @@ class AdaptedMViTStage(MultiScaleVitStage):
             told = Told(encoding.inside[kind], grid, block.turn)
             x = run_told(block, x, told, keyword="told", checkpointed=self.grad_checkpointing, size=size)
             size = grid.queries or grid.size
-            if encoding.map.at("refine"):
+            if encoding.map.acts("refine"):
                 x = encoding.map.refine(x, Grid(size, prefix), layer=layer)
         return x, size
 

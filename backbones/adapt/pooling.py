@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any, ClassVar
 
 import torch
@@ -172,7 +173,7 @@ class AdaptedPooling(Adapted):
         """Images ``(B, C, H, W)`` to the map ``(B, height, width, dim)`` that blocks get."""
         x = self.patch_embed(x)
         encoding = self.pos_encoding[0].map
-        if not encoding.at("add"):
+        if not encoding.acts("add"):
             return x
         size = map_size(x)
         return encoding.add(x.flatten(1, 2), Grid(size=size)).unflatten(1, size)
@@ -181,7 +182,7 @@ class AdaptedPooling(Adapted):
         """How each of the first blocks cuts its map; the first one's is of this size."""
         partitions: list[list[Partition]] = []
         ways: dict[tuple[int, str], tuple[Any, ...]] = {}
-        for block in self.blocks[:blocks]:
+        for block in islice(self.blocks, blocks):  # a slice would be a module list of its own
             where = (block.stage, block.kind)
             if where not in ways:
                 windows = WholeMap(size, size) if block.window is None else Windows(size, block.window)
@@ -214,8 +215,7 @@ class AdaptedPooling(Adapted):
         """
         count = len(self.blocks) if last is None else last + 1
         taken = []
-        for index, cut in enumerate(self._partitions(map_size(x), count, x.device)):
-            block = self.blocks[index]
+        for index, (block, cut) in enumerate(zip(self.blocks, self._partitions(map_size(x), count, x.device))):
             encoding = self.pos_encoding[block.stage].map
             x = run_block(block, block.layer, x, encoding, cut, checkpointed=self.grad_checkpointing)
             if index in wanted:

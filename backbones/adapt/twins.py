@@ -147,7 +147,7 @@ class AdaptedTwins(AdaptedStages, Twins):
         x = self.pos_drops[index](self.patch_embeds[index](x.permute(0, 3, 1, 2)))
         encoding: Any = self.pos_encoding[index]
         size = map_size(x)
-        if encoding.map.at("add"):
+        if encoding.map.acts("add"):
             x = encoding.map.add(x.flatten(1, 2), Grid(size=size)).unflatten(1, size)
         ways = self._ways(index, size)
         for block in self.blocks[index]:

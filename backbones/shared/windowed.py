@@ -156,7 +156,7 @@ class MapBlock:
         """
         x = self._attended(x, encoding, partitions)
         x = x + self.mlp_branch(x)
-        if encoding.at("refine"):
+        if encoding.acts("refine"):
             grid = Grid(size=map_size(x))  # which may be smaller now
             x = encoding.refine(x.flatten(1, 2), grid, layer=self.layer).unflatten(1, grid.size)
         return x
@@ -164,8 +164,9 @@ class MapBlock:
     def _attended(self, x: Tensor, encoding: Composition, partitions: Sequence[Partition]) -> Tensor:
         """The first half, in a function of its own, so that the MLP finds its memory free."""
         told = self.told(x)
-        kept, grid = self.kept(x, told), Grid(size=map_size(told))
-        if encoding.at("add"):
+        kept = self.kept(x, told)
+        if encoding.acts("inject"):
+            grid = Grid(size=map_size(told))
             told = encoding.inject(told.flatten(1, 2), grid, layer=self.layer).unflatten(1, grid.size)
         return kept + self.attention_branch(self.attn(told, partitions))
 

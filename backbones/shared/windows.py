@@ -40,6 +40,7 @@ class Windows:
         counts: Windows along each axis.
         padded: Height and width with the padding.
         pads: True where there is padding, and wherever that cannot be known: an exported graph serves every size.
+        moves: True where the map is rolled, and where that cannot be known.
     """
 
     size: Pair
@@ -52,6 +53,7 @@ class Windows:
     counts: Pair = field(init=False, repr=False, compare=False)
     padded: Pair = field(init=False, repr=False, compare=False)
     pads: bool = field(init=False, repr=False, compare=False)
+    moves: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         keep = partial(object.__setattr__, self)  # each is asked for several times a block
@@ -61,6 +63,7 @@ class Windows:
         keep("counts", (_never_one(counts[0]), _never_one(counts[1])))
         keep("padded", (self.counts[0] * self.window[0], self.counts[1] * self.window[1]))
         keep("pads", is_exporting() or self.padded != tuple(self.size))
+        keep("moves", _moves(self.roll))
 
     def _before(self) -> Pair:
         if not self.rolled and _moves(self.shift):
@@ -83,7 +86,7 @@ class Windows:
     @property
     def masks(self) -> bool:
         """True where some tokens of a window must not see each other."""
-        return self.pads or _moves(self.roll)
+        return self.pads or self.moves
 
     def split(self, x: Tensor) -> Tensor:
         """``(B, height, width, ...)`` to ``(B * windows, tokens, ...)``, windows in row-major order."""
@@ -91,7 +94,7 @@ class Windows:
             (top, left), (height, width) = self.before, self.size
             down, right = self.padded[0] - height - top, self.padded[1] - width - left
             x = F.pad(x, (*[0] * 2 * (x.ndim - 3), left, right, top, down))
-        if _moves(self.roll):
+        if self.moves:
             x = x.roll((-self.roll[0], -self.roll[1]), dims=(1, 2))
         return self._cut(x)
 
@@ -105,7 +108,7 @@ class Windows:
         (rows, columns), (height, width) = self.counts, self.window
         x = x.reshape(-1, rows, columns, height, width, x.shape[-1]).transpose(2, 3)
         x = x.reshape(-1, rows * height, columns * width, x.shape[-1])
-        if _moves(self.roll):
+        if self.moves:
             x = x.roll(self.roll, dims=(1, 2))
         if self.pads:
             top, left = self.before

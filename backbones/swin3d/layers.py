@@ -117,11 +117,11 @@ class SparseBlock(Block):
         """``(N, dim)`` to ``(N, dim)``."""
         inside: Any = encoding.inside["window"]
         normed = self.norm1(x)
-        if encoding.map.at("add"):
+        if encoding.map.acts("inject"):
             normed = encoding.map.inject(normed[None], level.places, layer=self.layer)[0]
         x = x + self.drop_path1(self.ls1(self.attn(normed, inside, cut, self.layer)))
         x = x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
-        if encoding.map.at("refine"):
+        if encoding.map.acts("refine"):
             x = encoding.map.refine(x[None], level.cells, layer=self.layer)[0]
         return x
 

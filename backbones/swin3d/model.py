@@ -179,7 +179,7 @@ class Swin3DTransformer(LoadsPublished):
         else:
             y = stem(y, level.around).to(y.dtype)
         layers: list[Any] = list(self.layers)
-        if (encoding := layers[0].pos_encoding.map).at("add"):
+        if (encoding := layers[0].pos_encoding.map).acts("add"):
             y = encoding.add(y[None], level.places)[0]
         for layer in layers:
             y = layer(y, level)

@@ -190,7 +190,7 @@ class WindowedVisionTransformer(WindowedMaps, VisionTransformer):
         """Images ``(B, C, H, W)`` to the map of tokens ``(B, height, width, dim)`` and how blocks cut it."""
         x = self.patch_embed(x)
         size = map_size(x)
-        if self.pos_encoding.map.at("add"):
+        if self.pos_encoding.map.acts("add"):
             x = self.pos_encoding.map.add(x.flatten(1, 2), Grid(size=size)).unflatten(1, size)
         return self.norm_pre(self.pos_drop(x)), self._partitions(size, x.device)
 

@@ -128,7 +128,6 @@ def test_large_bias_goes_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     wanted = attend(*leaves[:3], biases=biases)
     assert seen == [24]  # one token is a prefix
-    monkeypatch.setattr(visionpe.attention.dispatch, "SMALL_TOKENS", 0)
     monkeypatch.setattr(visionpe.attention.kernels, "MATRIX_BYTES", 1000)
     monkeypatch.setattr(visionpe.attention.kernels, "CHUNK_BYTES", 25 * 4 * 10)
     with torch.no_grad():

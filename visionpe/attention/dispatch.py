@@ -19,9 +19,6 @@ from visionpe.checks import check_choice
 from visionpe.precision import without_autocast
 from visionpe.tracing import is_exporting, is_tracing, is_transformed
 
-# Of a window; longer sequences are left to the fused kernel.
-SMALL_TOKENS = 64
-
 Kernel = Literal["auto", "sdpa", "low_rank", "flex", "chunked", "small", "math"]
 
 
@@ -62,7 +59,7 @@ def attend(
             mask, a second bias or a decay.
     """
     if kernel == "auto" and not biases and decay is None and dropout is None:  # without positions, as fast as it was
-        if _is_small(q, k, v):
+        if _is_unfused(q, k, v):
             return kernels.small(q, k, v, biases, mask, dropout_p, q.shape[-1] ** -0.5 if scale is None else scale)
         mask = mask if mask is None else kernels.matrix((), mask, q.dtype)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p, scale=scale)
@@ -87,7 +84,7 @@ def attend(
         return kernels.decayed(q, k, v, biases, mask, dropout_p, scale, decay, dropout)
     if kernel == "math":
         return kernels.math(q, k, v, biases, mask, dropout_p, scale, dropout)
-    if kernel == "small" or (kernel == "auto" and _is_small(q, k, v)):
+    if kernel == "small" or (kernel == "auto" and _is_unfused(q, k, v)):
         return kernels.small(q, k, v, biases, mask, dropout_p, scale)
     if kernel == "flex" or (kernel == "auto" and _flex_is_best(q, k, biases, mask, dropout_p)):
         if mask is not None or dropout_p:
@@ -108,15 +105,12 @@ def attend(
     return attended[..., :width]
 
 
-def _is_small(q: Tensor, k: Tensor, v: Tensor) -> bool:
-    """True on a CPU for short sequences, where the formula beats the fused kernel, and where that kernel is out.
-
-    It takes values as wide as keys alone.
-    """
-    narrow = q.dtype in (torch.float16, torch.bfloat16)  # the fused kernel adds up in float32
-    if narrow or q.device.type != "cpu" or torch.is_grad_enabled() or is_tracing():
+def _is_unfused(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """True on a CPU where the fused kernel is out, as it takes values as wide as keys alone."""
+    if v.shape[-1] == k.shape[-1] or q.device.type != "cpu":
         return False
-    return max(q.shape[-2], k.shape[-2]) <= SMALL_TOKENS or v.shape[-1] != k.shape[-1]
+    narrow = q.dtype in (torch.float16, torch.bfloat16)  # PyTorch's own formula adds up in float32
+    return not (narrow or torch.is_grad_enabled() or is_tracing())
 
 
 def _is_large(q: Tensor, k: Tensor, biases: Sequence[Bias], mask: Tensor | None) -> bool:

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from visionpe.attention.bias import Bias, DenseBias
 from visionpe.encodings.bias.offset import OffsetEncoding
 from visionpe.encodings.bias.rpb import OFFSET_TABLE_POLICIES, look_up, resize_offsets
 from visionpe.grid import Grid
+from visionpe.kept import KeptWhileEqual, may_keep
 from visionpe.policy.grammar import PolicyTerm
 from visionpe.ranges import check_table
 from visionpe.registry import register_encoding
+
+# Of the matrices of all blocks together, which are kept as in LeViT's own code.
+KEPT_BYTES = 128 * 2**20
 
 
 @register_encoding("attention_bias")
@@ -38,6 +44,12 @@ class AttentionBias(OffsetEncoding):
         self.check_two_axes()
         shape = check_table("grid_size", self.grid_size, self.depth, self.num_heads, *self.grid_size)
         self.table = nn.Parameter(torch.zeros(shape, **self.factory))
+        self.kept = KeptWhileEqual()
+
+    def train(self, mode: bool = True) -> AttentionBias:
+        if mode:  # there every pass has other numbers
+            self.kept.clear()
+        return super().train(mode)
 
     def reset_parameters(self) -> None:
         nn.init.zeros_(self.table)
@@ -51,6 +63,20 @@ class AttentionBias(OffsetEncoding):
 
     def _table(self, grid: Grid, layer: int, device: torch.device, dtype: torch.dtype) -> Tensor:
         return self.resized(grid.size, layer).to(dtype)  # all offsets of a full grid, in order
+
+    def _bias(self, q: Tensor, grid: Grid, layer: int) -> Bias:
+        if not (may_keep(self.table) and grid.dense and self._nbytes(q, grid) <= KEPT_BYTES):
+            return super()._bias(q, grid, layer)
+        key = (grid.size, grid.prefix, grid.queries, grid.stride, self.policy_terms, q.dtype)
+        build = super()._bias
+        bias = DenseBias(self.kept.get(layer, key, self.table[layer], lambda: build(q, grid, layer).matrix(q.dtype)))
+        bias.kept = True
+        return bias
+
+    def _nbytes(self, q: Tensor, grid: Grid) -> int:
+        """What the matrices of all blocks take."""
+        queries = prod(grid.queries or grid.size) + grid.prefix
+        return self.depth * self.num_heads * queries * grid.num_tokens * q.element_size()
 
     def set_input_grid(self, grid_size: Sequence[int]) -> None:
         resized = _quarter(self.table.detach().flatten(0, 1), grid_size, self.main_policy or "bicubic")

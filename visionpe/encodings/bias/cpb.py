@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from visionpe.checks import check_choice, check_flag, check_number
-from visionpe.encodings.bias.offset import OffsetEncoding, heads_first
+from visionpe.encodings.bias.offset import OffsetEncoding, all_offsets, heads_first
 from visionpe.grid import Grid
 from visionpe.policy.functions.positions import effective_length, rescale_positions
 from visionpe.precision import WideLinear
@@ -63,10 +63,24 @@ class ContinuousPositionBias(OffsetEncoding):
         )
 
     def function(self, offsets: Sequence[Tensor], grid: Grid, layer: int) -> Tensor:
-        mlp = self.mlp[0 if self.shared else layer]
+        return self._at_points(self._points(offsets, grid), layer)
+
+    def _table(self, grid: Grid, layer: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+        # What the networks get holds no parameter: it is worth keeping, as they are small.
+        key = (grid.size, self.policy_terms, self.grid_size, self.form, device, dtype)
+        points = self.cache.get(key, lambda: self._points(all_offsets(grid, device, dtype), grid))
+        return self._at_points(points, layer)
+
+    def _at_points(self, points: Tensor, layer: int) -> Tensor:
+        """The bias where the offsets, as the network measures them, are ``(..., axes)``: ``(heads, ...)``."""
+        values = self.mlp[0 if self.shared else layer](points)
+        return heads_first(values if self.form == "raw" else 16 * values.sigmoid())
+
+    def _points(self, offsets: Sequence[Tensor], grid: Grid) -> Tensor:
+        """Offsets as the network measures them, ``(..., axes)``."""
         if self.form == "raw":
             logs = [d.sign() * (1 + d.abs()).log() for d in self.scaled(offsets, grid)]
-            return heads_first(mlp(torch.stack(torch.broadcast_tensors(*logs), dim=-1)))
+            return torch.stack(torch.broadcast_tensors(*logs), dim=-1)
         coordinates = []
         for d, size, trained in zip(offsets, grid.size, self.grid_size):
             # One token a side has no offset but zero.
@@ -75,5 +89,4 @@ class ContinuousPositionBias(OffsetEncoding):
                 d = rescale_positions(d, size, trained, "clamp")
             relative = d * 8 / reach
             coordinates.append(relative.sign() * (1 + relative.abs()).log() / log(8))
-        points = torch.stack(torch.broadcast_tensors(*coordinates), dim=-1)  # (..., axes)
-        return heads_first(16 * mlp(points).sigmoid())
+        return torch.stack(torch.broadcast_tensors(*coordinates), dim=-1)

@@ -22,6 +22,17 @@ def heads_first(values: Tensor) -> Tensor:
     return values.movedim(values.ndim - 1, 0)
 
 
+def all_offsets(
+    grid: Grid, device: torch.device, dtype: torch.dtype, shifts: Sequence[float | Tensor] | None = None
+) -> list[Tensor]:
+    """The offsets of a full grid along each axis, shifted if need be: ``(2 n_0 - 1, 1, ...)``, and so on."""
+    offsets = []
+    for axis, (n, shift) in enumerate(zip(grid.size, shifts or [0] * grid.axes)):
+        d = torch.arange(1 - n, n, device=device, dtype=dtype) + shift
+        offsets.append(d.view([-1 if a == axis else 1 for a in range(grid.axes)]))
+    return offsets
+
+
 class OffsetEncoding(PositionEncoding):
     """Base of the biases that are a function of (query - key) alone.
 
@@ -67,11 +78,7 @@ class OffsetEncoding(PositionEncoding):
         self, shifts: Sequence[float | Tensor], grid: Grid, layer: int, device: torch.device, dtype: torch.dtype
     ) -> Tensor:
         """At all offsets of a full grid, each axis shifted: ``(heads, 2 n_0 - 1, 2 n_1 - 1, ...)``."""
-        offsets = []
-        for axis, (n, shift) in enumerate(zip(grid.size, shifts)):
-            d = torch.arange(1 - n, n, device=device, dtype=dtype) + shift
-            offsets.append(d.view([-1 if a == axis else 1 for a in range(grid.axes)]))
-        return self.function(offsets, grid, layer)
+        return self.function(all_offsets(grid, device, dtype, shifts), grid, layer)
 
     def _pooled(self, grid: Grid, layer: int, device: torch.device, dtype: torch.dtype) -> Bias:
         """Of queries and keys on different grids: what reads whole offsets rounds, others read between them."""
@@ -104,12 +111,12 @@ class OffsetEncoding(PositionEncoding):
         dtype = wide_dtype(q)
         if grid.queries is not None:
             return self._pooled(grid, layer, q.device, dtype)
+        if not self.fixed:
+            if not grid.dense:
+                return DenseBias(self._pairs(grid, layer, q.device, dtype))
+            return OffsetBias(self._table(grid, layer, q.device, dtype), grid, prefix=self._prefix_terms(layer))
         key = (grid.size, self.policy, self.grid_size, q.device, dtype)
         if not grid.dense:
-            if not self.fixed:
-                return DenseBias(self._pairs(grid, layer, q.device, dtype))
             return DenseBias(grid.keep((self, *key), lambda: self._pairs(grid, layer, q.device, dtype)))
-        if not self.fixed:
-            return OffsetBias(self._table(grid, layer, q.device, dtype), grid, prefix=self._prefix_terms(layer))
         table = self.cache.get(key, lambda: self._table(grid, layer, q.device, dtype))
         return OffsetBias(table, grid, cache=self.cache, key=(self.policy, self.grid_size))
