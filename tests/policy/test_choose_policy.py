@@ -13,6 +13,7 @@ import torch
 from conftest import randomize, tiny_vit
 
 import visionpe
+from visionpe.policy.choose import moved
 from visionpe.policy.holder import policy_holders
 from visionpe.policy.sizes import as_size, trained_size
 
@@ -32,10 +33,36 @@ def test_the_choice_is_the_best_score_and_the_model_stays_as_it_was() -> None:
     assert in_force(model) == before
     assert model.training
     assert {"default", "interpolate", "yarn", "ntk"} <= set(choice.scores)
-    known = {name: score for name, score in choice.scores.items() if "patch_resize" not in name}  # imitates
-    assert choice.policy in (max(choice.scores, key=choice.scores.get), max(known, key=known.get), "default")
+    assert choice.policy in (max(choice.scores, key=choice.scores.get), "default")
+    assert "downscale" in choice.scores
     assert visionpe.choose_policy(model, torch.randn(4, 3, 48, 48), 24).scores == {}  # the trained size: no choice
     assert "temperature" in visionpe.choose_policy(tiny_vit("none"), torch.randn(4, 3, 48, 48), 40).scores
+
+
+def test_images_may_be_resized_instead() -> None:
+    torch.manual_seed(1)
+    model = tiny_vit("ape")
+    with torch.no_grad():
+        model.pos_encoding.parts[0].table.mul_(8)  # what it says at another size is noise
+    torch.manual_seed(2)
+    images = torch.nn.functional.interpolate(torch.randn(32, 3, 24, 24), (120, 120), mode="bicubic")
+    scores = visionpe.choose_policy(model, images, 120).scores
+    before = visionpe.set_policy(copy.deepcopy(model), "downscale")(images)
+    choice = visionpe.PolicyTable({120: "downscale"})
+    torch.testing.assert_close(visionpe.set_policy(model, choice)(images), before)
+    assert "downscale" in scores
+    other = visionpe.adapt(timm.create_model("levit_128s", num_classes=4)).eval()  # has no patch embedding that can
+    found = visionpe.choose_policy(other, torch.randn(3, 3, 256, 256), 256)
+    assert found.policy != "downscale"
+    assert "downscale" in found.scores
+
+
+def test_images_are_moved_by_half_a_patch() -> None:
+    images = torch.arange(24.0).reshape(1, 1, 4, 6)
+    other = moved(images, (1, 2))
+    assert other.shape == images.shape
+    assert torch.equal(other[..., 1:, 2:], images[..., :-1, :-2])
+    assert torch.equal(other[..., 0, 2:], images[..., 0, :-2])
 
 
 def test_images_may_come_in_batches_of_any_size() -> None:

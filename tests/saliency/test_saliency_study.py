@@ -98,14 +98,14 @@ def test_auto_takes_the_choice_of_the_nearest_size_where_it_may_not_choose(
 
     def choose(model: Any, shown: Any, size: tuple[int, int], **_: Any) -> PolicyChoice:
         asked.append((size, [each.name for each in shown]))
-        return PolicyChoice("bilinear", "agreement", 0.1, 0.9, True)
+        return PolicyChoice("bilinear", 0.1, 0.9, True)
 
     monkeypatch.setattr(rows, "choose", choose)
     assert main([*arguments, "--auto-up-to", "1.5", "--policy", "auto"]) == 0
     lines = json.loads((tmp_path / "out" / "results.json").read_text())["rows"]
     auto = {line["height"]: line for line in lines if line["policy"] == "auto"}
     assert {size: line["chosen"] for size, line in auto.items()} == {16: "bilinear", 32: "default", 64: "bilinear"}
-    assert [auto[size]["chosen_by"] for size in (16, 64)] == ["agreement", "the nearest size"]
+    assert [auto[size]["chosen_by"] for size in (16, 64)] == ["its pictures", "the nearest size"]
     ((size, names),) = asked
     assert size == (16, 16)
     # Pictures that choose are not measured.

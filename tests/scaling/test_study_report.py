@@ -16,21 +16,24 @@ def row(policy: str, top1: float, **more: object) -> dict:
 
 def test_regret_by_hand() -> None:
     rows = [row("default", 40.0), row("yarn", 70.0), row("ntk", 60.0), row("downscale", 90.0)]
-    rows += [row("auto", 65.0, chosen="ntk+temperature", warns=True, chosen_by="both", chosen_sure=0.9)]
+    rows += [row("auto", 65.0, chosen="ntk+temperature", warns=True, chosen_sure=0.9)]
     other = {"seed": 1, "protocol": "canvas"}
     rows += [row("default", 50.0, **other), row("auto", 55.0, chosen="p", warns=False, **other)]
     rows += [row("auto", 99.0, native=True, seed=2), row("default", 99.0, native=True, seed=2)]
     rows += [row("auto", 10.0, seed=3) | {"status": "failed"}]
     first, second = regrets(rows)
-    assert (first["best"], first["regret"], first["default_regret"], first["over_downscale"]) == ("yarn", 5, 30, -25)
+    assert (first["best"], first["regret"], first["default_regret"], first["over_downscale"]) == (
+        *("downscale", 25, 50),
+        -25,
+    )
     assert (second["best"], second["regret"], second["default_regret"], second["over_downscale"]) == (
         *("default", -5, 0),
         None,
     )
     sentences = describe_choices([first, {**first, "warns": False}, second])
     assert sentences[0] == (
-        "auto, object protocol: 5.0 points below the best policy in the mean of 2 rows (worst 5.0), the default policy "
-        "30.0 (worst 30.0); below downscale in 2, of which it warned in 1, and 0 warnings more."
+        "auto, object protocol: 25.0 points below the best policy in the mean of 2 rows (worst 25.0), the default "
+        "policy 50.0 (worst 50.0); below downscale in 2, of which it warned in 1, and 0 warnings more."
     )
     assert sentences[1].startswith("auto, canvas protocol: -5.0 points below")
     assert regrets(rows[:4]) == []

@@ -6,19 +6,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visionpe.checks import shown
-from visionpe.policy.apply import set_policy
+from visionpe.policy.apply import policies, set_policy
 from visionpe.policy.grammar import DEFAULT
 from visionpe.policy.holder import policy_holders
-from visionpe.policy.selection import PolicyChoice, select_policy
+from visionpe.policy.selection import DOWNSCALE, PolicyChoice, Views, select_policy
 from visionpe.policy.sizes import Size, as_size, trained_size
 from visionpe.utils.memory import is_out_of_memory
 from visionpe.utils.resizing import resize_images
 
-# With as many tokens as in training a model sees what it sees of the image resized to the trained size.
-IMITATES = "patch_resize"
 # Further values of what takes a number; the name alone stands for its default.
 VALUES = {"rescale": ("rescale(0.25)", "rescale(0.75)"), "temperature": ("temperature(-1)", "temperature(2)")}
 
@@ -34,9 +33,23 @@ def first_round(model: nn.Module) -> list[str]:
 
 def second_round(model: nn.Module, best: str) -> list[str]:
     """What is tried besides the best of the first round."""
-    names = list(dict.fromkeys(name for part in policy_holders(model.modules()) for name in part.modifiers))
+    parts = policy_holders(model.modules())
+    names = [name for name in dict.fromkeys(name for part in parts for name in part.modifiers) if name != DOWNSCALE]
     names += [value for name in VALUES if name in names for value in VALUES[name]]
     return names if best == DEFAULT else [f"{best}+{name}" for name in names]
+
+
+def moved(images: Tensor, pixels: Size) -> Tensor:
+    """Images ``(B, C, H, W)`` moved down and to the right, with their first rows and columns repeated there."""
+    down, right = pixels
+    return F.pad(images, (right, 0, down, 0), mode="replicate")[..., : images.shape[2], : images.shape[3]]
+
+
+def _step(model: nn.Module) -> Size:
+    """Half a patch, pixels: where patches fall elsewhere the most."""
+    patch = getattr(getattr(model, "patch_embed", None), "patch_size", None) or 16
+    height, width = (patch, patch) if isinstance(patch, int) else tuple(patch)[-2:]
+    return max(1, height // 2), max(1, width // 2)
 
 
 def _logits(model: nn.Module, images: Sequence[Tensor], device: torch.device | str | None) -> Tensor:
@@ -46,22 +59,22 @@ def _logits(model: nn.Module, images: Sequence[Tensor], device: torch.device | s
 def _try(
     names: Sequence[str],
     model: nn.Module,
-    images: Sequence[Tensor],
+    views: tuple[Sequence[Tensor], Sequence[Tensor]],
     device: torch.device | str | None,
-    logits: dict[str, Tensor],
+    logits: dict[str, Views],
 ) -> None:
     """Logits under each policy; one that cannot run here is left out, but never the default."""
     for name in names:
         set_policy(model, DEFAULT)
         set_policy(model, name)
         try:
-            outputs = _logits(model, images, device)
+            first, second = (_logits(model, images, device) for images in views)
         except Exception as error:
             if name == DEFAULT or is_out_of_memory(error):
                 raise
             continue
-        if outputs.isfinite().all():
-            logits[name] = outputs
+        if first.isfinite().all() and second.isfinite().all():
+            logits[name] = first, second
 
 
 def _first(batch: Any) -> Tensor:
@@ -76,8 +89,9 @@ def _first(batch: Any) -> Tensor:
 def compare_policies(
     model: nn.Module,
     images: Sequence[Tensor],
-    reference_images: Sequence[Tensor],
+    trained: Size,
     *,
+    downscale: bool = True,
     device: torch.device | str | None = None,
     seed: int = 0,
 ) -> PolicyChoice:
@@ -86,7 +100,8 @@ def compare_policies(
     Args:
         model: A classifier.
         images: Batches ``(B, C, height, width)`` at the size to choose for.
-        reference_images: The same images at the trained size.
+        trained: Height and width at which the model was trained, pixels.
+        downscale: Resizing the images to that size may be chosen.
         device: Where the model is.
         seed: Of the bootstrap over images.
 
@@ -96,18 +111,22 @@ def compare_policies(
     parts = policy_holders(model.modules())
     before, training = [(part, part.policy) for part in parts], model.training
     model.eval()
+    step = _step(model)
+    views = images, [moved(batch, step) for batch in images]
+    refused = () if downscale else (DOWNSCALE,)
+    logits: dict[str, Views] = {}
     try:
+        _try(first_round(model), model, views, device, logits)
+        first = select_policy(logits, seed=seed)
+        _try(second_round(model, first.policy), model, views, device, logits)
         set_policy(model, DEFAULT)
-        reference, logits = _logits(model, reference_images, device), dict[str, Tensor]()
-        _try(first_round(model), model, images, device, logits)
-        first = select_policy(logits, reference, seed=seed)
-        _try(second_round(model, first.policy), model, images, device, logits)
+        small, other = ([resize_images(batch, trained) for batch in view] for view in views)
+        logits[DOWNSCALE] = _logits(model, small, device), _logits(model, other, device)
     finally:
         for part, policy in before:
             part.policy = policy
         model.train(training)
-    imitators = [name for name in logits if IMITATES in name]
-    return select_policy(logits, reference, imitators=imitators, seed=seed)
+    return select_policy(logits, refused=refused, seed=seed)
 
 
 def choose_policy(
@@ -120,9 +139,10 @@ def choose_policy(
 ) -> PolicyChoice:
     """Choose the resolution policy for a model at an image size, from images without labels.
 
-    Every policy that applies to the model is tried, alone and then joined by what may join the best. What is scored is
-    how far predictions at the size agree with those at the trained size, and how much they tell of the images
-    (:func:`~visionpe.policy.selection.select_policy`). The model is left as it was: pass the choice to
+    Every policy that applies to the model is tried, alone and then joined by what may join the best, and so is resizing
+    the images to the trained size (``downscale``), where the model has a patch embedding that can. What is scored is
+    how much predictions tell of the images, and whether they stay when an image is moved by half a patch
+    (:func:`~visionpe.policy.selection.knowledge`). The model is left as it was: pass the choice to
     :func:`visionpe.set_policy`, or keep choices for several sizes in a :class:`~visionpe.policy.PolicyTable`.
 
     Args:
@@ -157,8 +177,8 @@ def choose_policy(
     if not batches:
         raise ValueError("images: none given; allowed: one or more")
     if wanted == at or not policy_holders(model.modules()):
-        return PolicyChoice(DEFAULT, "none", 0.0, 1.0, False)
+        return PolicyChoice(DEFAULT, 0.0, 1.0, False)
     device = next((parameter.device for parameter in model.parameters()), None)
     resized = [resize_images(batch, wanted) for batch in batches]
-    reference = [resize_images(batch, at) for batch in batches]
-    return compare_policies(model, resized, reference, device=device, seed=seed)
+    downscale = DOWNSCALE in policies(model)
+    return compare_policies(model, resized, at, downscale=downscale, device=device, seed=seed)

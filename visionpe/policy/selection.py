@@ -1,4 +1,4 @@
-"""Choosing a policy for one resolution from unlabelled images: scores of logits, and when to trust which."""
+"""Choosing a policy for one resolution from unlabelled images: what predictions on two views of each tell of it."""
 
 from __future__ import annotations
 
@@ -9,33 +9,56 @@ import torch
 from torch import Tensor
 
 DRAWS = 400
+# A choice that so few bootstrap draws put ahead of the default policy is none.
+LEAST_CONFIDENCE = 0.6
+# What is measured beside the policies: the images resized to the trained size, run as built.
+DOWNSCALE = "downscale"
+
+Views = tuple[Tensor, Tensor]  # logits (n, classes) of the same images, and of these moved a little
 
 
-def agreement(logits: Tensor, reference: Tensor) -> Tensor:
+def agreement(first: Tensor, second: Tensor) -> Tensor:
     """How likely a class drawn from each prediction is the same, image by image: ``(n,)``, 0 to 1.
 
     Args:
-        logits, reference: ``(n, classes)``.
+        first, second: Probabilities ``(n, classes)``.
     """
-    return (logits.softmax(-1) * reference.softmax(-1)).sum(-1)
+    return (first * second).sum(-1)
 
 
-def mutual_information(logits: Tensor, weights: Tensor | None = None) -> Tensor:
+def mutual_information(p: Tensor, weights: Tensor | None = None) -> Tensor:
     """Entropy of the mean prediction less the mean entropy of predictions, nats: sure of each image, of all classes.
 
     Args:
-        logits: ``(n, classes)``.
+        p: Probabilities ``(n, classes)``.
         weights: Of the images, ``(..., n)``, that sum to one; None for equal ones.
 
     Returns:
         ``(...)``; 0 where all predictions are alike, at most the logarithm of the classes.
     """
-    log_p = logits.log_softmax(-1)
-    p = log_p.exp()
-    entropy = -(p * log_p).sum(-1)  # (n,)
+    entropy = -torch.special.xlogy(p, p).sum(-1)  # (n,)
     weights = p.new_full((len(p),), 1 / len(p)) if weights is None else weights
-    mean = (weights @ p).clamp(min=1e-12)  # (..., classes)
-    return -(mean * mean.log()).sum(-1) - weights @ entropy
+    mean = weights @ p  # (..., classes)
+    return -torch.special.xlogy(mean, mean).sum(-1) - weights @ entropy
+
+
+def knowledge(views: Views, weights: Tensor | None = None) -> Tensor:
+    """How much predictions tell of the images, as far as they stay when an image is moved a little.
+
+    The mutual information of images and predictions, means over both views, times the agreement of the views: a model
+    that is lost is often sure, but seldom of the same class when patches fall elsewhere.
+
+    Args:
+        views: Logits of both.
+        weights: As for :func:`mutual_information`.
+
+    Returns:
+        ``(...)``, nats.
+    """
+    first, second = (x.softmax(-1) for x in views)
+    alike = agreement(first, second)  # (n,)
+    alike = alike.mean() if weights is None else weights @ alike
+    return mutual_information((first + second) / 2, weights) * alike
 
 
 @dataclass(frozen=True)
@@ -44,25 +67,18 @@ class PolicyChoice:
 
     Args:
         policy: The choice.
-        by: The score that decided, ``agreement``, or its product with the mutual information, ``both``.
         margin: Its score less that of the default policy.
         sure: Share of the bootstrap draws that put the best candidate ahead of the default policy, 0 to 1.
-        warns: The model knows more of these images when they are resized to the trained size (``downscale``).
-        scores: Of every candidate.
+        warns: The model knows more of these images when they are resized to the trained size (``downscale``), which
+            could not be chosen.
+        scores: Of every candidate and of ``downscale``.
     """
 
     policy: str
-    by: str
     margin: float
     sure: float
     warns: bool
     scores: Mapping[str, float] = field(default_factory=dict)
-
-
-# The reference has to know this many times as much as the best candidate to be the one to imitate.
-REFERENCE_RATIO = 1.15
-# A choice that so few bootstrap draws put ahead of the default policy is none.
-LEAST_CONFIDENCE = 0.6
 
 
 def _draws(n: int, seed: int) -> Tensor:
@@ -72,54 +88,40 @@ def _draws(n: int, seed: int) -> Tensor:
     return torch.zeros(DRAWS, n).scatter_add_(1, picks, torch.ones(DRAWS, n)) / n
 
 
-def select_policy(
-    candidates: Mapping[str, Tensor], reference: Tensor, *, imitators: Collection[str] = (), seed: int = 0
-) -> PolicyChoice:
-    """Choose the policy whose predictions are the best, without labels.
-
-    Two scores serve, where one would fail. *Agreement* with what the model says of the same images at its trained
-    size is the better one as long as it sees there what there is to see: where objects grow with the image. Where they
-    keep their size on a larger canvas they are tiny at the trained size, and the model's word on them is worth little;
-    then it counts together with the *mutual information* of images and predictions, as their product. Which of both
-    holds shows in the mutual information itself: the reference is imitated if it knows clearly more than every
-    candidate. A candidate that looks at the image as the reference does agrees with it whatever both know: it can be
-    chosen only where the reference is imitated.
+def select_policy(candidates: Mapping[str, Views], *, refused: Collection[str] = (), seed: int = 0) -> PolicyChoice:
+    """Choose the policy whose predictions tell the most of the images, without labels.
 
     Args:
-        candidates: Policy -> logits ``(n, classes)`` of the same images, the default policy first.
-        reference: Logits of these images resized to the trained size, run as built.
-        imitators: Candidates that see no more of an image than the reference.
+        candidates: Policy -> logits ``(n, classes)`` of the same images and of these moved a little, the default policy
+            first; ``downscale`` may be among them.
+        refused: Candidates that are scored and not chosen.
         seed: Of the bootstrap over images.
 
     Returns:
-        The choice. The default policy is kept where the draws do not put the best candidate ahead of it.
+        The choice by :func:`knowledge`. The default policy is kept where the draws do not put the best candidate ahead
+        of it.
 
     Raises:
         ValueError: If there are no candidates, no images, or their numbers differ.
     """
-    if not candidates or any(len(logits) != len(reference) for logits in candidates.values()) or not len(reference):
-        raise ValueError(f"candidates: {len(candidates)} given; allowed: one or more, of as many images as reference")
+    shapes = {len(logits) for views in candidates.values() for logits in views}
+    if len(shapes) != 1 or not min(shapes):
+        raise ValueError(f"candidates: {len(candidates)} of {sorted(shapes)} images; allowed: one or more, of as many")
     names = list(candidates)
-    logits = [candidates[name].float().cpu() for name in names]
-    reference = reference.float().cpu()
-    known = torch.stack([mutual_information(x) for x in logits])  # (candidates,)
-    apart = torch.tensor([name in imitators for name in names])
-    trusted = float(mutual_information(reference)) >= REFERENCE_RATIO * float(known.masked_fill(apart, 0).max())
-    draws = _draws(len(reference), seed)
-    each = torch.stack([agreement(x, reference) for x in logits])  # (candidates, n)
-    scores, drawn = each.mean(1), each @ draws.T
-    if not trusted:
-        scores, drawn = scores * known, drawn * torch.stack([mutual_information(x, draws) for x in logits])
-    allowed = scores if trusted else scores.masked_fill(apart, -1)
-    best = int(allowed.argmax())  # of equal ones the first, so that the default goes ahead
-    sure = float((drawn[best] > drawn[0]).float().mean()) if best else 1.0
-    if best and sure < LEAST_CONFIDENCE:
-        best = 0
+    views = [(first.float().cpu(), second.float().cpu()) for first, second in candidates.values()]
+    scores = torch.stack([knowledge(each) for each in views])  # (candidates,)
+    open_ = torch.tensor([name not in refused for name in names])
+    best = int(scores.masked_fill(~open_, -1).argmax())  # of equal ones the first, so that the default goes ahead
+    sure = 1.0
+    if best:
+        draws = _draws(shapes.pop(), seed)
+        sure = float((knowledge(views[best], draws) > knowledge(views[0], draws)).float().mean())
+        best = best if sure >= LEAST_CONFIDENCE else 0
+    known = dict(zip(names, scores.tolist()))
     return PolicyChoice(
         policy=names[best],
-        by="agreement" if trusted else "both",
         margin=float(scores[best] - scores[0]),
         sure=sure,
-        warns=bool(mutual_information(reference) > known[best]),
-        scores=dict(zip(names, scores.tolist())),
+        warns=known.get(DOWNSCALE, 0.0) > known[names[best]] if DOWNSCALE in refused else False,
+        scores=known,
     )

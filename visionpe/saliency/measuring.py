@@ -109,5 +109,4 @@ def choose(
     Cells of one picture count as pictures of their own, so ``sure`` says more than it knows.
     """
     images = list(at_size(pictures, size))
-    reference = [resize_images(batch, FINE_TUNED) for batch in images]
-    return compare_policies(CellPredictions(model).eval(), images, reference, device=device, seed=seed)
+    return compare_policies(CellPredictions(model).eval(), images, FINE_TUNED, device=device, seed=seed)

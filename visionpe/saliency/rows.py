@@ -98,7 +98,7 @@ class Measurer:
     def _choice(self, size: Size) -> Row:
         """What ``auto`` says of a size: chosen there, or, where that costs too much, at the nearest size."""
         if size == FINE_TUNED:
-            return {"chosen": DEFAULT, "chosen_by": "none", "warns": False}
+            return {"chosen": DEFAULT, "chosen_by": "nothing to choose", "warns": False}
         limit = self.options.auto_up_to
         if limit is not None and factor_of(size, FINE_TUNED) > limit + 1e-6 and self.chosen:
             return {"chosen": self.chosen.nearest(size), "chosen_by": "the nearest size", "warns": False}
@@ -108,6 +108,6 @@ class Measurer:
             return asdict(choose(self.model, self.choosing, size, device=self.device, seed=seed))
 
         what = {"auto": self.digests[self.options.images :], "size": size, "seed": seed}
-        choice = self._kept(what, work, "policy", "by", "sure", "warns", "scores")
+        choice = self._kept(what, work, "policy", "sure", "warns", "scores")
         self.chosen[size] = choice["policy"]
-        return {"chosen": choice["policy"], "chosen_by": choice["by"], "warns": choice["warns"]}
+        return {"chosen": choice["policy"], "chosen_by": "its pictures", "warns": choice["warns"]}

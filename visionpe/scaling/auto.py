@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from visionpe.policy.choose import compare_policies
-from visionpe.policy.selection import DRAWS, LEAST_CONFIDENCE, REFERENCE_RATIO, PolicyChoice
+from visionpe.policy.selection import DRAWS, LEAST_CONFIDENCE, PolicyChoice
 from visionpe.scaling.images import Source, batches
 from visionpe.scaling.options import DEFAULT
 from visionpe.scaling.plan import Task
@@ -18,7 +18,8 @@ from visionpe.scaling.protocols import ViewSpec
 from visionpe.scaling.sizes import factor_of, limits_at
 from visionpe.scaling.store import VERSIONS, Store, key_of
 from visionpe.utils.errors import InputError
-from visionpe.utils.resizing import resize_images
+
+RULE = "knowledge of two views"  # by which choices that were kept are told from those of another rule
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class PolicyChooser:
             {
                 **task.entry.key(),
                 "auto": [task.protocol, task.size, self.source.fingerprint, self.images(task), self.seed],
-                "rule": [REFERENCE_RATIO, LEAST_CONFIDENCE, DRAWS],
+                "rule": [RULE, LEAST_CONFIDENCE, DRAWS],
                 "view": spec.key(),
                 "versions": VERSIONS,
             }
@@ -74,7 +75,7 @@ class PolicyChooser:
             InputError: If an image cannot be read.
         """
         if task.is_native or not task.entry.info.policies:
-            return PolicyChoice(DEFAULT, "none", 0.0, 1.0, False)
+            return PolicyChoice(DEFAULT, 0.0, 1.0, False)
         kept = self.store.load(key := self.key(task, spec), *(x.name for x in fields(PolicyChoice)))
         if kept is not None:
             return PolicyChoice(**kept)
@@ -96,10 +97,9 @@ class PolicyChooser:
         images = [batch for batch, _, _ in shown if len(batch)]
         if not images:
             raise InputError(f"--auto-data {self.source.name}: no readable images to choose a policy by")
-        reference = [resize_images(batch, task.entry.info.trained) for batch in images]
-        return compare_policies(model, images, reference, device=self.device, seed=self.seed)
+        return compare_policies(model, images, task.entry.info.trained, device=self.device, seed=self.seed)
 
 
 def columns(choice: PolicyChoice) -> dict[str, Any]:
     """What a row says of its choice."""
-    return {"chosen": choice.policy, "chosen_by": choice.by, "chosen_sure": choice.sure, "warns": choice.warns}
+    return {"chosen": choice.policy, "chosen_sure": choice.sure, "warns": choice.warns}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from statistics import fmean
 from typing import Any
 
-from visionpe.scaling.options import AUTO, CONTROLS, DEFAULT, DOWNSCALE
+from visionpe.scaling.options import AUTO, DEFAULT, DOWNSCALE, TILING
 
 Row = dict[str, Any]
 
@@ -20,10 +20,10 @@ def regrets(rows: Sequence[Row], *, metric: str = "top1") -> list[Row]:
         metric: By which policies are compared, percent.
 
     Returns:
-        One for each ``auto`` row at another than the trained size: ``chosen``, ``warns``, ``best`` (the policy with
-        the highest metric on these very images) and, in points of it, ``regret`` (best less auto; below zero where a
-        combination was chosen that no row stands for), ``default_regret`` (best less default), ``over_downscale``
-        (auto less downscale); None where the other row is missing.
+        One for each ``auto`` row at another than the trained size: ``chosen``, ``warns``, ``best`` (the policy, or
+        ``downscale``, with the highest metric on these very images) and, in points of it, ``regret`` (best less auto;
+        below zero where a combination was chosen that no row stands for), ``default_regret`` (best less default),
+        ``over_downscale`` (auto less downscale); None where the other row is missing.
     """
     groups: dict[tuple, dict[str, Row]] = defaultdict(dict)
     for row in rows:
@@ -31,8 +31,9 @@ def regrets(rows: Sequence[Row], *, metric: str = "top1") -> list[Row]:
             groups[row["label"], row["seed"], row["protocol"], row["height"], row["width"]][row["policy"]] = row
     found = []
     for group in groups.values():
-        named = {name: row for name, row in group.items() if name not in (*CONTROLS, AUTO)}
-        if AUTO not in group or not named:
+        # What may be chosen: an image is not tiled by a policy.
+        named = {name: row for name, row in group.items() if name not in (TILING, AUTO)}
+        if AUTO not in group or not named.keys() - {DOWNSCALE}:
             continue
         auto, best = group[AUTO], max(named, key=lambda name: named[name][metric])
 
@@ -41,7 +42,7 @@ def regrets(rows: Sequence[Row], *, metric: str = "top1") -> list[Row]:
 
         top = named[best][metric]
         place = {key: auto[key] for key in ("label", "seed", "protocol", "height", "width", "factor")}
-        choice = {key: auto.get(key) for key in ("chosen", "chosen_by", "chosen_sure", "warns")}
+        choice = {key: auto.get(key) for key in ("chosen", "chosen_sure", "warns")}
         points = {"regret": top - auto[metric], "default_regret": less(DEFAULT, top)}
         found.append({**place, **choice, "best": best, **points, "over_downscale": less(DOWNSCALE, auto[metric])})
     return found

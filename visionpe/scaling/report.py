@@ -31,7 +31,7 @@ COLUMNS = (
     *("top1_high", "top5", "top5_low", "top5_high", "balanced", "balanced_low", "balanced_high"),
     *("images_per_s", "peak_bytes", "tokens", "flops", "corrupt"),
     *("versus_downscale", "versus_low", "versus_high", "loses"),
-    *(*EXTRA, "chosen", "chosen_by", "warns", "reason"),
+    *(*EXTRA, "chosen", "warns", "reason"),
 )
 PACKED = ("correct", "predicted", "labels")  # what rows keep of every image; the store has it
 
