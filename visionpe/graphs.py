@@ -22,7 +22,7 @@ def one_node(forward: Forward) -> Forward:
     @wraps(forward)
     def traced(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         # The tensor comes first, or after the name of a site. To look at more would tie a compiled graph to it.
-        first = args[1] if isinstance(args[0], str) else args[0]
+        first = args[1] if len(args) > 1 and isinstance(args[0], str) else args[0]
         if not isinstance(first, Proxy):
             return forward(self, *args, **kwargs)
         tracer: Any = first.tracer

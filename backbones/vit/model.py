@@ -104,6 +104,7 @@ class VisionTransformer(GivesFeatures, LoadsPublished, TimmVisionTransformer):
             raise ValueError(
                 "pos_embed is timm's keyword; here positions are chosen by pos_encoding='ape' and the like"
             )
+        check_arguments({"norm_eps": norm_eps, "norm_layer": kwargs.get("norm_layer")})
         if norm_eps is not None:
             kwargs["norm_layer"] = partial(get_norm_layer(kwargs.get("norm_layer")) or LayerNorm, eps=norm_eps)
         if talking_heads:
