@@ -117,8 +117,8 @@ def compare_policies(
     logits: dict[str, Views] = {}
     try:
         _try(first_round(model), model, views, device, logits)
-        first = select_policy(logits, seed=seed)
-        _try(second_round(model, first.policy), model, views, device, logits)
+        scores = select_policy(logits, seed=seed).scores
+        _try(second_round(model, max(scores, key=scores.__getitem__)), model, views, device, logits)
         set_policy(model, DEFAULT)
         small, other = ([resize_images(batch, trained) for batch in view] for view in views)
         logits[DOWNSCALE] = _logits(model, small, device), _logits(model, other, device)

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 DRAWS = 400
-# A choice that so few bootstrap draws put ahead of the default policy is none.
-LEAST_CONFIDENCE = 0.6
+# A choice that fewer bootstrap draws put ahead of what needs no choice is none.
+LEAST_CONFIDENCE = 0.95
 # What is measured beside the policies: the images resized to the trained size, run as built.
 DOWNSCALE = "downscale"
 
@@ -67,8 +67,8 @@ class PolicyChoice:
 
     Args:
         policy: The choice.
-        margin: Its score less that of the default policy.
-        sure: Share of the bootstrap draws that put the best candidate ahead of the default policy, 0 to 1.
+        margin: Its score less that of ``downscale``, or of the default policy where ``downscale`` cannot be chosen.
+        sure: Share of the bootstrap draws that put the best candidate ahead of that, 0 to 1.
         warns: The model knows more of these images when they are resized to the trained size (``downscale``), which
             could not be chosen.
         scores: Of every candidate and of ``downscale``.
@@ -98,8 +98,8 @@ def select_policy(candidates: Mapping[str, Views], *, refused: Collection[str] =
         seed: Of the bootstrap over images.
 
     Returns:
-        The choice by :func:`knowledge`. The default policy is kept where the draws do not put the best candidate ahead
-        of it.
+        The choice by :func:`knowledge`, if at least 95% of the draws put it ahead of ``downscale``; else that. Where
+        that is not among the candidates, or refused, the default policy is in its place.
 
     Raises:
         ValueError: If there are no candidates, no images, or their numbers differ.
@@ -111,16 +111,17 @@ def select_policy(candidates: Mapping[str, Views], *, refused: Collection[str] =
     views = [(first.float().cpu(), second.float().cpu()) for first, second in candidates.values()]
     scores = torch.stack([knowledge(each) for each in views])  # (candidates,)
     open_ = torch.tensor([name not in refused for name in names])
-    best = int(scores.masked_fill(~open_, -1).argmax())  # of equal ones the first, so that the default goes ahead
+    best = int(scores.masked_fill(~open_, -1).argmax())  # of equal ones the first
+    base = names.index(DOWNSCALE) if DOWNSCALE in candidates and DOWNSCALE not in refused else 0
     sure = 1.0
-    if best:
+    if best != base:
         draws = _draws(shapes.pop(), seed)
-        sure = float((knowledge(views[best], draws) > knowledge(views[0], draws)).float().mean())
-        best = best if sure >= LEAST_CONFIDENCE else 0
+        sure = float((knowledge(views[best], draws) > knowledge(views[base], draws)).float().mean())
+        best = best if sure >= LEAST_CONFIDENCE else base
     known = dict(zip(names, scores.tolist()))
     return PolicyChoice(
         policy=names[best],
-        margin=float(scores[best] - scores[0]),
+        margin=float(scores[best] - scores[base]),
         sure=sure,
         warns=known.get(DOWNSCALE, 0.0) > known[names[best]] if DOWNSCALE in refused else False,
         scores=known,
