@@ -50,7 +50,7 @@ MAY_USE = {
     "scaling": "attention backbones data policy utils viewing visionpe",
     "saliency": "backbones data policy scaling utils viewing visionpe",
     "benchmarks": "attention backbones base composition data sparse utils viewing visionpe",
-    "detection": "_renamed backbones checks data ranges scaling sparse utils viewing visionpe",
+    "detection": "_renamed backbones checks data policy ranges scaling sparse utils viewing visionpe",
     "quickstarts": "data detection scaling utils viewing visionpe",
     "cli": "backbones benchmarks data detection exporting quickstarts saliency scaling utils viewing visionpe",
     "__main__": "cli",

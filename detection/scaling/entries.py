@@ -16,7 +16,7 @@ from visionpe.detection.running import runner as setup
 from visionpe.detection.running.kinds import kind_name
 from visionpe.detection.scaling.config import rescale
 from visionpe.detection.scaling.rows import ModelEntry, probe, sha256
-from visionpe.scaling.options import ALL, DEFAULT, DOWNSCALE, StudyOptions
+from visionpe.scaling.options import ALL, AUTO, DEFAULT, DOWNSCALE, StudyOptions
 from visionpe.utils.errors import InputError
 
 
@@ -57,7 +57,7 @@ def choose(model: torch.nn.Module, asked: Sequence[str], controls: Sequence[str]
     for name in asked:
         if name == ALL:
             chosen += [name for name in visionpe.policies(model) if name != DOWNSCALE] or [DEFAULT]
-        elif name == DEFAULT:
+        elif name in (DEFAULT, AUTO):
             chosen.append(name)
         else:
             try:

@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from visionpe.detection.scaling.rows import Row
-from visionpe.scaling.options import DOWNSCALE
+from visionpe.scaling.options import AUTO, DOWNSCALE
 from visionpe.scaling.sweep import OK
 from visionpe.utils.files import write_atomic
 from visionpe.utils.markdown import cell
@@ -28,7 +28,7 @@ HEADLINES = {
     "mIoU": ("mIoU", 1),
     "aAcc": ("pixel accuracy", 1),
 }
-HEAD = ("label", "config", "checkpoint", "policy", "factor", "crop", "status", "n", "seconds")
+HEAD = ("label", "config", "checkpoint", "policy", "factor", "crop", "status", "n", "seconds", "chosen")
 
 
 def headlines(rows: Sequence[Row]) -> dict[str, tuple[str, int]]:
@@ -68,7 +68,7 @@ def cells(rows: Sequence[Row], metric: str) -> tuple[list[float], list[tuple[tup
     lines = _lines(rows)
     table = []
     for key, line in lines.items():
-        rivals = [other for name, other in lines.items() if name[:2] == key[:2] and name[2] != DOWNSCALE]
+        rivals = [other for name, other in lines.items() if name[:2] == key[:2] and name[2] not in (DOWNSCALE, AUTO)]
         row_cells = []
         for factor in factors:
             row = line.get(factor)
@@ -78,7 +78,7 @@ def cells(rows: Sequence[Row], metric: str) -> tuple[list[float], list[tuple[tup
                 number = value(row, metric)
                 text = "-" if number is None else f"{number:.1f}"
                 others = {f"{v:.1f}" for o in rivals if (v := value(o.get(factor), metric)) is not None}
-                best = len(others) > 1 and key[2] != DOWNSCALE and text == max(others, key=float)
+                best = len(others) > 1 and key[2] not in (DOWNSCALE, AUTO) and text == max(others, key=float)
             row_cells.append((text, best))
         table.append((key, row_cells))
     return factors, table

@@ -132,6 +132,11 @@ def _metrics(runner: Runner) -> dict[str, float | None]:
     return {name: value if isfinite(value) and value != -1 else None for name, value in found.items()}
 
 
+def failure(error: Exception) -> Row:
+    """What a row says of an error."""
+    return {"status": OUT_OF_MEMORY if is_out_of_memory(error) else FAILED, "reason": first_line(error)}
+
+
 def measure(task: Task, out: Path, limit: int | None) -> Row:
     """Fill one row through the test loop of mmdet or mmseg; an error becomes its status.
 
@@ -168,8 +173,7 @@ def measure(task: Task, out: Path, limit: int | None) -> Row:
             "metrics": metrics,
         }
     except Exception as error:
-        status = OUT_OF_MEMORY if is_out_of_memory(error) else FAILED
-        row = {"status": status, "reason": first_line(error)}
+        row = failure(error)
     # Outside the handler, whose traceback would keep the tensors alive.
     if row["status"] == OUT_OF_MEMORY and torch.cuda.is_available():
         torch.cuda.empty_cache()

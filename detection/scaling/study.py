@@ -7,6 +7,7 @@ import platform
 import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,14 @@ from mmengine.dist import broadcast_object_list, get_rank, get_world_size
 from rich.console import Console
 
 from visionpe.detection.scaling import report
+from visionpe.detection.scaling.auto import choose
 from visionpe.detection.scaling.config import crop_size, parse_crop
 from visionpe.detection.scaling.entries import entries_of
 from visionpe.detection.scaling.plot import page, panels, plot
-from visionpe.detection.scaling.rows import ModelEntry, Row, Task, measure
-from visionpe.scaling.options import DOWNSCALE, StudyOptions
+from visionpe.detection.scaling.rows import ModelEntry, Row, Task, failure, measure
+from visionpe.scaling.options import AUTO, DOWNSCALE, StudyOptions
 from visionpe.scaling.sizes import Resolution, Size, parse_resolution
-from visionpe.scaling.store import VERSIONS, Store
+from visionpe.scaling.store import VERSIONS, Store, key_of
 from visionpe.scaling.sweep import OK
 from visionpe.utils.device import device_name
 from visionpe.utils.errors import InputError
@@ -33,7 +35,7 @@ from visionpe.utils.locks import locked
 from visionpe.utils.progress import SteadyProgress
 
 KNOWN = {"config", "checkpoint", "cfg_options", "crop", "resolutions", "policy", "controls"}
-KNOWN |= {"limit", "fresh", "launcher", "out"}
+KNOWN |= {"limit", "fresh", "launcher", "out", "auto_images", "seed"}
 WITHIN = {**VERSIONS, **{package.__name__: package.__version__ for package in (mmengine, mmcv, mmdet, mmseg)}}
 
 
@@ -54,8 +56,8 @@ def _check(args: StudyOptions) -> None:
         raise InputError(f"--limit {args.limit}: must be at least 1")
     if "tiling" in args.controls:
         raise InputError("--controls tiling: averages class predictions; with --config and segmentation use --crop 1x")
-    if "auto" in args.policy:
-        raise InputError("--policy auto: chooses by the predictions of a classifier; --config takes all or names")
+    if args.auto_images < 2:
+        raise InputError(f"--auto-images {args.auto_images}: must be at least 2")
 
 
 def _factors(texts: Sequence[str]) -> list[float]:
@@ -95,6 +97,30 @@ def _stored(store: Store, key: str, fresh: bool) -> Row | None:
     return found[0]
 
 
+def _chosen(task: Task, args: StudyOptions, store: Store) -> tuple[Task, Row]:
+    """A row to measure, and what it says of its choice: its status, where choosing failed."""
+    if task.policy != AUTO:
+        return task, {}
+    key = key_of({"dense auto": task.key(None, WITHIN), "images": args.auto_images, "seed": args.seed})
+    choice = _stored_choice(store, key)
+    if choice is None:
+        try:
+            choice = asdict(choose(task, args.out, args.auto_images, args.seed))
+        except Exception as error:
+            return task, failure(error)
+        if get_rank() == 0:
+            store.save(key, choice)
+    told = {"chosen": choice["policy"], "chosen_sure": choice["sure"]}
+    return replace(task, policy=choice["policy"]), told
+
+
+def _stored_choice(store: Store, key: str) -> Row | None:
+    """A choice that was kept, the same in every process."""
+    found = [None if get_rank() else store.load(key, "policy", "sure", "scores")]
+    broadcast_object_list(found)
+    return found[0]
+
+
 def _sweep(tasks: Sequence[Task], args: StudyOptions, console: Console) -> list[Row]:
     store, rows, reused = Store(args.out), [], 0
     # The console keeps its file while what mmengine prints goes to a log.
@@ -106,14 +132,15 @@ def _sweep(tasks: Sequence[Task], args: StudyOptions, console: Console) -> list[
         bar = progress.add_task("measuring", total=sum(costs))
         for task, cost in zip(tasks, costs):
             progress.update(bar, description=f"{task.entry.label}, {task.policy} at {task.factor:g}x")
-            key = task.key(args.limit, WITHIN)
-            row = _stored(store, key, args.fresh)
-            reused += row is not None
+            measured, choice = _chosen(task, args, store)
+            key = measured.key(args.limit, WITHIN)
+            row = choice if "status" in choice else _stored(store, key, args.fresh)
+            reused += row is not None and "status" not in choice
             if row is None:
-                row = measure(task, args.out, args.limit)
+                row = measure(measured, args.out, args.limit)
                 if get_rank() == 0:
                     store.save(key, row)
-            rows.append({**task.head, **row})
+            rows.append({**task.head, **row, **choice})
             progress.advance(bar, cost)
     console.print(f"{len(rows)} rows, {reused} of them already finished", highlight=False)
     return rows

@@ -203,7 +203,7 @@ def test_policy_and_crop_reach_the_model(pictures, tmp_path, capsys, monkeypatch
         (["--checkpoint", "no.pth"], "checkpoint 'no.pth' does not exist"),
         (["--checkpoint", "a", "--model", "vit"], "--model: cannot be used with --config"),
         (["--checkpoint", "a", "--batch-size", "3"], "--batch-size: cannot be used with --config"),
-        (["--checkpoint", "a", "--policy", "auto"], "--policy auto: "),
+        (["--checkpoint", "a", "--policy", "auto", "--auto-images", "1"], "--auto-images 1: must be at least 2"),
         (["--checkpoint", "a", "--controls", "tiling"], "--controls tiling: "),
         (["--checkpoint", "a", "--resolutions", "224"], "--resolutions 224: with --config a factor"),
         (["--checkpoint", "a", "--limit", "0"], "--limit 0: must be at least 1"),

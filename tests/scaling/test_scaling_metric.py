@@ -15,6 +15,7 @@ from visionpe.cli import scaling as resolution_scaling
 from visionpe.scaling.markdown import document
 from visionpe.scaling.metric import class_weights, interval, name_of, outcomes, paper_of, score
 from visionpe.scaling.regret import regrets
+from visionpe.scaling.report import bands
 from visionpe.scaling.statistics import bootstrap, pack, pack_classes
 from visionpe.scaling.summary import summarise
 
@@ -56,6 +57,8 @@ def test_lines_are_read_by_it() -> None:
     assert interval(by_class[1])[0] < 83.3 < interval(by_class[1])[1]
     assert (paper_of(by_top1[0]), paper_of(by_class[0])) == (50.0, None)
     assert name_of(by_class) == "balanced"
+    assert bands(by_class) == "95% bootstrap intervals over 16 images, one training seed"
+    assert bands(by_top1) == "95% Wilson intervals over 16 images, one training seed"
     assert "| `m` | interpolate | **83.3** |" in document(by_class, "t")
     auto = {**rows[0], "policy": "auto"}
     assert regrets([*rows, auto], metric="balanced")[0]["regret"] == pytest.approx(50)

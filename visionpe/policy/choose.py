@@ -45,9 +45,10 @@ def moved(images: Tensor, pixels: Size) -> Tensor:
     return F.pad(images, (right, 0, down, 0), mode="replicate")[..., : images.shape[2], : images.shape[3]]
 
 
-def _step(model: nn.Module) -> Size:
-    """Half a patch, pixels: where patches fall elsewhere the most."""
-    patch = getattr(getattr(model, "patch_embed", None), "patch_size", None) or 16
+def half_a_patch(model: nn.Module) -> Size:
+    """Height and width, pixels: moved by it, an image is cut into other patches as much as it can be."""
+    embeds = (getattr(module, "patch_embed", None) for module in model.modules())
+    patch = next((found for embed in embeds if (found := getattr(embed, "patch_size", None))), 16)
     height, width = (patch, patch) if isinstance(patch, int) else tuple(patch)[-2:]
     return max(1, height // 2), max(1, width // 2)
 
@@ -92,6 +93,7 @@ def compare_policies(
     trained: Size,
     *,
     downscale: bool = True,
+    group: int = 1,
     device: torch.device | str | None = None,
     seed: int = 0,
 ) -> PolicyChoice:
@@ -102,6 +104,7 @@ def compare_policies(
         images: Batches ``(B, C, height, width)`` at the size to choose for.
         trained: Height and width at which the model was trained, pixels.
         downscale: Resizing the images to that size may be chosen.
+        group: Rows of logits that the model gives of one image.
         device: Where the model is.
         seed: Of the bootstrap over images.
 
@@ -111,13 +114,13 @@ def compare_policies(
     parts = policy_holders(model.modules())
     before, training = [(part, part.policy) for part in parts], model.training
     model.eval()
-    step = _step(model)
+    step = half_a_patch(model)
     views = images, [moved(batch, step) for batch in images]
     refused = () if downscale else (DOWNSCALE,)
     logits: dict[str, Views] = {}
     try:
         _try(first_round(model), model, views, device, logits)
-        scores = select_policy(logits, seed=seed).scores
+        scores = select_policy(logits, group=group, seed=seed).scores
         _try(second_round(model, max(scores, key=scores.__getitem__)), model, views, device, logits)
         set_policy(model, DEFAULT)
         small, other = ([resize_images(batch, trained) for batch in view] for view in views)
@@ -126,7 +129,7 @@ def compare_policies(
         for part, policy in before:
             part.policy = policy
         model.train(training)
-    return select_policy(logits, refused=refused, seed=seed)
+    return select_policy(logits, refused=refused, group=group, seed=seed)
 
 
 def choose_policy(

@@ -81,20 +81,25 @@ class PolicyChoice:
     scores: Mapping[str, float] = field(default_factory=dict)
 
 
-def _draws(n: int, seed: int) -> Tensor:
-    """Bootstrap weights of images, ``(DRAWS, n)``, each line summing to one."""
+def _draws(n: int, seed: int, group: int = 1) -> Tensor:
+    """Bootstrap weights of ``n`` rows, ``(DRAWS, n)``, each line summing to one; of ``group`` rows an image."""
+    n //= group
     generator = torch.Generator().manual_seed(seed)
     picks = torch.randint(n, (DRAWS, n), generator=generator)
-    return torch.zeros(DRAWS, n).scatter_add_(1, picks, torch.ones(DRAWS, n)) / n
+    weights = torch.zeros(DRAWS, n).scatter_add_(1, picks, torch.ones(DRAWS, n)) / n
+    return weights.repeat_interleave(group, dim=1) / group
 
 
-def select_policy(candidates: Mapping[str, Views], *, refused: Collection[str] = (), seed: int = 0) -> PolicyChoice:
+def select_policy(
+    candidates: Mapping[str, Views], *, refused: Collection[str] = (), group: int = 1, seed: int = 0
+) -> PolicyChoice:
     """Choose the policy whose predictions tell the most of the images, without labels.
 
     Args:
         candidates: Policy -> logits ``(n, classes)`` of the same images and of these moved a little, the default policy
             first; ``downscale`` may be among them.
         refused: Candidates that are scored and not chosen.
+        group: Rows of one image, one after the other, which the bootstrap draws together: the cells of a picture.
         seed: Of the bootstrap over images.
 
     Returns:
@@ -115,7 +120,7 @@ def select_policy(candidates: Mapping[str, Views], *, refused: Collection[str] =
     base = names.index(DOWNSCALE) if DOWNSCALE in candidates and DOWNSCALE not in refused else 0
     sure = 1.0
     if best != base:
-        draws = _draws(shapes.pop(), seed)
+        draws = _draws(shapes.pop(), seed, group)
         sure = float((knowledge(views[best], draws) > knowledge(views[base], draws)).float().mean())
         best = best if sure >= LEAST_CONFIDENCE else base
     known = dict(zip(names, scores.tolist()))

@@ -106,7 +106,8 @@ def choose(
 ) -> PolicyChoice:
     """The policy for a size, by pictures whose masks are not read: see :func:`visionpe.choose_policy`.
 
-    Cells of one picture count as pictures of their own, so ``sure`` says more than it knows.
+    A map counts as predictions of its cells, which the bootstrap draws picture by picture.
     """
     images = list(at_size(pictures, size))
-    return compare_policies(CellPredictions(model).eval(), images, FINE_TUNED, device=device, seed=seed)
+    classifier = CellPredictions(model).eval()
+    return compare_policies(classifier, images, FINE_TUNED, group=CELLS**2, device=device, seed=seed)
