@@ -164,3 +164,14 @@ def test_policies_of_one_model_look_different():
     pairs = [("a", "default"), ("b", "downscale"), ("b", "bicubic"), ("c", "extrapolate"), ("c", "interpolate")]
     looks = assign_line_styles([{"label": label, "policy": policy} for label, policy in pairs])
     assert looks == {"default": 0, "bicubic": 0, "extrapolate": 0, "interpolate": 1}
+
+
+def test_the_axes_show_what_was_measured():
+    from visionpe.scaling.plot import shown_range, tick_texts
+
+    lines = [row("a", [True] * 70 + [False] * 30), row("b", [True] * 6 + [False] * 4, seed=1)]
+    assert shown_range(lines) == (0, 91)  # an interval that begins at 31 or below
+    assert shown_range(lines[:1]) == (60, 81)
+    assert shown_range([{**lines[0], "status": "failed"}]) == (0, 101)
+    assert tick_texts([0.5, 1, 1.33, 1.5, 2]) == ["0.5x", "1x", "1.33x", "", "2x"]
+    assert tick_texts([0.9, 1.0]) == ["0.9x", "1x"]

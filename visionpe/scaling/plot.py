@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from math import ceil, floor
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,23 @@ def assign_line_styles(lines: Sequence[Row]) -> dict[str, int]:
         taken = {looks[other] for other in looks if models & has[other]}
         looks[policy] = next(i for i in range(len(has)) if i not in taken)
     return looks
+
+
+def tick_texts(ticks: Sequence[float]) -> list[str]:
+    """Labels of factors on a logarithmic axis, without those that would stand on the one before."""
+    texts, last = [], 0.0
+    for tick in ticks:
+        clear = tick == 1 or tick >= 1.2 * last
+        texts.append(f"{tick:g}x" if clear else "")
+        last = tick if clear else last
+    return texts
+
+
+def shown_range(lines: Sequence[Row]) -> tuple[float, float]:
+    """Of the vertical axis, percent: all that was measured, in whole tens; from 0 where that is most of it."""
+    bounds = [bound for line in lines if line["status"] == OK for bound in interval(line)] or [0, 100]
+    low, high = 10 * floor(min(bounds) / 10), min(101, 10 * ceil(max(bounds) / 10) + 1)
+    return (0, high) if low <= 30 else (low, high)
 
 
 def plot(path: Path, lines: Sequence[Row], title: str) -> None:
@@ -99,7 +117,7 @@ def plot(path: Path, lines: Sequence[Row], title: str) -> None:
                     entries["stated in the paper\n(colour of the model)"] = cross
         panel.set_title(TITLES.get(protocol, protocol), fontsize=11)
         panel.set_xscale("log")
-        panel.set_xticks(ticks, [f"{tick:g}x" for tick in ticks], minor=False)
+        panel.set_xticks(ticks, tick_texts(ticks), minor=False)
         panel.minorticks_off()
         panel.set_xlabel("resolution, times the trained size")
         panel.grid(alpha=0.25, linewidth=0.6)
@@ -108,7 +126,7 @@ def plot(path: Path, lines: Sequence[Row], title: str) -> None:
         if ticks[0] < 1 < ticks[-1]:
             panel.axvline(1, color="0.6", linewidth=0.8, zorder=0)
     panels[0].set_ylabel(f"{name_of(lines)} accuracy, %")
-    panels[0].set_ylim(0, 101)
+    panels[0].set_ylim(*shown_range(lines))
     for control, text in CONTROL_NAMES.items():
         if any(line["policy"] == control for line in lines):
             look = Line2D([], [], color="0.4", linestyle=CONTROL_STYLES[control], linewidth=1)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from visionpe.scaling.metric import interval, name_of, score
 from visionpe.scaling.options import AUTO, DEFAULT, DOWNSCALE
-from visionpe.scaling.plot import TITLES
+from visionpe.scaling.plot import TITLES, shown_range, tick_texts
 from visionpe.scaling.report import bands
 from visionpe.scaling.summary import Row
 from visionpe.scaling.sweep import OK
@@ -59,9 +59,9 @@ def draw_panels(path: Path, lines: Sequence[Row], protocol: str) -> None:
         panel.set_title(label, fontsize=10)
         panel.set_xscale("log")
         ticks = sorted({round(x["factor"], 2) for x in shown})
-        panel.set_xticks(ticks, [f"{tick:g}x" for tick in ticks], minor=False, fontsize=8)
+        panel.set_xticks(ticks, tick_texts(ticks), minor=False, fontsize=8)
         panel.minorticks_off()
-        panel.set_ylim(0, 101)
+        panel.set_ylim(*shown_range(shown))
         panel.grid(alpha=0.25, linewidth=0.6)
         panel.axvline(1, color="0.6", linewidth=0.8, zorder=0)
         for side in ("top", "right"):
