@@ -112,13 +112,14 @@ class AdaptedPooling(Adapted):
         raise NotImplementedError
 
     def take_over(self, spec: list[Any]) -> None:
-        size, cuts, stages = self.trained_map(), self.cuts(), len(self.stage_ends)
+        size, cuts = self.trained_map(), self.cuts()
         self.take_images()
         self.cache = TableCache()
         self.pos_encoding = nn.ModuleList()
         starts = [0, *(end + 1 for end in self.stage_ends)]
-        for stage in range(stages):
-            its = range(starts[stage], starts[stage + 1])
+        there = range(len(self.blocks))  # fewer than the stages say where timm cut it down to its features
+        for stage in range(bisect_left(starts, len(there))):
+            its = there[starts[stage] : starts[stage + 1]]
             kinds: dict[str, WindowKind] = {}
             for index in its:
                 block, (window, pooling) = self.blocks[index], cuts[index]
