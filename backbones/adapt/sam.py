@@ -47,7 +47,6 @@ class AdaptedSAM(WindowedMaps, GivesFeatures, Adapted, VisionTransformerSAM):
     position_keys = ("pos_embed", "blocks.*.attn.rel_pos_?")
     default_out_indices = 3
     num_prefix_tokens = 0
-    is_sequence = False
     padding = "tokens"
 
     @classmethod
