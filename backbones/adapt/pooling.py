@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from visionpe.backbones.adapt.adapted import Adapted
+from visionpe.backbones.adapt.wrapped import weight_of
 from visionpe.backbones.shared.block import run_block
 from visionpe.backbones.shared.images import check_images, take_indices
 from visionpe.backbones.shared.partition import Padding, Partition
@@ -139,7 +140,8 @@ class AdaptedPooling(Adapted):
     def _encoding(
         self, spec: list[Any], stage: int, its: range, size: Pair, kinds: dict[str, WindowKind]
     ) -> StageEncoding:
-        last, weight = self.blocks[its[-1]], self.blocks[its[-1]].attn.proj.weight
+        last = self.blocks[its[-1]]
+        weight = weight_of(last.attn.proj)
         windows = [self.blocks[i].window for i in its if self.blocks[i].window is not None]
         encoding = StageEncoding(
             spec,
