@@ -13,6 +13,7 @@ from visionpe.backbones.adapt.adapted import adapts
 from visionpe.backbones.adapt.attentions import from_heads, to_heads, told
 from visionpe.backbones.adapt.plain import AdaptedPlain
 from visionpe.backbones.adapt.told import Told
+from visionpe.backbones.adapt.wrapped import weight_of
 from visionpe.backbones.shared.talking_heads import MixedWeights, mixed_values
 
 
@@ -54,7 +55,7 @@ class AdaptedCait(AdaptedPlain, Cait):
     def take_over(self, spec: list[Any]) -> None:
         for block in self.blocks:
             block.__class__ = ToldLayerScaleBlock
-            block.attn.head_dim = block.attn.proj.in_features // block.attn.num_heads
+            block.attn.head_dim = weight_of(block.attn.proj).shape[1] // block.attn.num_heads
         super().take_over(spec)
 
     def prefix_tokens(self) -> list[Tensor]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from visionpe.backbones.adapt.adapted import Adapted, State, adapts
 from visionpe.backbones.adapt.maxxvit_blocks import ADAPTED, MaxxVitHeads, RoundedUp, units
+from visionpe.backbones.adapt.wrapped import weight_of
 from visionpe.backbones.shared.partition import Partition
 from visionpe.backbones.shared.pyramid import Stage
 from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind, check_widths
@@ -84,7 +85,7 @@ class AdaptedMaxxVitStage(Stage, MaxxVitStage):
             module.__class__ = ADAPTED[type(module)]
         block = next(block for block, place in zip(self.blocks, self.places) if place)
         block.adds = first
-        weight, dim = layers[0][1][0][1].qkv.weight, layers[-1][0].mlp.fc1.weight.shape[1]
+        weight, dim = weight_of(layers[0][1][0][1].qkv), weight_of(layers[-1][0].mlp.fc1).shape[1]
         context: dict[str, Any] = {"device": weight.device, "dtype": weight.dtype}
         if "window" in self.inside:
             context["attention_window"] = self.inside["window"]

@@ -18,7 +18,7 @@ from timm.models.maxxvit import (
     PartitionAttentionCl,
     TransformerBlock2d,
 )
-from torch import Tensor
+from torch import Tensor, nn
 
 from visionpe.backbones.shared.partition import Partition
 from visionpe.backbones.shared.windowed import ScaledMapBlock, WindowHeads
@@ -80,7 +80,7 @@ class MaxxVitHeads(WindowHeads):
 
 def _linear(layer: Any, x: Tensor) -> Tensor:
     """A linear layer, or a convolution of one pixel with its channels last."""
-    return layer(x) if layer.weight.ndim == 2 else F.linear(x, layer.weight.flatten(1), layer.bias)
+    return F.linear(x, layer.weight.flatten(1), layer.bias) if isinstance(layer, nn.Conv2d) else layer(x)
 
 
 class AdaptedAttention2d(MaxxVitHeads, Attention2d):

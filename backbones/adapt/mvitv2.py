@@ -22,6 +22,7 @@ from visionpe.backbones.adapt.adapted import Adapted, State, adapts
 from visionpe.backbones.adapt.attentions import from_heads, to_heads
 from visionpe.backbones.adapt.pooling import check_blocks
 from visionpe.backbones.adapt.told import Told, run_told
+from visionpe.backbones.adapt.wrapped import weight_of
 from visionpe.backbones.shared.images import check_images
 from visionpe.backbones.shared.position_tables import table_shape
 from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind
@@ -147,7 +148,7 @@ class AdaptedMViTStage(MultiScaleVitStage):
                 grid_size=finer,
                 pools=strides != ((1, 1), (1, 1)),
             )
-        weight = attention.qkv.weight
+        weight = weight_of(attention.qkv)
         self.pos_encoding = StageEncoding(
             spec,
             dim=attention.dim_out,

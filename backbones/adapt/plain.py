@@ -34,7 +34,6 @@ class AdaptedPlain(GivesFeatures, Adapted):
     keyword: ClassVar[str] = "attn_mask"
     position_keys = ("pos_embed",)
     default_out_indices = 3
-    is_sequence = True
 
     # Of the model.
     patch_embed: Any

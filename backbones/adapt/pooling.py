@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from visionpe.backbones.adapt.adapted import Adapted
+from visionpe.backbones.adapt.wrapped import weight_of
 from visionpe.backbones.shared.block import run_block
 from visionpe.backbones.shared.images import check_images, take_indices
 from visionpe.backbones.shared.partition import Padding, Partition
@@ -112,13 +113,14 @@ class AdaptedPooling(Adapted):
         raise NotImplementedError
 
     def take_over(self, spec: list[Any]) -> None:
-        size, cuts, stages = self.trained_map(), self.cuts(), len(self.stage_ends)
+        size, cuts = self.trained_map(), self.cuts()
         self.take_images()
         self.cache = TableCache()
         self.pos_encoding = nn.ModuleList()
         starts = [0, *(end + 1 for end in self.stage_ends)]
-        for stage in range(stages):
-            its = range(starts[stage], starts[stage + 1])
+        there = range(len(self.blocks))  # fewer than the stages say where timm cut it down to its features
+        for stage in range(bisect_left(starts, len(there))):
+            its = there[starts[stage] : starts[stage + 1]]
             kinds: dict[str, WindowKind] = {}
             for index in its:
                 block, (window, pooling) = self.blocks[index], cuts[index]
@@ -138,7 +140,8 @@ class AdaptedPooling(Adapted):
     def _encoding(
         self, spec: list[Any], stage: int, its: range, size: Pair, kinds: dict[str, WindowKind]
     ) -> StageEncoding:
-        last, weight = self.blocks[its[-1]], self.blocks[its[-1]].attn.proj.weight
+        last = self.blocks[its[-1]]
+        weight = weight_of(last.attn.proj)
         windows = [self.blocks[i].window for i in its if self.blocks[i].window is not None]
         encoding = StageEncoding(
             spec,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from visionpe.backbones.adapt.adapted import Adapted, State, adapts
 from visionpe.backbones.adapt.patches import any_size
+from visionpe.backbones.adapt.wrapped import weight_of
 from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind
 from visionpe.backbones.shared.windowed import MapBlock, WindowHeads
 from visionpe.backbones.vit.features import GivesFeatures
@@ -47,7 +48,6 @@ class AdaptedSAM(WindowedMaps, GivesFeatures, Adapted, VisionTransformerSAM):
     position_keys = ("pos_embed", "blocks.*.attn.rel_pos_?")
     default_out_indices = 3
     num_prefix_tokens = 0
-    is_sequence = False
     padding = "tokens"
 
     @classmethod
@@ -77,7 +77,7 @@ class AdaptedSAM(WindowedMaps, GivesFeatures, Adapted, VisionTransformerSAM):
                 delattr(block.attn, name)
             block.attn.rope = None
         self.pos_embed = self.rope_global = self.rope_window = None
-        weight = attention.qkv.weight
+        weight = weight_of(attention.qkv)
         context = {"dim": attention.num_heads * attention.head_dim, "num_heads": attention.num_heads}
         kinds = {
             "whole": WindowKind(**context, depth=len(whole), grid_size=self.patch_embed.grid_size),

@@ -56,11 +56,9 @@ class AdaptedSwinV2Attention(Unsized, CosineHeads, WindowAttention):
     """Its attention, whose keys have no bias."""
 
     def projections(self, x: Tensor) -> Tensor:
-        if self.q_bias is None:
-            qkv = self.qkv(x)
-        else:
-            bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
-            qkv = self.qkv(x) + bias if self.qkv_bias_separate else F.linear(x, self.qkv.weight, bias)
+        qkv = self.qkv(x)  # the layer is called, so that what wraps it is heard
+        if self.q_bias is not None:
+            qkv = qkv + torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
         return qkv.unflatten(-1, (3, self.num_heads, -1))
 
 

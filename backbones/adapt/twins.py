@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from visionpe.backbones.adapt.adapted import State, adapts
 from visionpe.backbones.adapt.staged import AdaptedStages
+from visionpe.backbones.adapt.wrapped import weight_of
 from visionpe.backbones.shared.block import run_block
 from visionpe.backbones.shared.encoded import encoded_attention
 from visionpe.backbones.shared.images import check_images
@@ -103,7 +104,7 @@ class AdaptedTwins(AdaptedStages, Twins):
                 grid_size=(attention.ws, attention.ws) if local else size,
                 pools=not local and attention.sr_ratio > 1,
             )
-        weight = attention.proj.weight
+        weight = weight_of(attention.proj)
         return StageEncoding(
             spec,
             dim=attention.dim,

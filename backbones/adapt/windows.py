@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from visionpe.backbones.adapt.adapted import Adapted
+from visionpe.backbones.adapt.wrapped import weight_of
 from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind
 from visionpe.backbones.shared.windows import Pair
 from visionpe.backbones.swin.stage import SwinStage, WindowFit, WindowPolicy
@@ -60,7 +61,7 @@ class AdaptedStage(SwinStage):
             self.downsample.__class__ = self.merging
         for layer, block in enumerate(self.blocks):
             self._change(block, layer)
-        weight, heads = model.attn.qkv.weight, model.attn.num_heads
+        weight, heads = weight_of(model.attn.qkv), model.attn.num_heads
         context = {"num_heads": heads, "depth": len(self.blocks)}
         inside = WindowKind(dim=weight.shape[0] // 3, **context, grid_size=self.window_size)
         self.adds, self.cache = first, TableCache()

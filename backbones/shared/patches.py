@@ -77,8 +77,9 @@ class AdaptivePatchEmbed(HasPolicy, PatchEmbed):
 
     def at_trained_size(self, x: Tensor) -> Tensor:
         """Images at the trained size under ``downscale``; else as they are."""
-        if not self._terms or self.modifier("downscale") is None or x.ndim != 4:
+        if not self._terms or self.modifier("downscale") is None:
             return x
+        check_images(x, self.proj.in_channels, self.proj)
         refuse_export(PolicyTerm("downscale"), ("none, with images that were resized",))
         return resize_images(x, self.trained_img_size)
 

@@ -33,7 +33,6 @@ class GivesFeatures(nn.Module):
     norm: Any
     pos_encoding: Any
     num_prefix_tokens: int
-    is_sequence: bool
     cut_keys: set[str]
     _embed: Any
     _block: Any
@@ -91,7 +90,7 @@ class GivesFeatures(nn.Module):
             if return_prefix_tokens and has_prefix:
                 result["image_intermediates_prefix"] = prefixes
             return result if intermediates_only else result | {"image_features": self._final(x)}
-        outputs = list(zip(features, prefixes)) if return_prefix_tokens and self.is_sequence else features
+        outputs = list(zip(features, prefixes)) if return_prefix_tokens and has_prefix else features
         return outputs if intermediates_only else (self._final(x), outputs)
 
     def _feature(self, x: Tensor, grid: Any, *, norm: bool, as_map: bool) -> tuple[Tensor, Tensor | None]:

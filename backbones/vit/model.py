@@ -83,7 +83,6 @@ class VisionTransformer(GivesFeatures, LoadsPublished, TimmVisionTransformer):
 
     family = "ViT"
     # Whether tokens are a sequence with room for prefix tokens, or a map.
-    is_sequence = True
 
     def __init__(
         self,

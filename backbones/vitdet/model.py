@@ -70,7 +70,6 @@ class WindowedVisionTransformer(WindowedMaps, VisionTransformer):
     """
 
     family = "ViTDet"
-    is_sequence = False
 
     def __init__(
         self,

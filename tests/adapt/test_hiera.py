@@ -115,6 +115,25 @@ def test_methods_copies_and_training(case: tuple[str, dict[str, Any]]) -> None:
         pyramids.check_precision(model, adapted, TRAINED)
 
 
+def test_cut_down_before() -> None:
+    """To the features of its first stages, or to blocks in the middle of one."""
+    asked = {**SMALL, "stages": (1, 3, 1, 1), "num_classes": 5}
+    for wanted in ((0,), (1, 0)):
+        features = timm.create_model("hiera_tiny_224", **asked, features_only=True, out_indices=wanted).eval()
+        adapted = visionpe.adapt(features)
+        assert len(adapted.model.pos_encoding) == max(wanted) + 1
+        with torch.inference_mode():
+            own, theirs = adapted(images(TRAINED)), dict(zip(sorted(wanted), features(images(TRAINED)), strict=True))
+        for index, feature in zip(wanted, own):
+            torch.testing.assert_close(feature, theirs[index], atol=1e-5, rtol=1e-5)
+    model = timm.create_model("hiera_tiny_224", **asked).eval()
+    model.prune_intermediate_layers([2], coarse=False)
+    asked = {"indices": [2], "coarse": False, "intermediates_only": True}
+    with torch.inference_mode():
+        (theirs,), (own,) = (m.forward_intermediates(images(TRAINED), **asked) for m in (model, visionpe.adapt(model)))
+    torch.testing.assert_close(own, theirs, atol=1e-5, rtol=1e-5)
+
+
 def test_refused() -> None:
     model = original("hiera_tiny_224", SMALL)
     adapted = visionpe.adapt(model)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from adapted_models import check_plain
+import torch
+from adapted_models import check_plain, images, original
+
+import visionpe
 
 SMALL = {"embed_dim": 96, "num_heads": 3, "depth": 2}
 # name: (keywords that make it small, pixels of a token)
@@ -34,3 +37,12 @@ CASES: dict[str, tuple[dict[str, Any], int]] = {
 )
 def test_family(name: str) -> None:
     check_plain(name, *CASES[name])
+
+
+@torch.no_grad()
+def test_features_beside_no_prefix_are_those_of_timm() -> None:
+    """Where there is no prefix token none is given, though it be asked for."""
+    model = original("vit_base_patch16_siglip_224", {**SMALL, "img_size": 64})
+    for given in (model, visionpe.adapt(model)):
+        features = given.forward_intermediates(images((64, 64)), return_prefix_tokens=True, intermediates_only=True)
+        assert [f.shape for f in features] == [(2, 96, 4, 4)] * 2

@@ -192,3 +192,11 @@ def test_an_adapted_model_downscales() -> None:
     resized = torch.nn.functional.interpolate(images, (64, 64), mode="bicubic", antialias=True)
     assert torch.equal(found, seen(model, resized))
     assert not torch.equal(found, seen(model, images))
+    visionpe.set_policy(model, "downscale")
+    for given, kind, what in (
+        (torch.zeros(1, 3, 0, 96), ValueError, "0 x 96 pixels are too few"),
+        (torch.zeros(1, 3, 96, 96).half(), TypeError, "images: torch.float16"),
+        (torch.zeros(1, 4, 96, 96), ValueError, r"shape \(1, 4, 96, 96\)"),  # what was given, not what it became
+    ):
+        with pytest.raises(kind, match=what):
+            model(given)
