@@ -5,6 +5,7 @@ epochs, warmup = 30, 3
 
 model = dict(
     img_size=64,
+    patch_size=8,
     in_chans=3,
     num_classes=101,
     embed_dim=128,

@@ -39,7 +39,7 @@ STUDY_DATA = {
     ),
     # A cell fills its photograph: there is no larger canvas to find it on.
     "elpv": StudyData(
-        "solar cells, 48 of their 300 pixels: detail up to 6x",
+        "solar cells, 32 of their 300 pixels: detail up to 9x",
         ("0.5x", "1x", "1.25x", "1.5x", "2x", "3x", "4x", "6x"),
         options=("--auto-images", "100", "--diagnostics", "2", "--batch-size", "25"),
     ),
@@ -76,8 +76,8 @@ _DIGITS = QuickstartData(
 )
 QUICKSTART_DATA = {
     "elpv": QuickstartData(
-        "photographs of solar cells, 48 of their 300 pixels: whole or damaged",
-        ("ape", "rope_mixed", "cpe"),
+        "photographs of solar cells, 32 of their 300 pixels: whole or damaged",
+        ("ape", "rope_mixed"),
         ("0.5x", "1x", "1.25x", "1.5x", "2x", "3x"),
     ),
     "digits": _DIGITS,
