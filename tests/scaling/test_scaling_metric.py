@@ -15,6 +15,7 @@ from visionpe.cli import scaling as resolution_scaling
 from visionpe.scaling.markdown import document
 from visionpe.scaling.metric import class_weights, interval, name_of, outcomes, paper_of, score
 from visionpe.scaling.regret import regrets
+from visionpe.scaling.report import bands
 from visionpe.scaling.statistics import bootstrap, pack, pack_classes
 from visionpe.scaling.summary import summarise
 
@@ -67,6 +68,8 @@ def test_bands_of_several_seeds_are_about_it() -> None:
     (line,) = summarise(rows, "balanced")
     assert line["balanced"] == pytest.approx((100 / 3 + 200 / 3) / 2)
     assert (line["balanced_low"], line["balanced_high"]) == bootstrap([outcomes(x, "balanced") for x in rows])
+    assert bands(summarise(rows[:1])) == "95% Wilson intervals over 16 images, one training seed"
+    assert bands(summarise(rows[:1], "balanced")) == "95% intervals by bootstrap over 16 images, one training seed"
 
 
 def test_asked_for_on_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
