@@ -57,7 +57,7 @@ def test_lines_are_read_by_it() -> None:
     assert interval(by_class[1])[0] < 83.3 < interval(by_class[1])[1]
     assert (paper_of(by_top1[0]), paper_of(by_class[0])) == (50.0, None)
     assert name_of(by_class) == "balanced"
-    assert bands(by_class) == "95% bootstrap intervals over 16 images, one training seed"
+    assert bands(by_class) == "95% intervals by bootstrap over 16 images, one training seed"
     assert bands(by_top1) == "95% Wilson intervals over 16 images, one training seed"
     assert "| `m` | interpolate | **83.3** |" in document(by_class, "t")
     auto = {**rows[0], "policy": "auto"}
@@ -70,6 +70,8 @@ def test_bands_of_several_seeds_are_about_it() -> None:
     (line,) = summarise(rows, "balanced")
     assert line["balanced"] == pytest.approx((100 / 3 + 200 / 3) / 2)
     assert (line["balanced_low"], line["balanced_high"]) == bootstrap([outcomes(x, "balanced") for x in rows])
+    assert bands(summarise(rows[:1])) == "95% Wilson intervals over 16 images, one training seed"
+    assert bands(summarise(rows[:1], "balanced")) == "95% intervals by bootstrap over 16 images, one training seed"
 
 
 def test_asked_for_on_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -183,9 +183,11 @@ def bands(lines: Sequence[Row]) -> str:
     images = f"{n[0]:,}" if len(n) == 1 else f"{n[0]:,} to {n[-1]:,}"
     balanced = bool(lines) and metric_of(lines[0]) == "balanced"
     if seeds[-1:] == [1]:
-        return f"95% {'bootstrap' if balanced else 'Wilson'} intervals over {images} images, one training seed"
+        kind = f"intervals by bootstrap over {images}" if balanced else f"Wilson intervals over {images}"
+        return f"95% {kind} images, one training seed"
+    alone = "over images alone" if balanced else "Wilson's"
     text = f"mean over {seeds[-1]} training seeds, 95% intervals by paired bootstrap over seeds and {images} images"
-    return text if len(seeds) == 1 or balanced else text + " (Wilson's where there is one seed)"
+    return text if len(seeds) == 1 else text + f" ({alone} where there is one seed)"
 
 
 def show(console: Console, lines: Sequence[Row], *, compact: bool = False) -> None:
