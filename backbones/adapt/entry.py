@@ -11,6 +11,7 @@ from timm.models._features import FeatureGetterNet
 
 from visionpe.backbones.adapt.adapted import ARCHITECTURE
 from visionpe.backbones.adapt.adapting import adapt, adapt_or_say, may_adapt
+from visionpe.backbones.adapt.stacked import fit_blocks
 from visionpe.backbones.shared.registering import FeatureGetter
 from visionpe.checks import shown
 from visionpe.policy.apply import build_policy
@@ -117,7 +118,10 @@ def _of_features(state: dict[str, Any], model: Any) -> dict[str, Any]:
     """A file of features alone, with what these do not need from the model; any other file as it is."""
     if not all(key.startswith("model.") for key in state):
         return state
-    return {**model.state_dict(), **{key.removeprefix("model."): value for key, value in state.items()}}
+    return {
+        **model.state_dict(),
+        **fit_blocks({key.removeprefix("model."): value for key, value in state.items()}, model),
+    }
 
 
 def as_features(model: Any, out_indices: Any) -> FeatureGetterNet:

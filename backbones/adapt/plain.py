@@ -161,7 +161,8 @@ class AdaptedPlain(GivesFeatures, Adapted):
         self, img_size: Sequence[int] | int | None = None, patch_size: Sequence[int] | int | None = None
     ) -> None:
         """Change the nominal size, pixels; tables per position are resized, policies keep the trained size."""
-        super().set_input_size(img_size=img_size, patch_size=patch_size)
+        resize = getattr(super(), "set_input_size", self.patch_embed.set_input_size)  # CaiT has none of its own
+        resize(img_size=img_size, patch_size=patch_size)
         for part in self.pos_encoding.parts:
             part.set_input_grid(self.patch_embed.grid_size)
 

@@ -107,10 +107,15 @@ def test_saved_and_built_again(model: Any, policy: str | None, tmp_path: Path) -
     assert timm.create_model(f"local-dir:{tmp_path}", pretrained=True, num_classes=3).num_classes == 3
 
 
-def test_adapted_features_are_saved_too(tmp_path: Path) -> None:
-    features = visionpe.adapt(timm.create_model(NAME, features_only=True, out_indices=[0, 1], **SMALL)).eval()
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [(NAME, [0, 1]), (NAME, [0]), ("beit_base_patch16_224", [0]), ("vit_small_patch16_rope_mixed_224", [0])],
+)
+def test_adapted_features_are_saved_too(name: str, wanted: list[int], tmp_path: Path) -> None:
+    """Those of the first blocks alone as well, though encodings may hold the numbers of all blocks in one."""
+    features = visionpe.adapt(timm.create_model(name, features_only=True, out_indices=wanted, **SMALL)).eval()
     timm.models.save_for_hf(features, tmp_path)
-    again = timm.create_model(f"local-dir:{tmp_path}", pretrained=True, features_only=True, out_indices=[0, 1]).eval()
+    again = timm.create_model(f"local-dir:{tmp_path}", pretrained=True, features_only=True, out_indices=wanted).eval()
     for a, b in zip(features(images(SIZES[1])), again(images(SIZES[1])), strict=True):
         torch.testing.assert_close(a, b, atol=0, rtol=0)
 

@@ -40,3 +40,10 @@ def test_what_timm_does_with_models() -> None:
 def test_features_have_no_class_token() -> None:
     features = visionpe.adapt(timm.create_model(NAME, features_only=True, out_indices=[0, 1], **SMALL))
     assert [f.shape for f in features(torch.rand(1, 3, 48, 80))] == [(1, 96, 3, 5)] * 2
+
+
+def test_nominal_size() -> None:
+    """timm's has no method for it, ours has one as every plain model has."""
+    adapted = visionpe.adapt(timm.create_model(NAME, **SMALL))
+    adapted.set_input_size(img_size=(96, 128))
+    assert adapted.patch_embed.grid_size == (6, 8) == tuple(adapted.pos_encoding.ape.table.shape[:2])
