@@ -180,7 +180,8 @@ def measure_entries(
     notes += published_notes(tasks, source.classes)
     for entry in entries:
         if entry.is_random:
-            notes.append(f"{entry.label} has random weights: its accuracy means nothing, its cost does")
+            what = "its accuracy" if options.probe is None else "what is fitted on its features"
+            notes.append(f"{entry.label} has random weights: {what} means little, its cost does")
     for note in notes:
         console.print(f"note: {note}", style="yellow", highlight=False)
 
