@@ -3,7 +3,7 @@
 # make test-long    what `make test` leaves out: compiled and exported models and programs from end to end, minutes each,
 #                 and the other encodings and backbones of what it tests in one of each kind
 # make test-oldest  test encodings, backbones and policies with the oldest dependencies that pyproject.toml allows
-# make quickstart train small ViTs on real digits and see accuracy against resolution
+# make quickstart train small ViTs on photographs of solar cells and see accuracy against resolution
 # make quickstart-detection     train a Mask R-CNN on scenes of digits: box and mask AP, drawn predictions
 # make quickstart-segmentation  the same with a segmentation model: mIoU, drawn predictions
 # make quickstart-rooms         train a tiny Swin3D on labelled rooms with three encodings: mIoU, pages to turn
