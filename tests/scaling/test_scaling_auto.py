@@ -43,13 +43,15 @@ def test_a_choice_is_kept_and_reads_no_label(tmp_path: Path, monkeypatch: pytest
     seen, forward = [], model.forward
     model.forward = lambda x: seen.append(tuple(x.shape[2:])) or forward(x)
     choice = chooser(task, model, spec)
-    assert seen[:3] == [(24, 24), (24, 24), (36, 36)]  # what to agree with, then the candidates
+    # Both batches of both views: of the candidates, and of the images at the trained size last.
+    assert seen[:-4] == [(36, 36)] * 4 * (len(choice.scores) - 1)
+    assert seen[-4:] == [(24, 24)] * 4
     assert choice.policy in choice.scores
     assert len(choice.scores) > 10
     monkeypatch.setattr(PolicyChooser, "_choose", lambda *args: pytest.fail("chosen anew"))
     assert chooser(task, model, spec) == choice
     native = chooser(Task(one, "auto", "object", (24, 24)), model, spec)
-    assert (native.policy, native.by) == ("default", "none")
+    assert (native.policy, native.scores) == ("default", {})
 
 
 def test_a_policy_that_cannot_run_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
