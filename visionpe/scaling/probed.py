@@ -36,7 +36,6 @@ class ProbedEntry(ModelEntry):
         folder: Where features are kept.
         device: Where features are computed.
         batch_size, workers: Of that.
-        crop: Share of the resized image that is shown, or None for the model's.
     """
 
     probe: Probe = "linear"
@@ -46,7 +45,6 @@ class ProbedEntry(ModelEntry):
     device: torch.device | str = "cpu"
     batch_size: int = 100
     workers: int = 0
-    crop: float | None = None
 
     def build(self, *, weights: bool = True) -> nn.Module:
         """Build the model with its fitted classifier, in evaluation mode; see :meth:`ModelEntry.build`.
@@ -73,7 +71,7 @@ class ProbedEntry(ModelEntry):
     def key(self) -> dict[str, Any]:
         """Everything that decides the weights, ready for JSON."""
         assert self.sources is not None
-        return super().key() | {"probe": [self.probe, VERSION, self.sources("train").fingerprint, self.crop]}
+        return super().key() | {"probe": [self.probe, VERSION, self.sources("train").fingerprint, self.crop_pct]}
 
     @torch.inference_mode()
     def _features(self, split: str, model: nn.Module) -> tuple[Tensor, Tensor]:
@@ -81,7 +79,6 @@ class ProbedEntry(ModelEntry):
         assert self.sources is not None
         source = self.sources(split)
         spec = self.view(source.name, self.seed)
-        spec.crop = spec.crop if self.crop is None else self.crop
         what = {**super().key(), "images": source.fingerprint, "view": spec.key(), "version": VERSION}
         file = self.folder / f"{key_of(what)}.safetensors"
         if file.is_file():
@@ -132,9 +129,10 @@ def probed(
         return open_training(data, split, options.class_map)  # type: ignore[arg-type]
 
     sources("train")  # now, and not after hours
+    crop = {} if options.crop_pct is None else {"crop_pct": options.crop_pct}
     return [
         ProbedEntry(
-            **{each.name: getattr(entry, each.name) for each in fields(entry) if each.init},
+            **{each.name: getattr(entry, each.name) for each in fields(entry) if each.init} | crop,
             probe=options.probe,
             sources=sources,
             outputs=outputs,
@@ -142,7 +140,6 @@ def probed(
             device=device,
             batch_size=options.batch_size,
             workers=options.num_workers,
-            crop=options.crop_pct,
         )
         for entry in entries
     ]
