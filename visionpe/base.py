@@ -20,6 +20,8 @@ from visionpe.ranges import MAX_DEPTH, MAX_DIM, MAX_SIDE, check_factory
 from visionpe.tensors import OwnTensors
 
 SITES = ("add", "refine", "rotate", "bias", "mix")
+# All that an encoding may override to act in a model.
+ACTIONS = (*SITES, "inject", "logit_factor")
 
 
 class PositionEncoding(HasPolicy, Unscriptable, OwnTensors):
@@ -207,8 +209,7 @@ class PositionEncoding(HasPolicy, Unscriptable, OwnTensors):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        own = (*SITES, "inject", "logit_factor")
-        cls.acting = frozenset(name for name in own if getattr(cls, name) is not getattr(PositionEncoding, name))
+        cls.acting = frozenset(name for name in ACTIONS if getattr(cls, name) is not getattr(PositionEncoding, name))
 
     @classmethod
     def sites(cls) -> tuple[str, ...]:

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from visionpe.attention.bias import Bias
 from visionpe.attention.dispatch import AttentionWeights
 from visionpe.attention.logits import Decay, LogitRule
-from visionpe.base import SITES, PositionEncoding
+from visionpe.base import ACTIONS, PositionEncoding
 from visionpe.grid import Grid
 from visionpe.policy.functions.logits import log_temperature
 from visionpe.policy.holder import HasPolicy
 from visionpe.watching import drop_summary_hooks
 
-_EVERYWHERE = frozenset((*SITES, "inject", "logit_factor"))
+_EVERYWHERE = frozenset(ACTIONS)
 
 
 class Composition(HasPolicy, nn.ModuleDict):
