@@ -55,6 +55,8 @@ class Composition(HasPolicy, nn.ModuleDict):
 
     def logit_rule(self, grid: Grid) -> LogitRule | None:
         """What is done to the logits of tokens on ``grid``; None for nothing."""
+        if not (self._terms or self.acts("logit_factor")):
+            return None
         factor, decay, size = 1.0, None, grid.finer.size
         for part in self.parts:
             factor *= part.logit_factor(grid.finer)

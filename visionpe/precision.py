@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from visionpe.tracing import has_autocast
 
+_AS_IT_IS = nullcontext()  # one for all: it holds nothing, and blocks ask for it several times
+
 
 def wide_dtype(x: Tensor) -> torch.dtype:
     """float32, or float64 where ``x`` is: bfloat16 has too few bits for positions."""
@@ -21,7 +23,7 @@ def without_autocast(x: Tensor) -> AbstractContextManager[object]:
     kind = x.device.type
     if has_autocast(kind) and torch.is_autocast_enabled(kind):
         return torch.autocast(kind, enabled=False)
-    return nullcontext()
+    return _AS_IT_IS
 
 
 class WideLinear(nn.Linear):

@@ -67,6 +67,7 @@ class LevitHeads(EncodedHeads, nn.Module):
     qkv: Any
     kv: Any
     q: Any
+    num_heads: Any
     key_dim: Any
     val_dim: Any
 
@@ -78,13 +79,14 @@ class LevitHeads(EncodedHeads, nn.Module):
 
     def heads(self, projected: Tensor, widths: Sequence[int]) -> list[Tensor]:
         """``(B, height, width, heads * sum(widths))`` to one ``(B, heads, N, width)`` each."""
-        split = projected.flatten(1, 2).unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-        return list(split.split(list(widths), dim=-1))
+        batch, height, width = projected.shape[:3]
+        split = projected.reshape(batch, height * width, self.num_heads, sum(widths)).transpose(1, 2)
+        return list(split.split_with_sizes(list(widths), dim=-1))
 
     def onto_map(self, q: Tensor, k: Tensor, v: Tensor, size: Pair, cut: Partition) -> Tensor:
         """Attend, and project to the map of queries, ``(B, height, width, dim)``."""
         out = encoded_attention(q, k, v, cut.encoding, cut.grid, layer=cut.layer, attended=self.attended)
-        on_map: Tensor = out.transpose(1, 2).flatten(2).unflatten(1, size)
+        on_map: Tensor = out.transpose(1, 2).reshape(out.shape[0], *size, self.num_heads * out.shape[-1])
         return self.projected(on_map, None)  # type: ignore[operator]
 
 

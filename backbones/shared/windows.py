@@ -183,8 +183,9 @@ class WholeMap(Windows):
     """A map that is one window: nothing is cut, padded or masked."""
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "pads", False)
+        plain = {"before": (0, 0), "counts": (1, 1), "padded": self.size, "pads": False, "moves": False}
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
 
     def pooled(self, stride: Pair) -> Windows:
         height, width = ((n + s - 1) // s for n, s in zip(self.size, stride))

@@ -63,7 +63,8 @@ def attend(
             return kernels.small(q, k, v, biases, mask, dropout_p, q.shape[-1] ** -0.5 if scale is None else scale)
         mask = mask if mask is None else kernels.matrix((), mask, q.dtype)
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p, scale=scale)
-    check_choice("kernel", kernel, Kernel)
+    if kernel != "auto":
+        check_choice("kernel", kernel, Kernel)
     if dropout is not None and kernel != "math":
         raise ValueError(f"dropout is called with the weights, which kernel={kernel!r} does not give; allowed: 'math'")
     if (axial := axial_bias(biases, mask)) is not None:  # another attention, with one kernel

@@ -228,24 +228,26 @@ def small(
 
     def part(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, mask: Tensor | None) -> Tensor:
         rows, columns, values = q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2), v.flatten(0, 1)
-        logits = q.new_empty(*q.shape[:-1], k.shape[2])
-        flat = logits.flatten(0, 1)
+        shape = (*q.shape[:-1], k.shape[2])
         if bias is None:
+            flat = q.new_empty(rows.shape[0], *shape[2:])
             torch.baddbmm(flat, rows, columns, beta=0, alpha=scale, out=flat)
-            flat = add_mask(logits, mask).flatten(0, 1)
+            flat = flat if mask is None else add_mask(flat.view(shape), mask).flatten(0, 1)
+        elif shape[0] == 1:
+            flat = torch.baddbmm(add_mask(bias, mask).expand(shape)[0], rows, columns, alpha=scale)
         else:
-            logits.copy_(add_mask(bias, mask))
-            flat.baddbmm_(rows, columns, alpha=scale)
+            flat = q.new_empty(shape).copy_(add_mask(bias, mask)).flatten(0, 1).baddbmm_(rows, columns, alpha=scale)
         weights = torch.softmax(flat, dim=-1, out=flat)
         return torch.bmm(F.dropout(weights, dropout_p) if dropout_p else weights, values).view(*q.shape[:-1], -1)
 
-    if not len(q):
-        return torch.zeros_like(v)
-    step = SMALL_BYTES // (q.shape[1] * q.shape[2] * k.shape[2] * q.element_size())
-    if step >= len(q) and (shared is not None or not biases):
+    batch, heads, queries = q.shape[:3]
+    if not batch:
+        return q.new_zeros(*q.shape[:-1], v.shape[-1])
+    step = SMALL_BYTES // (heads * queries * k.shape[2] * q.element_size())
+    if step >= batch and (shared is not None or not biases):
         return part(q, k, v, shared, mask)
     done = []
-    for samples in (slice(*pair) for pair in ranges(len(q), step)):
+    for samples in (slice(*pair) for pair in ranges(batch, step)):
         bias = shared
         if biases and bias is None:
             bias = matrix([each.narrow(samples, slice(None)) for each in biases], None, q.dtype)

@@ -64,12 +64,15 @@ class AttentionBias(OffsetEncoding):
     def _table(self, grid: Grid, layer: int, device: torch.device, dtype: torch.dtype) -> Tensor:
         return self.resized(grid.size, layer).to(dtype)  # all offsets of a full grid, in order
 
-    def _bias(self, q: Tensor, grid: Grid, layer: int) -> Bias:
-        if not (may_keep(self.table) and grid.dense and self._nbytes(q, grid) <= KEPT_BYTES):
-            return super()._bias(q, grid, layer)
+    def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> Bias:
+        table, build = self.table, super().bias
+        if not (grid.dense and may_keep(table) and self._nbytes(q, grid) <= KEPT_BYTES):
+            return build(q, k, grid, layer=layer)
+        self.check_axes(grid)
         key = (grid.size, grid.prefix, grid.queries, grid.stride, self.policy_terms, q.dtype)
-        build = super()._bias
-        bias = DenseBias(self.kept.get(layer, key, self.table[layer], lambda: build(q, grid, layer).matrix(q.dtype)))
+        bias = DenseBias(
+            self.kept.get(layer, key, table[layer], lambda: build(q, k, grid, layer=layer).matrix(q.dtype))
+        )
         bias.kept = True
         return bias
 
