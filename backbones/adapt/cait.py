@@ -6,15 +6,20 @@ from typing import Any
 
 import torch
 from timm.models.cait import Cait, LayerScaleBlock, TalkingHeadAttn
-from torch import Tensor
+from torch import Tensor, nn
 
 from visionpe.attention.dispatch import AttentionWeights
 from visionpe.backbones.adapt.adapted import adapts
 from visionpe.backbones.adapt.attentions import from_heads, to_heads, told
 from visionpe.backbones.adapt.plain import AdaptedPlain
 from visionpe.backbones.adapt.told import Told
-from visionpe.backbones.adapt.wrapped import weight_of
+from visionpe.backbones.adapt.wrapped import is_bare, weight_of
 from visionpe.backbones.shared.talking_heads import MixedWeights, mixed_values
+
+
+def _mixing(layer: Any) -> tuple[Tensor | nn.Module, Tensor | None]:
+    """What mixes heads, and a shift: matrices where the call of the layer is no more than that, else the layer."""
+    return (layer.weight, layer.bias) if is_bare(layer, nn.Linear) else (layer, None)
 
 
 @told(TalkingHeadAttn)
@@ -29,9 +34,9 @@ class ToldTalkingHeads(TalkingHeadAttn):
 
     def attended(self, v: Tensor, weights: AttentionWeights) -> tuple[Tensor, AttentionWeights]:
         """Values by weights that were mixed across heads, and these weights."""
-        before, after = self.proj_l, self.proj_w
-        biases = {"before_bias": before.bias, "after_bias": after.bias}
-        mixed = MixedWeights(**vars(weights), before=before.weight, after=after.weight, **biases)
+        before, after = _mixing(self.proj_l), _mixing(self.proj_w)
+        biases = {"before_bias": before[1], "after_bias": after[1]}
+        mixed = MixedWeights(**vars(weights), before=before[0], after=after[0], **biases)
         return mixed_values(mixed, v, self.attn_drop), mixed
 
 

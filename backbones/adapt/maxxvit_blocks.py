@@ -20,6 +20,7 @@ from timm.models.maxxvit import (
 )
 from torch import Tensor, nn
 
+from visionpe.backbones.adapt.wrapped import is_bare, weight_of
 from visionpe.backbones.shared.partition import Partition
 from visionpe.backbones.shared.windowed import ScaledMapBlock, WindowHeads
 from visionpe.composition import Composition
@@ -80,7 +81,12 @@ class MaxxVitHeads(WindowHeads):
 
 def _linear(layer: Any, x: Tensor) -> Tensor:
     """A linear layer, or a convolution of one pixel with its channels last."""
-    return F.linear(x, layer.weight.flatten(1), layer.bias) if isinstance(layer, nn.Conv2d) else layer(x)
+    if is_bare(layer, nn.Conv2d):
+        return F.linear(x, layer.weight.flatten(1), layer.bias)
+    if isinstance(layer, nn.Linear) or weight_of(layer).ndim < 4:
+        return layer(x)
+    pixels = x.flatten(1, -2).transpose(1, 2).unsqueeze(-1)  # (B, C, tokens, 1)
+    return layer(pixels).flatten(2).transpose(1, 2).unflatten(1, x.shape[1:-1])
 
 
 class AdaptedAttention2d(MaxxVitHeads, Attention2d):

@@ -20,12 +20,12 @@ class MixedWeights(AttentionWeights):
 
     Args:
         before, after: Matrices ``(heads, heads)``, from the heads of the logits and of the softmax to those of the
-            result; None for none.
+            result, or modules that make ``(..., heads)`` of ``(..., heads)``; None for none.
         before_bias, after_bias: What is added to each head, ``(heads,)``, or None.
     """
 
-    before: Tensor | None = None
-    after: Tensor | None = None
+    before: Tensor | nn.Module | None = None
+    after: Tensor | nn.Module | None = None
     before_bias: Tensor | None = None
     after_bias: Tensor | None = None
 
@@ -43,8 +43,11 @@ class MixedWeights(AttentionWeights):
         return _across_heads(self.after, self.after_bias, logits)
 
 
-def _across_heads(matrix: Tensor | None, bias: Tensor | None, x: Tensor) -> Tensor:
+def _across_heads(matrix: Tensor | nn.Module | None, bias: Tensor | None, x: Tensor) -> Tensor:
     """Heads of ``(B, heads, rows, N)`` mixed, in one pass without a sum beside the product."""
+    if isinstance(matrix, nn.Module):
+        mixed: Tensor = matrix(x.movedim(1, -1)).movedim(-1, 1)
+        return mixed
     shift = None if bias is None else bias.to(x.dtype)[:, None]
     if matrix is None:
         return x if shift is None else x + shift[..., None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -73,3 +74,54 @@ def test_swinv2_calls_its_projections() -> None:
     before = adapted(x)
     wrap(adapted)
     assert (adapted(x) - before).abs().max() > 1e-4
+
+
+COATNET: dict[str, Any] = {"embed_dim": (16, 16, 32, 64), "depths": (1, 1, 1, 2), "img_size": 64}
+
+
+class LowRankPixels(nn.Module):
+    """The same beside a convolution of one pixel."""
+
+    def __init__(self, inside: nn.Conv2d) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(inside.in_channels, 2, 1, bias=False)
+        self.inside = inside
+        self.up = nn.Conv2d(2, inside.out_channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inside(x) + self.up(self.down(x))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "suffixes", "kinds"),
+    [
+        ("cait_xxs24_224", CASES["cait_xxs24_224"], ("proj_l", "proj_w"), {nn.Linear: LowRank}),
+        ("coatnet_0_224", COATNET, ("qkv", "proj"), {nn.Conv2d: LowRankPixels, nn.Linear: LowRank}),
+    ],
+)
+@torch.no_grad()
+def test_what_is_read_by_its_weight_is_called_when_it_is_more(
+    name: str, options: dict[str, Any], suffixes: tuple[str, ...], kinds: dict[type[nn.Module], type[nn.Module]]
+) -> None:
+    """Hooks on heads that mix and on convolutions of attention are heard, and what was put around them acts."""
+    model, x = original(name, options), images((64, 64), batch=2)
+    adapted = visionpe.adapt(deepcopy(model))
+    before, found, heard = adapted(x), 0, []
+    paths = [path for path, m in model.named_modules() if type(m) in kinds and path.split(".")[-1] in suffixes]
+    for path in [path for path in paths if ".attn" in path]:
+        found += 1
+        parent, _, last = path.rpartition(".")
+        torch.manual_seed(found)
+        around: nn.Module = kinds[type(model.get_submodule(path))](model.get_submodule(path))  # type: ignore[call-arg]
+        torch.manual_seed(found)
+        own: nn.Module = kinds[type(adapted.get_submodule(path))](adapted.get_submodule(path))  # type: ignore[call-arg]
+        setattr(model.get_submodule(parent), last, around)
+        adapted.get_submodule(path).register_forward_hook(lambda *_: heard.append(1))
+        adapted(x)
+        assert heard.pop()
+        setattr(adapted.get_submodule(parent), last, own)
+    assert found
+    after = adapted(x)
+    assert (after - before).abs().max() > 1e-4
+    expected = model(x)
+    torch.testing.assert_close(after, expected, atol=1e-5 * max(1.0, expected.abs().max().item()), rtol=0)
