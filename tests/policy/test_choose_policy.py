@@ -91,6 +91,14 @@ def test_bad_images_and_sizes(images: object, size: object, message: str) -> Non
         visionpe.choose_policy(tiny_vit("rope_mixed"), images, size)
 
 
+def test_a_model_without_policies_is_told_how_to_get_them() -> None:
+    model = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=1)
+    with pytest.raises(ValueError, match=r"VisionTransformer holds no encoding .* visionpe.adapt\(model\)"):
+        visionpe.choose_policy(model, torch.randn(4, 3, 48, 48), 48)
+    with pytest.raises(ValueError, match=r"applies to no encoding of VisionTransformer; .* visionpe.adapt\(model\)"):
+        visionpe.set_policy(model, "temperature")
+
+
 def test_sizes() -> None:
     assert as_size(224) == as_size("224") == as_size((224, 224)) == as_size([224]) == (224, 224)
     assert as_size("384x512") == as_size((384, 512)) == (384, 512)

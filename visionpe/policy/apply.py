@@ -87,7 +87,7 @@ def _set(model: nn.Module, policy: str) -> nn.Module:
     choices = parse_policy(policy)
     for choice in choices:
         if not any(part.supports_policy(choice) for part in parts):
-            allowed = ", ".join(policies(model)) or "none: the model has nothing to adapt"
+            allowed = ", ".join(policies(model)) or "none; a model of timm takes policies after visionpe.adapt(model)"
             reasons = [part.without_policy for part in model.modules() if isinstance(part, HasPolicy)]
             allowed += "".join(f" ({reason})" for reason in reasons if reason)
             raise ValueError(

@@ -163,7 +163,7 @@ def choose_policy(
 
     Raises:
         TypeError: If ``images`` are no tensors.
-        ValueError: If there are no images, they have no such shape, or ``size`` is no size.
+        ValueError: If there are no images, they have no such shape, ``size`` is no size, or the model has no policies.
     """
     wanted = as_size(size)
     at = as_size(trained, "trained") if trained is not None else trained_size(model)
@@ -179,7 +179,12 @@ def choose_policy(
     batches = [batch for batch in batches if len(batch)]
     if not batches:
         raise ValueError("images: none given; allowed: one or more")
-    if wanted == at or not policy_holders(model.modules()):
+    if not policy_holders(model.modules()):
+        raise ValueError(
+            f"model: {type(model).__name__} holds no encoding of this package, so no policy applies; allowed: a model "
+            "of its backbones, or of timm after visionpe.adapt(model)"
+        )
+    if wanted == at:
         return PolicyChoice(DEFAULT, 0.0, 1.0, False)
     device = next((parameter.device for parameter in model.parameters()), None)
     resized = [resize_images(batch, wanted) for batch in batches]
