@@ -21,7 +21,7 @@ RECIPES: dict[str, Any] = {}
 for _file in sorted((ROOT / "tests/detection/published").glob("*.toml")):
     RECIPES |= tomllib.loads(_file.read_text())
 # What is made here, of digits, solar cells and rooms.
-OWN = ("_base_", "caltech101", "digits", "elpv", "mnist", "rooms")
+OWN = ("_base_", "bccd", "caltech101", "camvid", "digits", "elpv", "mnist", "rooms")
 # Compared on built models instead: test_published_groups.py, and the last test here.
 BUILT = ("decays", "global blocks")
 

@@ -16,7 +16,9 @@ def test_every_shipped_config_is_found(tmp_path: Path, monkeypatch: pytest.Monke
     assert len(names) > 100
     assert {name.split("/")[0] for name in names} == {
         "ade20k",
+        "bccd",
         "caltech101",
+        "camvid",
         "coco",
         "digits",
         "elpv",
