@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from visionpe.scaling.change_plot import change, draw_change, published_change
 from visionpe.scaling.markdown import document
 from visionpe.scaling.policy_plot import draw_panels
 from visionpe.scaling.regret import describe_choices, regrets
@@ -57,6 +58,24 @@ def test_panels(tmp_path: Path) -> None:
     with Image.open(tmp_path / "p.png") as picture:
         assert picture.size[0] > 1000
         assert len(picture.convert("RGB").getcolors(1 << 20)) > 20
+
+
+def test_change_against_the_trained_size(tmp_path: Path) -> None:
+    bounds = {"top1_low": 40.0, "top1_high": 60.0, "seeds": 3, "n": 24}
+    scores = {("ape_vit_ti", 0.5): 30.0, ("ape_vit_ti", 1.0): 50.0, ("ape_vit_ti", 2.0): 56.0, ("b", 2.0): 9.0}
+    lines = [
+        {**row(policy, score, **bounds), "label": label, "factor": factor}
+        for policy in ("default", "auto", "downscale")
+        for (label, factor), score in scores.items()
+    ]
+    assert change(lines, "ape_vit_ti", "default") == [(0.5, -20.0), (1.0, 0.0), (2.0, 6.0)]
+    assert change(lines, "b", "default") == []  # nothing at the trained size
+    assert dict(published_change("rope_vit_s"))[1.0] == 0
+    draw_change(tmp_path / "c.png", lines, "object")
+    from PIL import Image
+
+    with Image.open(tmp_path / "c.png") as picture:
+        assert picture.size[0] > 1500
 
 
 def test_markdown() -> None:

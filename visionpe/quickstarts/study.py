@@ -17,6 +17,7 @@ from visionpe.quickstarts.executors import Executor
 from visionpe.quickstarts.small_vits import small_vits
 from visionpe.quickstarts.study_data import STUDY_DATA
 from visionpe.quickstarts.trainings import train
+from visionpe.scaling.change_plot import draw_change
 from visionpe.scaling.policy_plot import draw_panels
 from visionpe.utils.children import end_with_parent
 from visionpe.utils.console import wide_console
@@ -78,7 +79,8 @@ def run(args: argparse.Namespace) -> None:
     protocols = STUDY_DATA[args.data].protocols
     for protocol in protocols:
         draw_panels(args.out / f"panels_{protocol}.png", results["summary"], protocol)
-    console.print(f"written: {args.out}/panels_{{{','.join(protocols)}}}.png", highlight=False)
+        draw_change(args.out / f"change_{protocol}.png", results["summary"], protocol)
+    console.print(f"written: {args.out}/{{panels,change}}_{{{','.join(protocols)}}}.png", highlight=False)
     seconds = trained - start, time.monotonic() - trained
     console.print(f"training {seconds[0]:.0f} s, evaluation {seconds[1]:.0f} s", style="dim", highlight=False)
     if code:

@@ -5,7 +5,7 @@
 lists the rows, ``sweep`` walks over them and ``row`` fills one; ``controls`` brings images to the trained size,
 ``diagnostics`` looks at attention, ``auto`` chooses policies, ``store`` keeps finished rows, ``processes`` share them.
 ``statistics`` and ``summary`` turn rows into lines with intervals, ``published`` has what papers state; ``report``,
-``markdown``, ``plot``, ``policy_plot`` and ``page`` show them, ``conclusions`` says them in words.
+``markdown``, ``plot``, ``policy_plot``, ``change_plot`` and ``page`` show them, ``conclusions`` says them in words.
 """
 
 from __future__ import annotations

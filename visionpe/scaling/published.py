@@ -40,6 +40,9 @@ ROPE_VIT = {
     "rope_axial_vit_s": Published(_by_side(73.6, 79.2, 80.9, 81.7, 81.5, 80.0, 76.1), "extrapolate"),
     "rope_vit_s": Published(_by_side(74.2, 79.6, 80.9, 81.8, 82.2, 81.8, 79.1), "extrapolate"),
 }
+TRAINED = 224  # pixels, all of them
+# "LookHere", arXiv 2405.13985, abstract: the one figure of its extrapolation that it states in words.
+LOOKHERE = "LookHere, trained at 224, tested at 1024 (4.6x):\n21.7 points above 2D-RoPE (arXiv 2405.13985)"
 SOURCE = "RoPE-ViT (arXiv 2403.13298): 224 and 384 from its table, the rest read off a figure, ±0.1; crop ratio 1"
 
 
