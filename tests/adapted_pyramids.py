@@ -14,6 +14,8 @@ from adapted_models import check_files, check_parity, check_sizes, check_swaps, 
 from torch import nn
 
 import visionpe
+from visionpe.policy.sizes import trained_size as size_of
+from visionpe.utils.resizing import resize_images
 
 Size = tuple[int, int]
 
@@ -40,6 +42,7 @@ def check_pyramid(name: str, keywords: Mapping[str, Any], *, policy: str, size: 
     check_training(adapted, trained)
     check_frozen(name, keywords)
     check_precision(model, adapted, trained)
+    check_downscale(adapted, size)
     assert policy in visionpe.policies(adapted)
     assert visionpe.set_policy(adapted, policy)(images(size)).isfinite().all()
     with pytest.raises(TypeError, match="feature_cls='getter'"):
@@ -116,6 +119,20 @@ def check_training(adapted: Any, size: Size) -> None:
     assert grads[0].keys() == grads[1].keys()
     for name, grad in grads[0].items():
         torch.testing.assert_close(grad, grads[1][name], atol=1e-5, rtol=1e-4, msg=name)
+
+
+def check_downscale(adapted: Any, size: Size) -> None:
+    """The policy resizes images to the trained size, by name and by the table of a larger one, copies too."""
+    trained = size_of(adapted)
+    keys, x = list(adapted.state_dict()), images(size)
+    expected = adapted(resize_images(x, trained))
+    by_name = visionpe.set_policy(deepcopy(adapted), "downscale")
+    by_table = visionpe.set_policy(deepcopy(adapted), {trained: "default", size: "downscale"})
+    for other in (by_name, by_table, pickle.loads(pickle.dumps(by_name))):
+        torch.testing.assert_close(other(x), expected, atol=1e-6, rtol=0)
+        assert list(other.state_dict()) == keys
+    after = visionpe.set_policy(by_name, "default")
+    assert difference(adapted, after, size) == 0
 
 
 def check_frozen(name: str, keywords: Mapping[str, Any], spec: str = "lepe") -> None:

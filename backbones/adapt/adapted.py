@@ -14,6 +14,7 @@ from visionpe.backbones.shared.saving import encoding_arguments
 from visionpe.checks import shown
 from visionpe.composition import Composition
 from visionpe.graphs import Unscriptable
+from visionpe.policy.sizes import Size, as_size, trained_size
 from visionpe.registry import Spec, parse_spec
 
 State = Mapping[str, Tensor]
@@ -29,6 +30,7 @@ class Adapted(Unscriptable, nn.Module):
 
     Attributes:
         position_keys: Patterns of the keys of timm's state dict that hold positions, and are none here.
+        sees_images: The module that does so first.
         spec: What the encodings were built from.
         asked: The ``pos_encoding`` that was asked for, or None.
         cut_keys: Of the state dict, what went when the model was cut down to its features; files may have it.
@@ -37,6 +39,7 @@ class Adapted(Unscriptable, nn.Module):
     position_keys: ClassVar[tuple[str, ...]] = ()
     # Features that `features_only` gives by default.
     default_out_indices: ClassVar[Any] = (0, 1, 2, 3)
+    sees_images: ClassVar[str] = "patch_embed"
     spec: list[Any]
     asked: Spec | None
     cut_keys: Collection[str] = ()
@@ -53,6 +56,14 @@ class Adapted(Unscriptable, nn.Module):
     def take_over(self, spec: list[Any]) -> None:
         """Put encodings in the place of timm's positions, in this copy of the model."""
         raise NotImplementedError
+
+    def trained_pixels(self) -> Size | None:
+        """Height and width of the images that the original was built for, as timm notes it; None if nothing tells."""
+        noted = self.__dict__.get("_traits", {}).get("img_size")
+        try:
+            return as_size(noted, "img_size") if noted else trained_size(self)
+        except ValueError:
+            return None
 
     def positions(self, state: State) -> dict[str, Tensor]:
         """What timm's state dict says of positions, in our layout.

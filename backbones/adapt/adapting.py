@@ -13,7 +13,9 @@ from visionpe.backbones.adapt.checking import check_known, check_model
 from visionpe.backbones.adapt.sharing import shared_copy
 from visionpe.backbones.shared.loading import LoadsPublished
 from visionpe.backbones.shared.registering import FeatureGetter
-from visionpe.policy.apply import build_policy
+from visionpe.policy.apply import build_policy, policies
+from visionpe.policy.images import put_before
+from visionpe.policy.selection import DOWNSCALE
 from visionpe.registry import Spec
 from visionpe.utils.errors import first_line
 
@@ -70,6 +72,9 @@ def adapt(model: nn.Module, *, pos_encoding: Spec | None = None, policy: str | N
     adapted.__class__ = kind
     adapted.remember(spec, pos_encoding)
     adapted.take_over(spec)
+    if DOWNSCALE not in policies(adapted) and (size := adapted.trained_pixels()) is not None:
+        adapted.trained_img_size = size
+        put_before(adapted.get_submodule(adapted.sees_images), size)
     adapted.take_weights(model)
     adapted.train(model.training)
     return adapted if policy is None else build_policy(adapted, policy)

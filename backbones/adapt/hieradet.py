@@ -66,6 +66,10 @@ class AdaptedHieraDet(AdaptedPooling, HieraDet):
         down, right = self.patch_embed.proj.stride
         return -(-height // down), -(-width // right)
 
+    def trained_pixels(self) -> Pair:
+        (height, width), (down, right) = self.trained_map(), self.patch_embed.proj.stride
+        return height * down, width * right
+
     def take_images(self) -> None:
         if type(self.patch_embed) is HieraPatchEmbed:
             self.patch_embed.__class__ = AdaptedHieraDetPatches

@@ -55,6 +55,7 @@ class LevitPositions(AdaptedStages):
 
     position_keys = (f"stages.*.{TABLE}",)
     default_out_indices = (0, 1, 2)
+    sees_images = "stem"
 
     # Of the model.
     stem: Any

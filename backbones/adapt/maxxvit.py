@@ -161,6 +161,7 @@ class AdaptedMaxxVit(Adapted, MaxxVit):
 
     position_keys: ClassVar[tuple[str, ...]] = ("stages.*.rel_pos.*",)
     default_out_indices = (0, 1, 2, 3, 4)
+    sees_images = "stem"
 
     @classmethod
     def own_encoding(cls, model: Any) -> list[dict[str, Any]]:

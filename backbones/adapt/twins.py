@@ -77,6 +77,7 @@ class AdaptedTwins(AdaptedStages, Twins):
     """A convolution after the first block of every stage."""
 
     position_keys = ("pos_block.*",)
+    sees_images = "patch_embeds.0"
 
     @classmethod
     def own_encoding(cls, model: Any) -> list[dict[str, Any]]:

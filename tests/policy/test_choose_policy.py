@@ -51,8 +51,9 @@ def test_images_may_be_resized_instead() -> None:
     choice = visionpe.PolicyTable({120: "downscale"})
     torch.testing.assert_close(visionpe.set_policy(model, choice)(images), before)
     assert "downscale" in scores
-    other = visionpe.adapt(timm.create_model("levit_128s", num_classes=4)).eval()  # has no patch embedding that can
-    found = visionpe.choose_policy(other, torch.randn(3, 3, 256, 256), 256)
+    other = tiny_vit("ape")
+    other.patch_embed.modifiers = ()  # a patch embedding that cannot
+    found = visionpe.choose_policy(other, torch.randn(3, 3, 48, 48), 48)
     assert found.policy != "downscale"
     assert "downscale" in found.scores
 

@@ -11,6 +11,7 @@ from torch import nn
 from visionpe.checks import shown
 from visionpe.policy.grammar import DEFAULT, PolicyTerm, format_policy, parse_policy
 from visionpe.policy.holder import HasPolicy, policy_holders
+from visionpe.policy.images import is_behind
 from visionpe.policy.selection import PolicyChoice
 from visionpe.policy.sizes import Size
 from visionpe.policy.table import FollowsTable, PolicyTable
@@ -131,14 +132,14 @@ def follow_table(model: nn.Module, table: PolicyTable) -> nn.Module:
             part.policy = policy
     for embed in embeds:
         _unfollow(embed)
-        embed.register_forward_pre_hook(hook)
+        embed.register_forward_pre_hook(hook, prepend=True)  # before the images are resized
     return model
 
 
 def _embeddings(model: nn.Module) -> list[nn.Module]:
     """The modules that see the images first."""
-    found = [getattr(module, "patch_embed", None) for module in model.modules()]
-    return [embed for embed in found if isinstance(embed, nn.Module)]
+    found = [module if is_behind(module) else getattr(module, "patch_embed", None) for module in model.modules()]
+    return list(dict.fromkeys(embed for embed in found if isinstance(embed, nn.Module)))
 
 
 def _unfollow(embed: nn.Module) -> None:
