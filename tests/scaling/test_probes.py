@@ -93,7 +93,8 @@ def run(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("probe", ["linear", "knn"])
-def test_measured_like_any_model(run, tmp_path: Path, probe: str) -> None:
+def test_measured_like_any_model(run, tmp_path: Path, probe: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("visionpe.scaling.probed.INTERVAL", -1.0)  # tells of every batch
     write_images(tmp_path / "data" / "train", {"blue": 12, "green": 12, "red": 12})
     write_images(tmp_path / "data" / "val", {"blue": 4, "green": 4, "red": 4})
     photo = PHOTO.replace("num_classes=2 ", "")
@@ -101,6 +102,7 @@ def test_measured_like_any_model(run, tmp_path: Path, probe: str) -> None:
     command += " --policy default bilinear auto --auto-images 4"
     code, out, err = run(command)
     assert code == 0, err
+    assert "features of train 100%" in out
     rows = json.loads((run.out / "results.json").read_text())["rows"]
     assert {row["policy"] for row in rows} == {"default", "downscale", "bilinear", "auto"}
     assert all(row["top1"] > 80 for row in rows if row["native"]), "colours are easy"
@@ -122,11 +124,12 @@ def test_a_folder_without_training_images(run, tmp_path: Path) -> None:
 def test_what_is_fitted_on_is_not_what_is_chosen_by(tmp_path: Path) -> None:
     write_images(tmp_path / "train", {"a": 20, "b": 20})
     write_images(tmp_path / "val", {"a": 2, "b": 2})
-    parts = [open_training(str(tmp_path), split) for split in ("train", "val")]
+    found = open_training(str(tmp_path))
+    parts = [found["train"], found["val"]]
     assert [len(part) for part in parts] == [36, 4]
     files = [{part.path(i) for i in range(len(part))} for part in parts]
     assert not files[0] & files[1]
-    assert open_training("elpv", "train").name == "elpv"
+    assert open_training("elpv")["train"].name == "elpv"
 
 
 @pytest.mark.parametrize(("text", "said"), [("1.5x", "pixels, 224"), ("big", "--trained-size big")])

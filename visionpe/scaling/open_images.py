@@ -52,24 +52,28 @@ def open_source(name: str, split: Split = "test", class_map: str | None = None) 
     return FolderSource(Path(name), class_map)
 
 
-def open_training(name: str, split: Split, class_map: str | None = None) -> Source:
+def open_training(name: str, class_map: str | None = None) -> dict[str, Source]:
     """Open the images on which something is fitted, which are none of those that :func:`open_source` evaluates.
 
     Args:
         name, class_map: As for :func:`open_source`; a folder must hold ``train/`` and ``val/``.
-        split: ``train``, or ``val`` for choices; of a folder nine tenths and a tenth of every class of its ``train/``.
+
+    Returns:
+        ``train``, and ``val`` for choices; of a folder nine tenths and a tenth of every class of its ``train/``.
 
     Raises:
         InputError: If a folder holds no ``train/``, or as for :func:`open_source`.
     """
     if name in BY_NAME:
-        return open_source(name, split, class_map)
+        return {"train": open_source(name, "train", class_map), "val": open_source(name, "val", class_map)}
     folder = Path(name)
     if not ((folder / "train").is_dir() and (folder / "val").is_dir()):
         raise InputError(f"--data {name}: a probe is fitted on {folder / 'train'} and tested on {folder / 'val'}")
     whole = FolderSource(folder / "train", class_map)
     tenth = max(len(whole) // 10, whole.classes)
-    parts = stratified([label for _, label in whole.samples], {"val": tenth})
-    part = FileSource(name, [whole.samples[i] for i in sorted(parts[split].tolist())], folder / "train")
-    part.classes, part.folders = whole.classes, whole.folders
-    return part
+    found: dict[str, Source] = {}
+    for split, indices in stratified([label for _, label in whole.samples], {"val": tenth}).items():
+        part = FileSource(name, [whole.samples[i] for i in sorted(indices.tolist())], folder / "train")
+        part.classes, part.folders = whole.classes, whole.folders
+        found[split] = part
+    return found

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ from visionpe.scaling.probes import NearestNeighbours, linear_probe, put_classif
 from visionpe.scaling.store import key_of
 from visionpe.utils.errors import InputError, first_line
 from visionpe.utils.files import replacing
+from visionpe.utils.progress import INTERVAL
 
-Sources = Callable[[str], Source]  # by the name of a split
 VERSION = 1  # of how features are taken and fitted
 
 
@@ -36,15 +36,17 @@ class ProbedEntry(ModelEntry):
         folder: Where features are kept.
         device: Where features are computed.
         batch_size, workers: Of that.
+        say: Called every half minute with how far it is.
     """
 
     probe: Probe = "linear"
-    sources: Sources | None = None
+    sources: Mapping[str, Source] | None = None
     outputs: int = 0
     folder: Path = Path()
     device: torch.device | str = "cpu"
     batch_size: int = 100
     workers: int = 0
+    say: Callable[[str], None] = lambda text: None
 
     def build(self, *, weights: bool = True) -> nn.Module:
         """Build the model with its fitted classifier, in evaluation mode; see :meth:`ModelEntry.build`.
@@ -71,13 +73,13 @@ class ProbedEntry(ModelEntry):
     def key(self) -> dict[str, Any]:
         """Everything that decides the weights, ready for JSON."""
         assert self.sources is not None
-        return super().key() | {"probe": [self.probe, VERSION, self.sources("train").fingerprint, self.crop_pct]}
+        return super().key() | {"probe": [self.probe, VERSION, self.sources["train"].fingerprint, self.crop_pct]}
 
     @torch.inference_mode()
     def _features(self, split: str, model: nn.Module) -> tuple[Tensor, Tensor]:
         """Pooled features ``(n, dim)`` of a split at the trained size, and labels ``(n,)``."""
         assert self.sources is not None
-        source = self.sources(split)
+        source = self.sources[split]
         spec = self.view(source.name, self.seed)
         what = {**super().key(), "images": source.fingerprint, "view": spec.key(), "version": VERSION}
         file = self.folder / f"{key_of(what)}.safetensors"
@@ -87,6 +89,7 @@ class ProbedEntry(ModelEntry):
         model.to(self.device)
         found: list[Tensor] = []
         truth: list[Tensor] = []
+        due = time.monotonic() + INTERVAL
         for images, labels, _ in batches(
             source,
             protocol="object",
@@ -99,6 +102,10 @@ class ProbedEntry(ModelEntry):
             tokens = model.forward_features(images.to(self.device))  # type: ignore[operator]
             found.append(model.forward_head(tokens, pre_logits=True).float().cpu())  # type: ignore[operator]
             truth.append(labels)
+            if time.monotonic() > due:
+                due += INTERVAL
+                done = sum(map(len, truth)) / len(source)
+                self.say(f"{self.label}: features of {split} {100 * done:.0f}%")
         features, answers = torch.cat(found), torch.cat(truth)
         self.folder.mkdir(parents=True, exist_ok=True)
         with replacing(file) as beside:
@@ -107,7 +114,12 @@ class ProbedEntry(ModelEntry):
 
 
 def probed(
-    entries: Sequence[ModelEntry], options: StudyOptions, data: str, outputs: int, device: torch.device
+    entries: Sequence[ModelEntry],
+    options: StudyOptions,
+    data: str,
+    outputs: int,
+    device: torch.device,
+    say: Callable[[str], None] = lambda text: None,
 ) -> list[ModelEntry]:
     """Entries with fitted classifiers, where ``options.probe`` asks for them; else the entries themselves.
 
@@ -117,6 +129,7 @@ def probed(
         data: Name of the images.
         outputs: Number of their classes.
         device: Where features are computed.
+        say: Called now and then with how far that is.
 
     Raises:
         InputError: If a folder of images has no ``train/``.
@@ -124,11 +137,7 @@ def probed(
     if options.probe is None:
         return list(entries)
 
-    @lru_cache(maxsize=2)
-    def sources(split: str) -> Source:
-        return open_training(data, split, options.class_map)  # type: ignore[arg-type]
-
-    sources("train")  # now, and not after hours
+    sources = open_training(data, options.class_map)
     crop = {} if options.crop_pct is None else {"crop_pct": options.crop_pct}
     return [
         ProbedEntry(
@@ -140,6 +149,7 @@ def probed(
             device=device,
             batch_size=options.batch_size,
             workers=options.num_workers,
+            say=say,
         )
         for entry in entries
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -172,7 +173,8 @@ def measure_entries(
     known = {entry.data for entry in entries if entry.data}
     named = options.data or (known.pop() if len(known) == 1 else EMBEDDED[0])
     source = open_source(named, class_map=options.class_map)
-    entries = probed(entries, options, source.name, source.classes, device)
+    say = partial(console.print, highlight=False, markup=False)
+    entries = probed(entries, options, source.name, source.classes, device, say)
     _check(options, entries, source)
     policies, notes = choose_policies(entries, options.policy)
     controls: list[Any] = [name for name in options.controls if name != "none"]
