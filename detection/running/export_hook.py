@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from visionpe.detection.models.classifier import TimmImageClassifier
 from visionpe.detection.running.crop_share import crop_share
@@ -39,6 +40,12 @@ def unwrap(model: nn.Module) -> TimmImageClassifier:
     if not isinstance(inner, TimmImageClassifier):
         raise TypeError(f"ExportHook needs a TimmImageClassifier; the model is a {type(inner).__name__}")
     return inner
+
+
+def write_weights(state: Mapping[str, Tensor], path: Path) -> None:
+    """Write a state dict as ``.safetensors``, which refuses tensors that share memory or have gaps."""
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+    save_file(tensors, path, metadata={"format": "pt"})
 
 
 def _plain(value: Any, name: str) -> Any:
@@ -169,11 +176,27 @@ class ExportHook(Hook):
         folder = Path(runner.work_dir)
         averages = [hook.ema_model.module for hook in runner.hooks if isinstance(hook, EMAHook)]
         state = unwrap(averages[0] if averages else runner.model).model.state_dict()
-        # safetensors refuses tensors that share memory or have gaps.
-        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
         weights, facts = folder / "model.safetensors", folder / "model.json"
         with replacing(facts) as beside, replacing(weights) as temporary:  # the facts appear last
-            save_file(tensors, temporary, metadata={"format": "pt"})
+            write_weights(state, temporary)
             beside.write_text(json.dumps(description(runner), indent=2) + "\n")
         what = "the moving average as " if averages else ""
         runner.logger.info(f"Exported {what}{weights} and {facts.name}")
+
+
+@HOOKS.register_module()
+class ExportBackbone(Hook):
+    """Write ``backbone.safetensors`` into the work directory after training, under the names of timm's model."""
+
+    priority = "LOWEST"  # after the hooks that save checkpoints
+
+    @master_only
+    def after_train(self, runner: Runner) -> None:
+        """Write the file, whole or not at all."""
+        inner: Any = runner.model
+        while is_model_wrapper(inner):
+            inner = inner.module
+        file = Path(runner.work_dir) / "backbone.safetensors"
+        with replacing(file) as beside:
+            write_weights(inner.backbone.model.state_dict(), beside)
+        runner.logger.info(f"Exported {file}")
