@@ -13,6 +13,7 @@ from timm.models.vision_transformer import DiffParallelScalingBlock, ParallelSca
 from torch import Tensor, nn
 
 from visionpe.backbones.adapt.told import Told
+from visionpe.backbones.adapt.wrapped import project_without_key_bias
 
 # timm's class: ours.
 TOLD: dict[type, type] = {}
@@ -63,14 +64,6 @@ class ToldAttention(Attention):
         return _projected(self, from_heads(attended), gate)
 
 
-def without_key_bias(attention: Any, x: Tensor) -> tuple[Tensor, ...]:
-    """Queries, keys and values of one projection, whose keys have no bias: ``(B, N, heads * head_dim)`` each."""
-    if attention.q_bias is None:
-        return attention.qkv(x).chunk(3, dim=-1)
-    q, k, v = attention.qkv(x).chunk(3, dim=-1)  # the layer is called, so that what wraps it is heard
-    return q + attention.q_bias, k, v + attention.v_bias
-
-
 @told(EvaAttention)
 class ToldEvaAttention(EvaAttention):
     """EVA's, whose keys have no bias, with its projections together or apart."""
@@ -80,7 +73,7 @@ class ToldEvaAttention(EvaAttention):
         x = rope.inject(x)
         gate = _gate(self, x)
         apart = (self.q_proj(x), self.k_proj(x), self.v_proj(x)) if self.qkv is None else None
-        projected = apart or without_key_bias(self, x)
+        projected = apart or project_without_key_bias(self, x).chunk(3, dim=-1)
         q, k, v = (to_heads(t, self.num_heads) for t in projected)
         attended = rope.attend(self, self.q_norm(q), self.k_norm(k), v)
         return _projected(self, from_heads(attended), gate)

@@ -9,10 +9,11 @@ from timm.models.beit import Beit
 from torch import Tensor
 
 from visionpe.backbones.adapt.adapted import State, adapts
-from visionpe.backbones.adapt.attentions import from_heads, to_heads, told, without_key_bias
+from visionpe.backbones.adapt.attentions import from_heads, to_heads, told
 from visionpe.backbones.adapt.offset_tables import in_order, stacked_tables
 from visionpe.backbones.adapt.plain import AdaptedPlain
 from visionpe.backbones.adapt.told import Told
+from visionpe.backbones.adapt.wrapped import project_without_key_bias
 
 SHARED = "rel_pos_bias.relative_position_bias_table"
 OWN = "blocks.{}.attn.relative_position_bias_table"
@@ -25,7 +26,7 @@ class ToldBeitAttention(BeitAttention):
     def forward(self, x: Tensor, shared_rel_pos_bias: Told) -> Tensor:
         """Tokens ``(B, N, dim)`` to tokens."""
         x = shared_rel_pos_bias.inject(x)
-        q, k, v = (to_heads(t, self.num_heads) for t in without_key_bias(self, x))
+        q, k, v = (to_heads(t, self.num_heads) for t in project_without_key_bias(self, x).chunk(3, dim=-1))
         return self.proj_drop(self.proj(from_heads(shared_rel_pos_bias.attend(self, q, k, v))))
 
 

@@ -6,7 +6,6 @@ import re
 from math import log
 from typing import Any, ClassVar
 
-import torch
 import torch.nn.functional as F
 from timm.models.swin_transformer_v2 import (
     SwinTransformerV2,
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from visionpe.backbones.adapt.adapted import State, adapts
 from visionpe.backbones.adapt.patches import any_size
 from visionpe.backbones.adapt.windows import AdaptedStage, AdaptedWindows, Unsized
+from visionpe.backbones.adapt.wrapped import project_without_key_bias
 from visionpe.backbones.shared.windowed import MapBlock, WindowHeads
 from visionpe.backbones.shared.windows import Pair
 from visionpe.backbones.swin.stage import Patches, PatchMerging
@@ -56,10 +56,7 @@ class AdaptedSwinV2Attention(Unsized, CosineHeads, WindowAttention):
     """Its attention, whose keys have no bias."""
 
     def projections(self, x: Tensor) -> Tensor:
-        qkv = self.qkv(x)  # the layer is called, so that what wraps it is heard
-        if self.q_bias is not None:
-            qkv = qkv + torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
-        return qkv.unflatten(-1, (3, self.num_heads, -1))
+        return project_without_key_bias(self, x).unflatten(-1, (3, self.num_heads, -1))
 
 
 class AdaptedSwinV2Block(Unsized, PostNormBlock, SwinTransformerV2Block):
