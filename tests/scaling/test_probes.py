@@ -14,7 +14,7 @@ from scaling_runs import PHOTO, program
 from sklearn.neighbors import KNeighborsClassifier
 
 from visionpe.scaling.open_images import open_training
-from visionpe.scaling.probes import NearestNeighbours, linear_probe, put_classifier
+from visionpe.scaling.probes import NearestNeighbours, linear_probe, pooled_features, put_classifier
 
 TINY = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}
 
@@ -70,6 +70,14 @@ def test_it_takes_the_place_of_the_model_s_own(name: str) -> None:
         put_classifier(model, probe, 5)
         assert torch.allclose(model(images), probe(features), atol=1e-5)
     assert model.num_classes == 5
+
+
+def test_features_keep_no_tokens() -> None:
+    model, images = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=1).eval(), torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        features = pooled_features(model, images)
+        assert features.equal(model.forward_head(model.forward_features(images), pre_logits=True))
+    assert features.untyped_storage().nbytes() == 4 * features.numel()
 
 
 def test_a_model_without_one_is_refused() -> None:

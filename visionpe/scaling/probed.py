@@ -16,7 +16,7 @@ from visionpe.scaling.images import Source, batches
 from visionpe.scaling.models import ModelEntry
 from visionpe.scaling.open_images import open_training
 from visionpe.scaling.options import Probe, StudyOptions
-from visionpe.scaling.probes import NearestNeighbours, linear_probe, put_classifier
+from visionpe.scaling.probes import NearestNeighbours, linear_probe, pooled_features, put_classifier
 from visionpe.scaling.store import key_of
 from visionpe.utils.errors import InputError, first_line
 from visionpe.utils.files import replacing
@@ -99,8 +99,7 @@ class ProbedEntry(ModelEntry):
             batch_size=self.batch_size,
             workers=self.workers,
         ):
-            tokens = model.forward_features(images.to(self.device))  # type: ignore[operator]
-            found.append(model.forward_head(tokens, pre_logits=True).float().cpu())  # type: ignore[operator]
+            found.append(pooled_features(model, images.to(self.device)).cpu())
             truth.append(labels)
             if time.monotonic() > due:
                 due += INTERVAL

@@ -14,6 +14,15 @@ from torch import Tensor, nn
 STRENGTHS = (0.01, 0.1, 1.0, 10.0)
 
 
+def pooled_features(model: nn.Module, images: Tensor) -> Tensor:
+    """What the classifier of a timm model gets of images ``(B, C, H, W)``: ``(B, dim)``, float32.
+
+    It has memory of its own: a class token is a view, which would keep all tokens of all images alive.
+    """
+    tokens = model.forward_features(images)  # type: ignore[operator]
+    return model.forward_head(tokens, pre_logits=True).to(torch.float32, copy=True)  # type: ignore[operator]
+
+
 class NearestNeighbours(nn.Module):
     """Votes of the ``k`` training images whose features are the most alike, by cosine, each ``exp(similarity / T)``.
 
