@@ -74,7 +74,7 @@ def adapt(model: nn.Module, *, pos_encoding: Spec | None = None, policy: str | N
     adapted.take_over(spec)
     if DOWNSCALE not in policies(adapted) and (size := adapted.trained_pixels()) is not None:
         adapted.trained_img_size = size
-        put_before(adapted.get_submodule(adapted.sees_images), size)
+        put_before(adapted, adapted.sees_images, size)
     adapted.take_weights(model)
     adapted.train(model.training)
     return adapted if policy is None else build_policy(adapted, policy)

@@ -26,11 +26,12 @@ def test_gathered_matrix(size: tuple[int, ...], prefix: int) -> None:
 
 @pytest.mark.parametrize("masked", ["no", "bool", "float", "each"])
 @pytest.mark.parametrize("biased", ["no", "shared", "each"])
-def test_parts(masked: str, biased: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    q, k, v = torch.randn(3, 5, 2, 9, 4)
-    values = torch.randn(5 if biased == "each" else 1, 2, 9, 9)
+@pytest.mark.parametrize("batch", [5, 1])
+def test_parts(masked: str, biased: str, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    q, k, v = torch.randn(3, batch, 2, 9, 4)
+    values = torch.randn(batch if biased == "each" else 1, 2, 9, 9)
     biases = [] if biased == "no" else [DenseBias(values), OffsetBias(torch.randn(2, 5, 5), Grid((3, 3)))]
-    allowed = (torch.rand(5 if masked == "each" else 1, 1, 9, 9) > 0.4) | torch.eye(9, dtype=torch.bool)
+    allowed = (torch.rand(batch if masked == "each" else 1, 1, 9, 9) > 0.4) | torch.eye(9, dtype=torch.bool)
     additive = torch.zeros(allowed.shape).masked_fill(~allowed, float("-inf"))
     mask = {"no": None, "bool": allowed, "float": additive, "each": additive}[masked]
     before = values.clone()

@@ -39,21 +39,29 @@ class ImagesAtTrainedSize(HasPolicy, nn.Module):
         return resize_images(x, self.size)
 
 
-def _first(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-    return module.get_submodule(NAME)(args[0]), *args[1:]
+class _Before:
+    """The hook; copied and pickled with a model, it keeps to the copy."""
+
+    def __init__(self, images: ImagesAtTrainedSize) -> None:
+        self.images = images
+
+    def __call__(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        return self.images(args[0]), *args[1:]
 
 
-def put_before(module: nn.Module, size: Size) -> None:
-    """Let the module that sees the images first get them so.
+def put_before(model: nn.Module, path: str, size: Size) -> None:
+    """Let the module of a model that sees the images first get them so.
 
     Args:
-        module: Changed in place: it holds what has the policy, and no further parameters.
+        model: Changed in place: it holds what has the policy, and no further parameters.
+        path: Of that module.
         size: At which the model was trained, pixels.
     """
-    module.add_module(NAME, ImagesAtTrainedSize(size))
-    module.register_forward_pre_hook(_first)
+    images = ImagesAtTrainedSize(size)
+    model.add_module(NAME, images)
+    model.get_submodule(path).register_forward_pre_hook(_Before(images))
 
 
 def is_behind(module: nn.Module) -> bool:
-    """Whether :func:`put_before` was there."""
-    return isinstance(module._modules.get(NAME), ImagesAtTrainedSize)
+    """Whether a module is the one that :func:`put_before` found."""
+    return any(isinstance(hook, _Before) for hook in module._forward_pre_hooks.values())
