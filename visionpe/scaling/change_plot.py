@@ -70,14 +70,15 @@ def draw_change(path: Path, lines: Sequence[Row], protocol: str) -> None:
         panel.set_xticks(ticks, tick_texts(ticks), minor=False, fontsize=8)
         panel.minorticks_off()
         panel.grid(alpha=0.25, linewidth=0.6)
-        panel.legend(frameon=False, fontsize=8, loc="lower left")
+        panel.legend(frameon=False, fontsize=8, loc="best")
         for side in ("top", "right"):
             panel.spines[side].set_visible(False)
     low = min((points for panel in panels for line in panel.lines for points in line.get_ydata()), default=0)
     panels[0].set_ylim(bottom=max(LIMIT, low - 1))
     panels[2].text(0.98, 0.98, LOOKHERE, transform=panels[2].transAxes, ha="right", va="top", fontsize=8, color="0.3")
     panels[0].set_ylabel(f"{name_of(shown)} accuracy, points above that at the trained size", fontsize=9)
-    figure.supxlabel("resolution, times the trained size", fontsize=9)
+    band = "; band: the 95% interval at the trained size" if any(x["factor"] == 1 for x in shown) else ""
+    figure.supxlabel(f"resolution, times the trained size{band}", fontsize=9)
     save_png(path, figure, 130)
 
 
