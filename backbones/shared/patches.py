@@ -17,7 +17,7 @@ from visionpe.policy.functions.patches import resize_patch
 from visionpe.policy.functions.terms import refuse_export
 from visionpe.policy.grammar import PolicyTerm
 from visionpe.policy.holder import HasPolicy
-from visionpe.utils.resizing import resize_images
+from visionpe.policy.images import at_trained_size
 
 # A patch may differ from what was asked for by this factor, or the tokens would be too many or too few.
 SLACK = 2
@@ -80,8 +80,7 @@ class AdaptivePatchEmbed(HasPolicy, PatchEmbed):
         if not self._terms or self.modifier("downscale") is None:
             return x
         check_images(x, self.proj.in_channels, self.proj)
-        refuse_export(PolicyTerm("downscale"), ("none, with images that were resized",))
-        return resize_images(x, self.trained_img_size)
+        return at_trained_size(x, self.trained_img_size)
 
     def patch(self, size: tuple[int, int]) -> tuple[int, int]:
         """Height and width of a patch on an image of this size, pixels.

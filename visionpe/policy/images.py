@@ -15,8 +15,18 @@ from visionpe.utils.resizing import resize_images
 NAME = "images"
 
 
+def at_trained_size(x: Tensor, size: Size) -> Tensor:
+    """What ``downscale`` makes of images ``(B, C, H, W)``: those of ``size``, by antialiased bicubic interpolation.
+
+    Raises:
+        ValueError: Under ``torch.export``.
+    """
+    refuse_export(PolicyTerm("downscale"), ("none, with images that were resized",))
+    return resize_images(x, size)
+
+
 class ImagesAtTrainedSize(HasPolicy, nn.Module):
-    """Under ``downscale``, images resized to the trained size (antialiased bicubic); else images as they are.
+    """Under ``downscale``, images at the trained size; else images as they are.
 
     Args:
         size: Height and width, pixels.
@@ -33,10 +43,7 @@ class ImagesAtTrainedSize(HasPolicy, nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)``, resized or not; what is no such batch goes on to the module that says so."""
-        if not self._terms or x.ndim != 4:
-            return x
-        refuse_export(PolicyTerm("downscale"), ("none, with images that were resized",))
-        return resize_images(x, self.size)
+        return x if not self._terms or x.ndim != 4 else at_trained_size(x, self.size)
 
 
 class _Before:

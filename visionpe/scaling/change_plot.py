@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from visionpe.scaling.metric import interval, name_of, score
 from visionpe.scaling.options import AUTO, DEFAULT, DOWNSCALE
@@ -82,17 +83,17 @@ def draw_change(path: Path, lines: Sequence[Row], protocol: str) -> None:
     save_png(path, figure, 130)
 
 
-def _draw_baseline(panel: object, shown: Sequence[Row], labels: Sequence[str]) -> None:
+def _draw_baseline(panel: Any, shown: Sequence[Row], labels: Sequence[str]) -> None:
     """What ``downscale`` makes of the same images, of all models, and how wide intervals are."""
     curves = [dict(change(shown, label, DOWNSCALE)) for label in labels]
     factors = sorted(set.intersection(*(set(curve) for curve in curves))) if curves else []
     if factors:
         means = [sum(curve[factor] for curve in curves) / len(curves) for factor in factors]
-        panel.plot(factors, means, color="0.35", linestyle=":", label="downscale, mean of all")  # type: ignore[attr-defined]
+        panel.plot(factors, means, color="0.35", linestyle=":", label="downscale, mean of all")
     native = [interval(x) for x in shown if x["factor"] == 1 and x["policy"] == DEFAULT]
     if native:
         half = max(high - low for low, high in native) / 2
-        panel.axhspan(-half, half, color="0.5", alpha=0.08, linewidth=0)  # type: ignore[attr-defined]
+        panel.axhspan(-half, half, color="0.5", alpha=0.08, linewidth=0)
 
 
 def _family(label: str) -> str:
