@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import signal
 import stat
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -96,15 +94,6 @@ def test_a_scheduler(tmp_path: Path, script: Path, quiet: Console, monkeypatch: 
     assert "--cpus-per-task=3" in asked
 
 
-@pytest.fixture
-def interruptible() -> Iterator[None]:
-    """submitit's local jobs are cancelled by an interrupt, which programs that a shell put behind it would ignore."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
-@pytest.mark.usefixtures("interruptible")
 def test_a_job_is_cancelled(tmp_path: Path) -> None:
     work = ClusterExecutor(tmp_path / "jobs", cluster="local").start(
         [sys.executable, "-c", f"import time; open({str(tmp_path / 'begun')!r}, 'w').close(); time.sleep(300)"],
