@@ -44,9 +44,9 @@ STUDY_DATA = {
         options=("--auto-images", "100", "--diagnostics", "2", "--batch-size", "25"),
     ),
     "caltech101": StudyData(
-        "natural images of 101 classes, 64 of 160 or more pixels: detail up to 2.5x",
-        ("0.5x", "0.75x", "1x", "1.25x", "1.5x", "2x", "2.5x"),
-        options=("--limit", "1000", "--auto-images", "100", "--diagnostics", "2", "--batch-size", "25"),
+        "natural images of 101 classes, 48 of 160 or more pixels: detail up to 3.3x",
+        ("0.5x", "1x", "1.25x", "1.5x", "2x", "2.5x", "3x"),
+        options=("--limit", "600", "--auto-images", "100", "--diagnostics", "2", "--batch-size", "25"),
     ),
 }
 
