@@ -40,9 +40,10 @@ MAY_USE = {
     "one_block": "base composition grid",
     "specification": "utils",
     "registry": "base checks composition specification",
-    "encodings": "_renamed attention base checks grid kept memo precision ranges tracing registry policy sparse",
+    "encodings": "_renamed attention base checks grid kept memo precision ranges tracing registry policy "
+    "sparse watching",
     "backbones": "_renamed attention base cache checks composition graphs grid one_block opaque ranges registry "
-    "encodings policy sparse tracing utils",
+    "encodings policy sparse tracing utils watching",
     "_public": "attention backbones base composition grid registry encodings policy",
     "visionpe": "_public _renamed",
     "viewing": "data utils",

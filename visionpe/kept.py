@@ -2,52 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from typing import Any
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from visionpe.tracing import is_tracing, is_transformed
 
+V = TypeVar("V")
 
-def may_keep(source: Tensor) -> bool:
-    """Whether what is made of ``source`` may be kept: nothing records, traces or transforms it, and it is on a CPU.
+
+def may_keep(sources: Sequence[Tensor]) -> bool:
+    """Whether what is made of ``sources`` may be kept: nothing records, traces or transforms it, and it is on a CPU.
 
     On a GPU the comparison would wait for the device.
     """
-    plain = type(source) in (Tensor, nn.Parameter) and source.device.type == "cpu"
-    return plain and not (torch.is_grad_enabled() or is_tracing() or is_transformed())
+    if torch.is_grad_enabled() or is_tracing() or is_transformed():
+        return False
+    return all(type(source) in (Tensor, nn.Parameter) and source.device.type == "cpu" for source in sources)
 
 
 class KeptWhileEqual:
-    """A tensor for every slot, with a copy of the small one that it was made of: used while the two are equal.
+    """A value for every slot, with copies of the small tensors that it was made of: used while these are equal.
 
     A parameter can be changed behind every version counter (``param.data``), so its numbers are compared, which takes
     microseconds. Threads may share a store.
     """
 
     def __init__(self) -> None:
-        self._kept: dict[Hashable, tuple[Hashable, Tensor, Tensor]] = {}
+        self._kept: dict[Hashable, tuple[Hashable, list[Tensor], Any]] = {}
 
-    def get(self, slot: Hashable, key: Hashable, source: Tensor, build: Callable[[], Tensor]) -> Tensor:
-        """What ``build()`` makes of ``source``, where :func:`may_keep` says so.
+    def get(self, slot: Hashable, key: Hashable, sources: Sequence[Tensor], build: Callable[[], V]) -> V:
+        """What ``build()`` makes of ``sources``, where :func:`may_keep` says so.
 
         Args:
-            slot: Who asks; the last tensor of each is kept.
+            slot: Who asks; the last value of each is kept.
             key: What it depends on besides.
-            source: A parameter, or a part of one.
+            sources: Parameters, or parts of them.
             build: Makes it.
         """
-        key = (key, source.shape, source.dtype)
         kept = self._kept.get(slot)  # once: another thread may put its own
-        if kept is not None and kept[0] == key and torch.equal(source, kept[1]):
+        if kept is not None and kept[0] == key and _equal(sources, kept[1]):
             return kept[2]
         self._kept.pop(slot, None)  # never two at a time
         with torch.inference_mode(False), torch.no_grad():  # of use in every mode
-            copy = source.detach().clone()  # first: what changes the source meanwhile is found out
+            copies = [source.detach().clone() for source in sources]  # first: a change meanwhile is found out
             value = build()
-        self._kept[slot] = (key, copy, value)
+        self._kept[slot] = (key, copies, value)
         return value
 
     def clear(self) -> None:
@@ -61,3 +63,9 @@ class KeptWhileEqual:
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_kept": {}}  # nothing of it is pickled
+
+
+def _equal(ones: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
+    if len(ones) != len(others):
+        return False
+    return all(one.dtype == other.dtype and torch.equal(one, other) for one, other in zip(ones, others))

@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 from torch import nn
+from torch.nn.modules.module import _has_any_global_hook
+
+
+def is_watched(layer: nn.Module) -> bool:
+    """Whether somebody listens to the calls of a layer or has changed what it does, so that it has to be called."""
+    if _has_any_global_hook() or "forward" in layer.__dict__:
+        return True
+    return bool(layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks)
 
 
 def drop_summary_hooks(module: nn.Module) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.module import _has_any_global_hook
+
+from visionpe.watching import is_watched
 
 
 def weight_of(layer: nn.Module) -> Tensor:
@@ -18,9 +19,7 @@ def weight_of(layer: nn.Module) -> Tensor:
 
 def is_bare(layer: nn.Module, kind: type[nn.Module]) -> bool:
     """Whether a call of ``layer`` is the arithmetic of ``kind`` and no more, so that its weight stands for the call."""
-    if type(layer) is not kind or _has_any_global_hook():
-        return False
-    return not (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks or layer._backward_pre_hooks)
+    return type(layer) is kind and not is_watched(layer)
 
 
 def project_without_key_bias(attention: Any, x: Tensor) -> Tensor:

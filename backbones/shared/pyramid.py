@@ -18,7 +18,7 @@ from visionpe.backbones.shared.options import PyramidOptions, check_pooling
 from visionpe.backbones.shared.partition import Partition
 from visionpe.backbones.shared.stage_encoding import StageEncoding
 from visionpe.cache import TableCache
-from visionpe.encodings.bias.fire import ScalarLinear
+from visionpe.encodings.bias.networks import ScalarLinear
 from visionpe.graphs import one_node
 from visionpe.grid import Grid
 from visionpe.tracing import is_exporting, map_size

@@ -125,3 +125,29 @@ def test_what_is_read_by_its_weight_is_called_when_it_is_more(
     assert (after - before).abs().max() > 1e-4
     expected = model(x)
     torch.testing.assert_close(after, expected, atol=1e-5 * max(1.0, expected.abs().max().item()), rtol=0)
+
+
+@torch.no_grad()
+def test_batch_norms_of_levit_are_called_when_they_are_more() -> None:
+    """Every norm of tokens: hooks are heard, what took its place acts, and in training its statistics move."""
+    sizes = {"embed_dim": (32, 48, 64), "key_dim": 8, "num_heads": (2, 3, 4), "depth": (2, 1, 1), "img_size": 112}
+    model, x = original("levit_128s", sizes), images((112, 112), batch=2)
+    adapted = visionpe.adapt(deepcopy(model))
+    norms = [path for path, module in adapted.stages.named_modules() if isinstance(module, nn.BatchNorm1d)]
+    assert len(norms) > 10
+    for path in norms:
+        heard: list[int] = []
+        adapted.stages.get_submodule(path).register_forward_hook(lambda *_, heard=heard: heard.append(1))
+        adapted(x)
+        assert heard, path
+    other = visionpe.adapt(deepcopy(model))
+    other(x)
+    for path in norms:
+        parent, _, last = path.rpartition(".")
+        setattr(
+            other.stages.get_submodule(parent), last, nn.Sequential(other.stages.get_submodule(path), nn.Hardtanh())
+        )
+    assert (other(x) - model(x)).abs().max() > 1e-4
+    trained = visionpe.adapt(deepcopy(model)).train()
+    trained(x)
+    assert all(trained.stages.get_submodule(path).num_batches_tracked == 1 for path in norms)

@@ -142,4 +142,5 @@ def test_pairs_with_one_offset_take_one_row(trained: int, now: int, policy: str,
         grid = Grid((now, 1), coords=grid.positions())
     matrix = encoding.bias(q, 0 * q, grid).matrix(torch.float32)[0, 0]
     for offset in range(1 - now, now):
-        assert (matrix.diagonal(offset) == matrix.diagonal(offset)[0]).all(), offset
+        diagonal = matrix.diagonal(offset)  # two threads add up in another order than one
+        assert torch.allclose(diagonal, diagonal[0].expand_as(diagonal), atol=1e-5), offset

@@ -1,4 +1,4 @@
-"""LeViT's bias is kept from pass to pass while its table holds the same numbers, however these are changed."""
+"""A learned bias on offsets is kept from pass to pass while its parameters hold the same numbers, however changed."""
 
 from __future__ import annotations
 
@@ -13,16 +13,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import visionpe.encodings.bias.attention_bias
 from visionpe import Grid, create_encoding
+from visionpe.encodings.bias.offset import OffsetEncoding
 
 GRID = Grid((3, 4))
 POOLING = Grid((3, 4), stride=(2, 2))
+TABLES = ("attention_bias", "rpb", "rpb(prefix_slots=1)", "rpb(shared=True)")
+NETWORKS = ("cpb", 'cpb(form="raw", dropout=0.5)', "cpb(shared=True)", "fire", "dpb(hidden=5)")
+SPECS = (*TABLES, *NETWORKS, "kerple")
 
 
-def built(depth: int = 2) -> Any:
-    encoding = create_encoding("attention_bias", dim=4, num_heads=2, depth=depth, grid_size=(3, 4)).eval()
-    nn.init.normal_(encoding.table)
+def built(spec: str = "attention_bias", depth: int = 2) -> Any:
+    encoding = create_encoding(spec, dim=4, num_heads=2, depth=depth, grid_size=(3, 4)).eval()
+    for name, parameter in encoding.named_parameters():
+        low = 20 if name == "threshold" else 0.01  # beyond the grid, where it counts
+        nn.init.uniform_(parameter, low, low + 0.1)
     return encoding
 
 
@@ -36,36 +41,44 @@ def anew(encoding: Any, grid: Grid = GRID, layer: int = 0) -> Tensor:
         return matrix(encoding, grid, layer).detach()
 
 
+def others(encoding: Any) -> dict[str, Tensor]:
+    return {key: value * (1.5 + torch.rand_like(value)) for key, value in encoding.state_dict().items()}
+
+
 def by_data(encoding: Any) -> None:
-    encoding.table.data.copy_(torch.randn_like(encoding.table))
+    for key, value in others(encoding).items():
+        encoding.get_parameter(key).data.copy_(value)
 
 
 def by_optimizer(encoding: Any) -> None:
     with torch.enable_grad():
-        matrix(encoding).sum().backward()
+        matrix(encoding, Grid((3, 4), prefix=1)).square().sum().backward()
     torch.optim.SGD(encoding.parameters(), lr=0.1).step()
 
 
 def by_loading(encoding: Any) -> None:
-    encoding.load_state_dict({"table": torch.randn_like(encoding.table)})
+    encoding.load_state_dict(others(encoding))
 
 
-def by_another_parameter(encoding: Any) -> None:
-    encoding.table = nn.Parameter(torch.randn_like(encoding.table))
+def by_other_parameters(encoding: Any) -> None:
+    for key, value in others(encoding).items():
+        holder, _, name = key.rpartition(".")
+        setattr(encoding.get_submodule(holder), name, nn.Parameter(value))
 
 
 def by_another_size(encoding: Any) -> None:
     encoding.set_input_grid((5, 5))
 
 
-CHANGES = [by_data, by_optimizer, by_loading, by_another_parameter, by_another_size]
+CHANGES = [by_data, by_optimizer, by_loading, by_other_parameters]
+CASES = [(spec, change) for spec in SPECS for change in CHANGES] + [(spec, by_another_size) for spec in TABLES]
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 @pytest.mark.parametrize("grid", [GRID, POOLING])
-@pytest.mark.parametrize("change", CHANGES)
-def test_every_change_is_seen(change: Callable[[Any], None], grid: Grid, mode: Any) -> None:
-    encoding = built()
+@pytest.mark.parametrize(("spec", "change"), CASES)
+def test_every_change_is_seen(spec: str, change: Callable[[Any], None], grid: Grid, mode: Any) -> None:
+    encoding = built(spec)
     with mode():
         before = matrix(encoding, grid)
         assert matrix(encoding, grid) is before
@@ -78,14 +91,28 @@ def test_every_change_is_seen(change: Callable[[Any], None], grid: Grid, mode: A
         assert matrix(encoding, grid) is after
 
 
-def test_one_a_block() -> None:
-    encoding = built()
+@pytest.mark.parametrize("spec", SPECS)
+def test_a_change_of_one_parameter_is_seen(spec: str) -> None:
+    encoding, grid = built(spec), Grid((3, 4), prefix=1)
+    with torch.no_grad():
+        for parameter in encoding.parameters():
+            before = [matrix(encoding, grid, layer) for layer in (0, 1)]
+            parameter.data.mul_(3)
+            after = [matrix(encoding, grid, layer) for layer in (0, 1)]
+            assert any(not torch.equal(one, other) for one, other in zip(before, after))
+            assert all(torch.equal(after[layer], anew(encoding, grid, layer)) for layer in (0, 1))
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_one_a_block(spec: str) -> None:
+    encoding = built(spec)
     with torch.no_grad():
         for grid in (GRID, Grid((5, 2)), Grid((3, 4), prefix=1), POOLING):
             for layer in (0, 1):
                 assert torch.equal(matrix(encoding, grid, layer), anew(encoding, grid, layer))
         assert len(encoding.kept) == 2
-        encoding.set_policy("nearest")
+        matrix(encoding, Grid((5, 2)))
+        encoding.set_policy("nearest" if "nearest" in encoding.policies else "interpolate")
         assert torch.equal(matrix(encoding, Grid((5, 2))), anew(encoding, Grid((5, 2))))
     encoding.train()
     assert not len(encoding.kept)
@@ -99,12 +126,53 @@ def test_kept_in_one_mode_serves_the_other() -> None:
         assert not matrix(encoding).is_inference()
 
 
-def test_no_large_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    encoding = built()
-    monkeypatch.setattr(visionpe.encodings.bias.attention_bias, "KEPT_BYTES", 2 * 2 * 12 * 12 * 4 - 1)
+@pytest.mark.parametrize("spec", SPECS)
+def test_no_large_ones(spec: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    encoding = built(spec)
+    for kind in (OffsetEncoding, type(encoding)):
+        monkeypatch.setattr(kind, "kept_bytes", 2 * 2 * 12 * 12 * 4 - 1)
     with torch.no_grad():
         assert torch.equal(matrix(encoding), anew(encoding))
     assert not len(encoding.kept)
+
+
+def test_nothing_is_kept_in_training() -> None:
+    encoding = built('cpb(form="raw", dropout=0.5)').train()
+    with torch.no_grad():
+        assert not torch.equal(matrix(encoding), matrix(encoding))  # dropout
+    assert not len(encoding.kept)
+
+
+class Twice(nn.Module):
+    """Around a layer, as an adapter is."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner, self.factor = inner, 2.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x) * self.factor
+
+
+@pytest.mark.parametrize("spec", NETWORKS)
+def test_what_stands_around_layers_or_listens_is_called(spec: str) -> None:
+    encoding, calls = built(spec), []
+    with torch.no_grad():
+        before = matrix(encoding)
+        hook = encoding.mlp[0][-1].register_forward_hook(lambda *_: calls.append(1))
+        assert torch.equal(matrix(encoding), before)
+        assert torch.equal(matrix(encoding), before)
+        assert len(calls) == 2
+        hook.remove()
+        encoding.mlp[0][-1] = around = Twice(encoding.mlp[0][-1])
+        doubled = matrix(encoding)
+        assert not torch.equal(doubled, before)
+        around.factor = 3.0
+        assert not torch.equal(matrix(encoding), doubled)
+        encoding.mlp[0][-1] = around.inner
+        assert torch.equal(matrix(encoding), before)
+        encoding.mlp[0][-1].forward = lambda x: x[..., :2] * 0  # patched, as libraries that count operations do
+        assert not torch.equal(matrix(encoding), before)
 
 
 def test_copies_and_files_are_without() -> None:

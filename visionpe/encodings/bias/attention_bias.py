@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from visionpe.attention.bias import Bias, DenseBias
 from visionpe.encodings.bias.offset import OffsetEncoding
 from visionpe.encodings.bias.rpb import OFFSET_TABLE_POLICIES, look_up, resize_offsets
 from visionpe.grid import Grid
-from visionpe.kept import KeptWhileEqual, may_keep
 from visionpe.policy.grammar import PolicyTerm
 from visionpe.ranges import check_table
 from visionpe.registry import register_encoding
-
-# Of the matrices of all blocks together, which are kept as in LeViT's own code.
-KEPT_BYTES = 128 * 2**20
 
 
 @register_encoding("attention_bias")
@@ -38,21 +32,19 @@ class AttentionBias(OffsetEncoding):
     resized_on_load = ("table",)
     whole_coords = True
     stacked = (("table", 0),)
+    kept_bytes = 128 * 2**20  # LeViT's own code keeps all
 
     def __init__(self, **context: Any) -> None:
         super().__init__(**context)
         self.check_two_axes()
         shape = check_table("grid_size", self.grid_size, self.depth, self.num_heads, *self.grid_size)
         self.table = nn.Parameter(torch.zeros(shape, **self.factory))
-        self.kept = KeptWhileEqual()
-
-    def train(self, mode: bool = True) -> AttentionBias:
-        if mode:  # there every pass has other numbers
-            self.kept.clear()
-        return super().train(mode)
 
     def reset_parameters(self) -> None:
         nn.init.zeros_(self.table)
+
+    def made_of(self, layer: int) -> Sequence[Tensor]:
+        return (self.table[layer],)
 
     def resized(self, size: Sequence[int], layer: int) -> Tensor:
         """The table of a layer for a grid of ``size``, mirrored: ``(heads, 2 height - 1, 2 width - 1)``."""
@@ -63,23 +55,6 @@ class AttentionBias(OffsetEncoding):
 
     def _table(self, grid: Grid, layer: int, device: torch.device, dtype: torch.dtype) -> Tensor:
         return self.resized(grid.size, layer).to(dtype)  # all offsets of a full grid, in order
-
-    def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> Bias:
-        table, build = self.table, super().bias
-        if not (grid.dense and may_keep(table) and self._nbytes(q, grid) <= KEPT_BYTES):
-            return build(q, k, grid, layer=layer)
-        self.check_axes(grid)
-        key = (grid.size, grid.prefix, grid.queries, grid.stride, self.policy_terms, q.dtype)
-        bias = DenseBias(
-            self.kept.get(layer, key, table[layer], lambda: build(q, k, grid, layer=layer).matrix(q.dtype))
-        )
-        bias.kept = True
-        return bias
-
-    def _nbytes(self, q: Tensor, grid: Grid) -> int:
-        """What the matrices of all blocks take."""
-        queries = prod(grid.queries or grid.size) + grid.prefix
-        return self.depth * self.num_heads * queries * grid.num_tokens * q.element_size()
 
     def set_input_grid(self, grid_size: Sequence[int]) -> None:
         resized = _quarter(self.table.detach().flatten(0, 1), grid_size, self.main_policy or "bicubic")

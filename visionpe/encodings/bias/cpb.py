@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from visionpe.checks import check_choice, check_flag, check_number
+from visionpe.encodings.bias.networks import parameters_of
 from visionpe.encodings.bias.offset import OffsetEncoding, all_offsets, heads_first
 from visionpe.grid import Grid
 from visionpe.policy.functions.positions import effective_length, rescale_positions
@@ -61,6 +62,9 @@ class ContinuousPositionBias(OffsetEncoding):
             )
             for _ in range(1 if self.shared else self.depth)
         )
+
+    def made_of(self, layer: int) -> Sequence[Tensor]:
+        return parameters_of(self.mlp[0 if self.shared else layer])
 
     def function(self, offsets: Sequence[Tensor], grid: Grid, layer: int) -> Tensor:
         return self._at_points(self._points(offsets, grid), layer)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from visionpe.checks import check_count
+from visionpe.encodings.bias.networks import parameters_of
 from visionpe.encodings.bias.offset import OffsetEncoding, heads_first
 from visionpe.grid import Grid
 from visionpe.precision import WideLayerNorm, WideLinear
@@ -41,6 +42,9 @@ class DynamicPositionBias(OffsetEncoding):
         for out in (width, width, self.num_heads):
             layers += [WideLayerNorm(width, **self.factory), nn.ReLU(), WideLinear(width, out, **self.factory)]
         return nn.Sequential(*layers)
+
+    def made_of(self, layer: int) -> Sequence[Tensor]:
+        return parameters_of(self.mlp[layer])
 
     def function(self, offsets: Sequence[Tensor], grid: Grid, layer: int) -> Tensor:
         mlp = self.mlp[layer]

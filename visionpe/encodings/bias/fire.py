@@ -10,31 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from visionpe.checks import check_number
+from visionpe.encodings.bias.networks import ScalarLinear, parameters_of
 from visionpe.encodings.bias.offset import OffsetEncoding, heads_first
 from visionpe.grid import Grid
 from visionpe.precision import WideLinear
 from visionpe.ranges import check_width
 from visionpe.registry import register_encoding
-
-
-class ScalarLinear(nn.Module):
-    """A linear layer of one number, with the parameters of one: libraries of integer arithmetic refuse that width.
-
-    Args:
-        out: Width of the result.
-        factory: ``device`` and ``dtype``.
-    """
-
-    def __init__(self, out: int, **factory: Any) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(out, 1, **factory))
-        self.bias = nn.Parameter(torch.empty(out, **factory))
-        nn.init.uniform_(self.weight, -1, 1)  # as a linear layer of width 1 begins
-        nn.init.uniform_(self.bias, -1, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(..., 1)`` to ``(..., out)``."""
-        return torch.addcmul(self.bias.to(x.dtype), x, self.weight[:, 0].to(x.dtype))
 
 
 @register_encoding("fire")
@@ -75,6 +56,10 @@ class Fire(OffsetEncoding):
     def reset_parameters(self) -> None:
         nn.init.constant_(self.c, self.initial_c)
         nn.init.constant_(self.threshold, hypot(*(n - 1 for n in self.grid_size)) or 1.0)
+
+    def made_of(self, layer: int) -> Sequence[Tensor]:
+        network = parameters_of(self.mlp[layer])
+        return (self.c[layer], self.threshold[layer], *network) if network else ()
 
     def function(self, offsets: Sequence[Tensor], grid: Grid, layer: int) -> Tensor:
         mlp, distance = self.mlp[layer], self.distance(offsets, grid)

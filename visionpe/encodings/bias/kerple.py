@@ -47,6 +47,9 @@ class Kerple(OffsetEncoding):
         nn.init.uniform_(self.r1, 0.02, 2)
         nn.init.uniform_(self.r2, 0.02, 1)
 
+    def made_of(self, layer: int) -> Sequence[Tensor]:
+        return self.r1[layer], self.r2[layer]
+
     def function(self, offsets: Sequence[Tensor], grid: Grid, layer: int) -> Tensor:
         distance = self.distance(offsets, grid)
         shape = (-1, *[1] * distance.ndim)

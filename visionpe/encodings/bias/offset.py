@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from math import prod
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,6 +14,7 @@ from visionpe.attention.bias import Bias, DenseBias, OffsetBias, with_prefix
 from visionpe.attention.pooled import PooledOffsetBias, pooled_shift
 from visionpe.base import PositionEncoding
 from visionpe.grid import Grid
+from visionpe.kept import KeptWhileEqual, may_keep
 from visionpe.policy.functions.positions import OFFSET_POLICIES, rescale_positions
 from visionpe.precision import wide_dtype, without_autocast
 
@@ -45,6 +47,17 @@ class OffsetEncoding(PositionEncoding):
     policies: ClassVar[tuple[str, ...]] = OFFSET_POLICIES
     # Without parameters the matrix serves all layers, which is worth keeping.
     fixed: ClassVar[bool] = False
+    # With parameters, what the matrices of all layers may take together for them to be kept, see `made_of`.
+    kept_bytes: ClassVar[int] = 32 * 2**20
+
+    def __init__(self, **context: Any) -> None:
+        super().__init__(**context)
+        self.kept = KeptWhileEqual()
+
+    def train(self, mode: bool = True) -> OffsetEncoding:
+        if mode:  # there every pass has other numbers
+            self.kept.clear()
+        return super().train(mode)
 
     @abstractmethod
     def function(self, offsets: Sequence[Tensor], grid: Grid, layer: int) -> Tensor:
@@ -58,6 +71,13 @@ class OffsetEncoding(PositionEncoding):
         Returns:
             ``(heads, ...)``, in the dtype of the offsets.
         """
+
+    def made_of(self, layer: int) -> Sequence[Tensor]:
+        """All parameters that the bias of a layer follows from, if it follows from nothing else; by default none.
+
+        On a CPU, in evaluation and without gradients, the matrix of a small grid is kept until one of them changes.
+        """
+        return ()
 
     def scaled(self, offsets: Sequence[Tensor], grid: Grid) -> list[Tensor]:
         """Offsets as the policy measures them: in tokens, of the trained grid, or no longer than trained ones."""
@@ -104,6 +124,24 @@ class OffsetEncoding(PositionEncoding):
 
     def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> Bias:
         self.check_axes(grid)
+        sources = self.made_of(layer) if grid.dense and not (self.training or self.fixed) else ()
+        if not (sources and may_keep(sources) and self._nbytes(q, grid) <= self.kept_bytes):
+            return self._wide_bias(q, grid, layer)
+
+        def build() -> Bias:
+            bias = DenseBias(self._wide_bias(q, grid, layer).matrix(q.dtype))
+            bias.kept = True
+            return bias
+
+        key = (grid.size, grid.prefix, grid.queries, grid.stride, self.policy_terms, self.grid_size, q.dtype)
+        return self.kept.get(layer, key, sources, build)
+
+    def _nbytes(self, q: Tensor, grid: Grid) -> int:
+        """What the matrices of all layers take."""
+        queries = prod(grid.queries or grid.size) + grid.prefix
+        return self.depth * self.num_heads * queries * grid.num_tokens * q.element_size()
+
+    def _wide_bias(self, q: Tensor, grid: Grid, layer: int) -> Bias:
         with without_autocast(q):  # distances and small networks keep float32
             return self._bias(q, grid, layer)
 

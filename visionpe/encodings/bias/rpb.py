@@ -87,6 +87,10 @@ class RelativePositionBias(OffsetEncoding):
         table = resize_offsets(self.table[0 if self.shared else layer], size, self.main_policy or "bicubic")
         return table if self.gain == 1 else table * self.gain
 
+    def made_of(self, layer: int) -> Sequence[Tensor]:
+        at = 0 if self.shared else layer
+        return (self.table[at],) if self.prefix_table is None else (self.table[at], self.prefix_table[at])
+
     def function(self, offsets: Sequence[Tensor], grid: Grid, layer: int) -> Tensor:
         return look_up(self.resized(grid.size, layer), offsets).to(offsets[0].dtype)
 
