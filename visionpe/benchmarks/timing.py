@@ -49,7 +49,8 @@ def measure(
     Args:
         cases: The first is the base of the ratios.
         device: Where they run.
-        repeats: Rounds that count; two more come first and do not.
+        repeats: Rounds that count; two more come first and do not. In each of them every case runs twice, and the
+            second run counts.
         on_round: Called after each round.
 
     Returns:
@@ -74,7 +75,9 @@ def measure(
             return None
 
     for turn in range(-WARM_UPS, repeats):
-        for column in range(len(cases))[:: 1 if turn % 2 else -1]:  # what comes first finds other things in the caches
+        for column in range(len(cases))[:: 1 if turn % 2 else -1]:
+            if turn >= 0:
+                tried(column, seconds_of)  # the caches are those of another case: in use a model follows itself
             taken = tried(column, seconds_of)
             if turn >= 0 and taken is not None:
                 seconds[turn, column] = taken
