@@ -14,7 +14,6 @@ import timm
 import torch
 from mmengine.dist import master_only
 from mmengine.hooks import EMAHook, Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import Runner
 from safetensors.torch import save_file
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 
 from visionpe.detection.models.classifier import TimmImageClassifier
 from visionpe.detection.running.crop_share import crop_share
+from visionpe.detection.running.wrappers import unwrap_model
 from visionpe.utils.files import replacing
 
 # These say where the weights came from; the file written here replaces them.
@@ -34,9 +34,7 @@ def unwrap(model: nn.Module) -> TimmImageClassifier:
     Raises:
         TypeError: If it is not a ``TimmImageClassifier``.
     """
-    inner: Any = model
-    while is_model_wrapper(inner):
-        inner = inner.module
+    inner = unwrap_model(model)
     if not isinstance(inner, TimmImageClassifier):
         raise TypeError(f"ExportHook needs a TimmImageClassifier; the model is a {type(inner).__name__}")
     return inner
@@ -193,10 +191,7 @@ class ExportBackbone(Hook):
     @master_only
     def after_train(self, runner: Runner) -> None:
         """Write the file, whole or not at all."""
-        inner: Any = runner.model
-        while is_model_wrapper(inner):
-            inner = inner.module
         file = Path(runner.work_dir) / "backbone.safetensors"
         with replacing(file) as beside:
-            write_weights(inner.backbone.model.state_dict(), beside)
+            write_weights(unwrap_model(runner.model).backbone.model.state_dict(), beside)
         runner.logger.info(f"Exported {file}")

@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
-from mmengine.model import BaseTTAModel, is_model_wrapper, revert_sync_batchnorm
+from mmengine.model import revert_sync_batchnorm
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 from torch import nn
@@ -31,6 +31,7 @@ from visionpe.detection.running.quiet import ConsoleFilter
 from visionpe.detection.running.randomness import ResumableRandomnessHook, seed_samples
 from visionpe.detection.running.resume import newest_checkpoint
 from visionpe.detection.running.resume_check import check_start
+from visionpe.detection.running.wrappers import unwrap_model
 from visionpe.utils.configs import find_config
 from visionpe.utils.errors import InputError, check_seed, first_line
 from visionpe.utils.files import replacing
@@ -233,13 +234,6 @@ def _name_apart(config: Config) -> None:
         config.visualizer.pop("name", None)
     if run := next(_RUNS):
         config.experiment_name = f"{config.get('experiment_name') or Path(config.filename or 'run').stem}_{run}"
-
-
-def unwrap_model(model: Any) -> Any:
-    """The model inside wrappers such as DDP, and inside what merges its predictions of several views."""
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    return model
 
 
 def load_strictly(model: nn.Module, checkpoint: str) -> tuple[str, ...] | None:

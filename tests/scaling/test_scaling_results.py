@@ -167,7 +167,8 @@ def test_policies_of_one_model_look_different():
 
 
 def test_the_axes_show_what_was_measured():
-    from visionpe.scaling.plot import shown_range, tick_texts
+    from visionpe.scaling.factor_axis import tick_texts
+    from visionpe.scaling.plot import shown_range
 
     lines = [row("a", [True] * 70 + [False] * 30), row("b", [True] * 6 + [False] * 4, seed=1)]
     assert shown_range(lines) == (0, 91)  # an interval that begins at 31 or below

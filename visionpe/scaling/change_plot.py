@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from visionpe.scaling.factor_axis import draw_factor_axis
 from visionpe.scaling.metric import interval, name_of, score
 from visionpe.scaling.options import AUTO, DEFAULT, DOWNSCALE
-from visionpe.scaling.plot import tick_texts
 from visionpe.scaling.published import LOOKHERE, ROPE_VIT, TRAINED
 from visionpe.scaling.summary import Row
 from visionpe.scaling.sweep import OK
@@ -64,16 +64,9 @@ def draw_change(path: Path, lines: Sequence[Row], protocol: str) -> None:
         if policy == DEFAULT:
             _draw_baseline(panel, shown, labels)
         panel.set_title(title, fontsize=10)
-        panel.set_xscale("log")
         panel.axhline(0, color="0.6", linewidth=0.8, zorder=0)
-        panel.axvline(1, color="0.6", linewidth=0.8, zorder=0)
-        ticks = sorted({round(x["factor"], 2) for x in shown} | {round(x, 2) for x, _ in published_change("ape_vit_s")})
-        panel.set_xticks(ticks, tick_texts(ticks), minor=False, fontsize=8)
-        panel.minorticks_off()
-        panel.grid(alpha=0.25, linewidth=0.6)
+        draw_factor_axis(panel, [*(x["factor"] for x in shown), *(x for x, _ in published_change("ape_vit_s"))])
         panel.legend(frameon=False, fontsize=8, loc="best")
-        for side in ("top", "right"):
-            panel.spines[side].set_visible(False)
     low = min((points for panel in panels for line in panel.lines for points in line.get_ydata()), default=0)
     panels[0].set_ylim(bottom=max(LIMIT, low - 1))
     panels[2].text(0.98, 0.98, LOOKHERE, transform=panels[2].transAxes, ha="right", va="top", fontsize=8, color="0.3")

@@ -8,6 +8,7 @@ from math import ceil, floor
 from pathlib import Path
 from typing import Any
 
+from visionpe.scaling.factor_axis import draw_factor_axis
 from visionpe.scaling.metric import interval, name_of, paper_of, score
 from visionpe.scaling.options import CONTROLS, DOWNSCALE, TILING
 from visionpe.scaling.report import bands
@@ -44,16 +45,6 @@ def assign_line_styles(lines: Sequence[Row]) -> dict[str, int]:
     return looks
 
 
-def tick_texts(ticks: Sequence[float]) -> list[str]:
-    """Labels of factors on a logarithmic axis, without those that would stand on the one before."""
-    texts, last = [], 0.0
-    for tick in ticks:
-        clear = tick == 1 or tick >= 1.2 * last
-        texts.append(f"{tick:g}x" if clear else "")
-        last = tick if clear else last
-    return texts
-
-
 def shown_range(lines: Sequence[Row]) -> tuple[float, float]:
     """Of the vertical axis, percent: all that was measured, in whole tens; from 0 where that is most of it."""
     bounds = [bound for line in lines if line["status"] == OK for bound in interval(line)] or [0, 100]
@@ -81,7 +72,6 @@ def plot(path: Path, lines: Sequence[Row], title: str) -> None:
 
     figure = new_figure(5.6 * len(protocols) + 2.6, 5.2)
     panels = figure.subplots(1, len(protocols), sharey=True, squeeze=False)[0]
-    ticks = sorted({round(line["factor"], 2) for line in lines})
     entries: dict[str, Line2D] = {}
     cross = Line2D([], [], color="0.4", linestyle="", marker="x")
     for panel, protocol in zip(panels, protocols):
@@ -116,15 +106,8 @@ def plot(path: Path, lines: Sequence[Row], title: str) -> None:
                     panel.plot(*zip(*paper), color=colour[label], linestyle="", marker="x", markersize=6)
                     entries["stated in the paper\n(colour of the model)"] = cross
         panel.set_title(TITLES.get(protocol, protocol), fontsize=11)
-        panel.set_xscale("log")
-        panel.set_xticks(ticks, tick_texts(ticks), minor=False)
-        panel.minorticks_off()
         panel.set_xlabel("resolution, times the trained size")
-        panel.grid(alpha=0.25, linewidth=0.6)
-        for side in ("top", "right"):
-            panel.spines[side].set_visible(False)
-        if ticks[0] < 1 < ticks[-1]:
-            panel.axvline(1, color="0.6", linewidth=0.8, zorder=0)
+        draw_factor_axis(panel, (line["factor"] for line in lines), fontsize=10)
     panels[0].set_ylabel(f"{name_of(lines)} accuracy, %")
     panels[0].set_ylim(*shown_range(lines))
     for control, text in CONTROL_NAMES.items():

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from visionpe.scaling.factor_axis import draw_factor_axis
 from visionpe.scaling.metric import interval, name_of, score
 from visionpe.scaling.options import AUTO, DEFAULT, DOWNSCALE
-from visionpe.scaling.plot import TITLES, shown_range, tick_texts
+from visionpe.scaling.plot import TITLES, shown_range
 from visionpe.scaling.report import bands
 from visionpe.scaling.summary import Row
 from visionpe.scaling.sweep import OK
@@ -57,15 +58,8 @@ def draw_panels(path: Path, lines: Sequence[Row], protocol: str) -> None:
                 )
             entries.setdefault(policy, line)
         panel.set_title(label, fontsize=10)
-        panel.set_xscale("log")
-        ticks = sorted({round(x["factor"], 2) for x in shown})
-        panel.set_xticks(ticks, tick_texts(ticks), minor=False, fontsize=8)
-        panel.minorticks_off()
         panel.set_ylim(*shown_range(shown))
-        panel.grid(alpha=0.25, linewidth=0.6)
-        panel.axvline(1, color="0.6", linewidth=0.8, zorder=0)
-        for side in ("top", "right"):
-            panel.spines[side].set_visible(False)
+        draw_factor_axis(panel, (x["factor"] for x in shown))
     for panel in list(panels.flat)[len(labels) :]:
         panel.set_axis_off()
     figure.supylabel(f"{name_of(shown)} accuracy, %", fontsize=10)
