@@ -152,9 +152,13 @@ class RotaryEncoding(WideParameters, PositionEncoding):
 
     def places(self, grid: Grid, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
         """Positions in tokens as the policy scales them, in the shapes of :meth:`coordinates`."""
+        return self.scaled(self._axes(grid, device, dtype), grid)
+
+    def scaled(self, positions: Sequence[Tensor], grid: Grid) -> list[Tensor]:
+        """Positions along each axis, in tokens, as the policy scales them."""
         # A fraction times the trained tokens is what the policy `interpolate` makes of a position.
         policy = PolicyTerm("interpolate") if self.fractional else self._rescaling
-        places = zip(self._axes(grid, device, dtype), grid.size, self.grid_size, self.spans)
+        places = zip(positions, grid.size, self.grid_size, self.spans)
         return [self._scaled(p, n, trained, span, policy) for p, n, trained, span in places]
 
     @staticmethod
