@@ -14,13 +14,13 @@ from visionpe import Composition, Grid
 
 TABLES = ["rpb", "attention_bias"]
 NETWORKS = ["cpb", "dpb", "fire"]
-ROTARY = ["rope_axial", "rope_mixed", "rope_norm", "rope_golden", "rope_spiral", "harope", "comrope"]
+ROTARY = ["rope_axial", "rope_mixed", "rope_norm", "rope_golden", "rope_spiral", "rope_vjepa", "harope", "comrope"]
 RELATIVE = ["none", *ROTARY, "alibi", "kerple", "manhattan", "crse", *NETWORKS, *TABLES]
 ABSOLUTE = ["ape", "sincos"]
 # Tested with the others here, and by formulas of their own.
 OWN = ["cpe", "lepe", "lape", "abswin", "fourier", "seqpe", "irpe", "decomposed", "lookhere"]
 # These tell the axes apart by channel, head or digit.
-UNEQUAL_AXES = ["rope_norm", "rope_golden", "rope_spiral", "harope", "lookhere", "seqpe"]
+UNEQUAL_AXES = ["rope_norm", "rope_golden", "rope_spiral", "rope_vjepa", "harope", "lookhere", "seqpe"]
 COORDINATES = [name for name in ENCODINGS if name in RELATIVE + ABSOLUTE and name != "none"]
 
 

@@ -152,3 +152,38 @@ def test_golden_gate_refuses() -> None:
         make("rope_golden", (4, 4), 1, 8, min_freq=3.0, max_freq=2.0)
     with pytest.raises(ValueError, match="spread='angle' with grid_size"):
         make("rope_golden", (4, 4, 4), 1, 8, spread="angle")
+
+
+@pytest.mark.parametrize("head_dim", [20, 64])
+def test_vjepa_of_the_published_code(head_dim: int) -> None:
+    """Numbers of transformers' V-JEPA 2 on time, row and column, and of one frame on two axes."""
+    data, size = load_file(REFERENCE / "rope_vjepa.safetensors"), {20: (3, 4, 4), 64: (2, 3, 3)}[head_dim]
+    x, wanted = data[f"{head_dim}.x"], data[f"{head_dim}.y"]
+    encoding = make("rope_vjepa", size, 2, head_dim, unequal=True)
+    for grid in (Grid(size), Grid(size, coords=Grid(size).positions())):
+        torch.testing.assert_close(rotated(encoding, x, grid), wanted, atol=1e-5, rtol=1e-5)
+    frame = size[1] * size[2]
+    image = rotated(make("rope_vjepa", size[1:], 2, head_dim, unequal=True), x[:, :, :frame], Grid(size[1:]))
+    torch.testing.assert_close(image, wanted[:, :, :frame], atol=1e-5, rtol=1e-5)
+    straight = rotated(make("rope_vjepa", size, 2, head_dim), x, Grid(size))
+    assert (straight - wanted).abs().max() > 0.1
+    torch.testing.assert_close(straight.norm(dim=-1), x.float().norm(dim=-1), atol=1e-4, rtol=1e-5)
+
+
+def test_only_equal_pairs_are_relative() -> None:
+    q, k = torch.randn(2, 1, 1, 9, 24)
+    here = Grid((3, 3)).positions()
+    for unequal in (False, True):
+        encoding = make("rope_vjepa", (9, 9), 1, 24, unequal=unequal)
+        moved = (logits(encoding, q, k, here) - logits(encoding, q, k, here + 6)).abs().max()
+        assert (moved > 1e-2) == unequal
+    with pytest.raises(ValueError, match="layout='half' with unequal=True"):
+        make("rope_vjepa", (9, 9), 1, 24, unequal=True, layout="half")
+
+
+def test_vjepa_without_frames_is_axial() -> None:
+    x, grid = torch.randn(1, 2, 20, 16), Grid((4, 5))
+    axial = make("rope_axial", (4, 5), 2, 16, theta=10000.0, grid_indexing="ij")
+    torch.testing.assert_close(
+        rotated(make("rope_vjepa", (4, 5), 2, 16, frames=False), x, grid), rotated(axial, x, grid)
+    )
