@@ -48,8 +48,12 @@ def _checked(text: str, **style: Any) -> tuple[str, bool]:
 # Frequencies and scales that mean something as they are.
 KEPT = ("freqs", "threshold", ".c", ".r1", ".r2")
 # A sixteenth of a tiny width leaves two channels, of which a LayerNorm keeps a sign.
-# Of two pairs an axis the policy `p` would leave out none.
-TINY_OPTIONS: dict[str, dict[str, Any]] = {"dpb": {"hidden": 8}, "rope_vjepa": {"frames": False}}
+# Of two pairs an axis the policy `p` would leave out none, and of eight on few tokens those that hardly turn.
+TINY_OPTIONS: dict[str, dict[str, Any]] = {
+    "dpb": {"hidden": 8},
+    "rope_vjepa": {"frames": False},
+    "pope": {"theta": 10.0},
+}
 
 
 def tiny_spec(spec: object) -> object:

@@ -67,6 +67,8 @@ class PositionEncoding(HasPolicy, Unscriptable, OwnTensors):
     is_wrapper: ClassVar[bool] = False
     # True for what hands on to another encoding what the backbone says of itself.
     hands_on_hints: ClassVar[bool] = False
+    # True where queries and keys leave `rotate` wider than they came.
+    widens: ClassVar[bool] = False
     # True where attended tokens are taken for a piece of the map, in which neighbours stand side by side.
     reads_neighbours: bool = False
 

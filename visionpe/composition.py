@@ -44,6 +44,13 @@ class Composition(HasPolicy, nn.ModuleDict):
                     f"pos_encoding={spelt!r}: {axial[0].name!r} attends along rows, then columns, where "
                     f"{part.name!r} finds no logits or weights of all pairs; allowed: parts without a bias"
                 )
+        turning = [part for part in parts if "rotate" in part.sites()]
+        wide = next((part for part in turning if part.widens), None)
+        if wide is not None and len(turning) > 1:
+            raise ValueError(
+                f"pos_encoding={spelt!r}: queries and keys leave {wide.name!r} wider than they came, where others "
+                "that turn them want their own width; allowed: one that turns them"
+            )
         super().__init__(dict(zip(names, parts)))
         self.mark_as_built()
         # Attention along the axes has no logits of all pairs.

@@ -14,13 +14,23 @@ from visionpe import Composition, Grid
 
 TABLES = ["rpb", "attention_bias"]
 NETWORKS = ["cpb", "dpb", "fire"]
-ROTARY = ["rope_axial", "rope_mixed", "rope_norm", "rope_golden", "rope_spiral", "rope_vjepa", "harope", "comrope"]
+ROTARY = [
+    "rope_axial",
+    "rope_mixed",
+    "rope_norm",
+    "rope_golden",
+    "rope_spiral",
+    "rope_vjepa",
+    "harope",
+    "pope",
+    "comrope",
+]
 RELATIVE = ["none", *ROTARY, "alibi", "kerple", "manhattan", "crse", *NETWORKS, *TABLES]
 ABSOLUTE = ["ape", "sincos"]
 # Tested with the others here, and by formulas of their own.
 OWN = ["cpe", "lepe", "lape", "abswin", "fourier", "seqpe", "irpe", "decomposed", "lookhere"]
 # These tell the axes apart by channel, head or digit.
-UNEQUAL_AXES = ["rope_norm", "rope_golden", "rope_spiral", "rope_vjepa", "harope", "lookhere", "seqpe"]
+UNEQUAL_AXES = ["rope_norm", "rope_golden", "rope_spiral", "rope_vjepa", "harope", "pope", "lookhere", "seqpe"]
 COORDINATES = [name for name in ENCODINGS if name in RELATIVE + ABSOLUTE and name != "none"]
 
 
@@ -152,6 +162,11 @@ def test_prefix_tokens_have_no_position(spec: str, prefix: int) -> None:
     if spec == "harope":  # there they change their basis, in which they meet as before
         wanted = q[:, :, :prefix] @ k[:, :, :prefix].mT
         torch.testing.assert_close((rotated_q @ rotated_k.mT)[:, :, :prefix, :prefix], wanted, atol=1e-3, rtol=1e-3)
+        return
+    if spec == "pope":  # their sizes alone, at the angle 0
+        sizes = torch.nn.functional.softplus(q[:, :, :prefix])
+        wanted = torch.stack((sizes, torch.zeros_like(sizes)), dim=-1).flatten(-2)
+        torch.testing.assert_close(rotated_q[:, :, :prefix], wanted)
         return
     assert torch.equal(rotated_q[:, :, :prefix], q[:, :, :prefix])
     assert torch.equal(rotated_k[:, :, :prefix], k[:, :, :prefix])

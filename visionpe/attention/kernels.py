@@ -11,7 +11,7 @@ from torch.utils.checkpoint import checkpoint
 
 from visionpe.attention.bias import Bias, LowRankBias, narrowed
 from visionpe.attention.logits import Decay
-from visionpe.tracing import is_exporting, is_transformed
+from visionpe.tracing import is_exporting, is_tracing, is_transformed
 
 Dropout = Callable[[Tensor], Tensor]
 
@@ -137,8 +137,19 @@ def with_low_rank_channels(
     """
     left = [bias.left.to(q.dtype).expand(*q.shape[:-1], -1) for bias in biases]
     right = [bias.right.to(k.dtype).expand(*k.shape[:-1], -1) for bias in biases]
-    q, k = torch.cat([q * scale, *left], dim=-1), torch.cat([k, *right], dim=-1)
-    missing = v.shape[-1] - q.shape[-1]
+    return evened(torch.cat([q * scale, *left], dim=-1), torch.cat([k, *right], dim=-1), v)
+
+
+def uneven_and_long(q: Tensor, k: Tensor, v: Tensor) -> bool:
+    """True on a CPU where values have another width than keys, which its fused kernel refuses, and logits are many."""
+    if v.shape[-1] == k.shape[-1] or q.device.type != "cpu" or is_tracing():
+        return False
+    return q.shape[1] * q.shape[2] * k.shape[2] * 4 > 4 * CHUNK_BYTES
+
+
+def evened(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """All of one width: zeros beside the narrower change no product, and stand behind the values."""
+    missing = v.shape[-1] - k.shape[-1]
     if missing > 0:
         return F.pad(q, (0, missing)), F.pad(k, (0, missing)), v
     return q, k, F.pad(v, (0, -missing))

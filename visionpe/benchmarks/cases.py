@@ -93,8 +93,9 @@ class Core(nn.Module):
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         biases = self.encoding.bias(q, k, self.grid)
         q, k = self.encoding.rotate(q, k, self.grid)
-        attended = attend(q, k, v, biases=biases, kernel=self.kernel)
-        return self.encoding.mix(attended, v, self.grid, weights=AttentionWeights(q, k, biases))
+        scale = v.shape[-1] ** -0.5
+        attended = attend(q, k, v, biases=biases, kernel=self.kernel, scale=scale)
+        return self.encoding.mix(attended, v, self.grid, weights=AttentionWeights(q, k, biases, scale=scale))
 
 
 class _Bound(nn.Module):

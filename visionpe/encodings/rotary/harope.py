@@ -33,7 +33,7 @@ class HeadAdaptiveRoPE(WideParameters, PositionEncoding):
     underneath.
 
     Args:
-        over: The encoding underneath: one whose only site is ``rotate``.
+        over: The encoding underneath: one whose only site is ``rotate``, which leaves the width of heads.
         context: See :class:`~visionpe.base.PositionEncoding`.
 
     Raises:
@@ -49,7 +49,7 @@ class HeadAdaptiveRoPE(WideParameters, PositionEncoding):
         inner = create_encodings(over, **{k: v for k, v in context.items() if k != "policy"})
         if len(inner) == 1 and isinstance(inner[0], PositionWrapper):
             raise ValueError(f"over={over!r}: put the wrapper around harope instead")
-        if len(inner) != 1 or inner[0].sites() != ("rotate",):
+        if len(inner) != 1 or inner[0].sites() != ("rotate",) or inner[0].widens:
             raise ValueError(
                 f"over={over!r} is not one rotary encoding; allowed: rope_axial, rope_mixed and others that only rotate"
             )

@@ -23,7 +23,7 @@ STORES = ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modules")
 # What is known of an encoding once it is built.
 FACTS = (
     *("name", "source", "structure", "policies", "modifiers", "resized_on_load", "takes_coords"),
-    *("reads_neighbours", "renamed", "sites", "stacked", "without_policy"),
+    *("reads_neighbours", "renamed", "sites", "stacked", "widens", "without_policy"),
 )
 SIZES = ("dim", "num_heads", "head_dim", "depth", "factory")
 

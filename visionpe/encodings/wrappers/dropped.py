@@ -47,6 +47,11 @@ class DroppedPositions(PositionWrapper):
                 f"over={self.name!r} cannot be dropped: its bias belongs to pairs of tokens, and to drop "
                 "it from some of them would take the N x N matrix; allowed: encodings that add, refine, rotate or mix"
             )
+        if self.widens:
+            raise ValueError(
+                f"over={self.name!r} cannot be dropped: queries and keys leave it wider than others are; "
+                "allowed: encodings that keep the width of heads"
+            )
         self.rate, self.unit = rate, unit
 
     def draw(self, grid: Grid, batch: int, device: torch.device) -> Tensor:
