@@ -261,3 +261,32 @@ def test_fixed_tables_of_lape(tmp_path: Path) -> None:
         x = torch.randn(1, 3, 32, 40)
         close(model(x), source(x))
     assert source.pos_encoding["lape"].over.policy == "bicubic"  # the resize of DeiT's code
+
+
+def fixed_table(dim: int, height: int, width: int) -> Tensor:
+    """What LaPE's code makes for ``2D_sin``: sines and cosines in turns, of the column, then of the row."""
+    table = torch.zeros(height, width, dim)
+    for channel in range(dim):
+        half, place = divmod(channel, dim // 2)
+        frequency = 10000 ** (-(place // 2 * 2) / (dim // 2))
+        angles = (torch.arange(height)[:, None] if half else torch.arange(width)[None]) * frequency
+        table[..., channel] = (angles.cos() if place % 2 else angles.sin()).expand(height, width)
+    return table
+
+
+@torch.no_grad()
+def test_fixed_tables_of_lape(tmp_path: Path) -> None:
+    """A file of ``2D_sin`` loads as a table, and where the model computes the same numbers, without one."""
+    weights, inputs, _, metadata = read("lape")
+    table = fixed_table(32, 6, 6).flatten(0, 1)
+    weights = {**weights, "pos_embed": torch.cat((torch.zeros(1, 32), table))[None]}
+    torch.save({"model": weights}, tmp_path / "sin.pth")
+    options = {key: value for key, value in metadata["kwargs"].items() if key in (*BODY, "mlp_ratio")}
+    options["checkpoint_path"] = tmp_path / "sin.pth"
+    as_table = timm.create_model("lape_vit_ti", **options).eval()
+    spec = "lape(sincos(interleaved=True), prefix_slots=0)"
+    computed = timm.create_model("lape_vit_ti", pos_encoding=spec, **options).eval()
+    close(computed(inputs["native"]), as_table(inputs["native"]))
+    assert not [key for key in computed.state_dict() if "table" in key]
+    with pytest.raises(RuntimeError, match="not of the same numbers"):
+        timm.create_model("lape_vit_ti", pos_encoding="lape(sincos)", **options)

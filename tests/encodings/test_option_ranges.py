@@ -22,7 +22,7 @@ FLAG = ("no", None, 2, nan)
 REFUSED: dict[str, dict[str, tuple[Any, ...]]] = {
     "ape": {"init_std": STD, "attention_window": (0, 0.5, (1,), nan), "policy": (["bilinear"], 3)},
     "abswin": {"init_std": STD, "window": COUNT, "background": COUNT, "form": (None, ["sam2"])},
-    "sincos": {"temperature": POSITIVE},
+    "sincos": {"interleaved": FLAG, "temperature": POSITIVE},
     "fourier": {"features": COUNT, "hidden": COUNT, "gamma": POSITIVE, "groups": COUNT},
     "lape": {"eps": POSITIVE, "prefix_slots": (-1, 0.5, nan, "1", 99999)},
     "seqpe": {

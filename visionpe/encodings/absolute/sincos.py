@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from visionpe.base import PositionEncoding
+from visionpe.checks import check_flag
 from visionpe.grid import Grid
 from visionpe.policy.functions import rescale_positions
 from visionpe.ranges import check_base
@@ -23,6 +24,7 @@ class SinCosEncoding(PositionEncoding):
 
     Args:
         temperature: Longest wavelength over 2 pi, in tokens; 1e-6 to 1e12.
+        interleaved: The channels of an axis take turns, sin, cos, sin, cos, as in the 2D form of LaPE's code.
         context: See :class:`~visionpe.base.PositionEncoding`. The default policy ``interpolate`` scales coordinates
             to the trained range: unseen coordinates confuse the model badly.
 
@@ -34,9 +36,10 @@ class SinCosEncoding(PositionEncoding):
     irregular = True
     policies = ("interpolate", "extrapolate", "rescale")
 
-    def __init__(self, *, temperature: float = 10000.0, **context: Any) -> None:
+    def __init__(self, *, temperature: float = 10000.0, interleaved: bool = False, **context: Any) -> None:
         super().__init__(**context)
         self.temperature = check_base("temperature", temperature)
+        self.interleaved = check_flag("interleaved", interleaved)
         if self.dim % (2 * len(self.grid_size)):
             raise ValueError(f"dim={self.dim} is no multiple of {2 * len(self.grid_size)}: a sine and a cosine an axis")
 
@@ -47,7 +50,8 @@ class SinCosEncoding(PositionEncoding):
         positions = grid.positions(device=device, dtype=dtype).unbind(-1)
         for p, size, trained in list(zip(positions, grid.size, self.grid_size))[::-1]:  # x first
             angles = rescale_positions(p, size, trained, self.main_policy)[..., None] * freqs
-            parts += [angles.sin(), angles.cos()]
+            both = angles.sin(), angles.cos()
+            parts.append(torch.stack(both, dim=-1).flatten(-2) if self.interleaved else torch.cat(both, dim=-1))
         return torch.cat(parts, dim=-1)  # (N, dim)
 
     def add(self, x: Tensor, grid: Grid) -> Tensor:
