@@ -27,18 +27,24 @@ def make(spec: object, grid_size: tuple[int, ...] = (6, 6), **options: object) -
     return randomize(encoding)
 
 
+def tokens_of(q: Tensor) -> Tensor:
+    """Tokens ``(B, N, dim)`` for encodings that read them, those that projected to ``q`` as they are."""
+    return q.transpose(1, 2).flatten(2)
+
+
 def logits(encoding: Composition, q: Tensor, k: Tensor, grid: Grid, layer: int = 1) -> Tensor:
     """What the softmax would see, unscaled."""
     rotated_q, rotated_k = encoding.rotate(q, k, grid, layer=layer)
     total = rotated_q @ rotated_k.transpose(-2, -1)
-    for bias in encoding.bias(q, k, grid, layer=layer):
+    for bias in encoding.bias(q, k, grid, layer=layer, tokens=tokens_of(q)):
         total = total + bias.matrix(q.dtype)
     return total
 
 
 def mix(encoding: Composition, attended: Tensor, v: Tensor, grid: Grid, layer: int = 0) -> Tensor:
     """The site, with weights of some queries and keys."""
-    weights = AttentionWeights(attended, v, encoding.bias(attended, v, grid, layer=layer))
+    biases = encoding.bias(attended, v, grid, layer=layer, tokens=tokens_of(attended))
+    weights = AttentionWeights(attended, v, biases)
     return encoding.mix(attended, v, grid, layer=layer, weights=weights)
 
 

@@ -69,6 +69,8 @@ class PositionEncoding(HasPolicy, Unscriptable, OwnTensors):
     hands_on_hints: ClassVar[bool] = False
     # True where queries and keys leave `rotate` wider than they came.
     widens: ClassVar[bool] = False
+    # True where `bias` reads the tokens that attention is given, by a keyword of that name.
+    reads_tokens: ClassVar[bool] = False
     # True where attended tokens are taken for a piece of the map, in which neighbours stand side by side.
     reads_neighbours: bool = False
 

@@ -78,6 +78,11 @@ class Composition(HasPolicy, nn.ModuleDict):
         return None if factor == 1 and decay is None else LogitRule(factor, decay)
 
     @property
+    def reads_tokens(self) -> bool:
+        """Whether a part reads the tokens that attention is given."""
+        return any(getattr(part, "reads_tokens", False) for part in self._modules.values())
+
+    @property
     def parts(self) -> list[PositionEncoding]:
         return list(self._modules.values())  # type: ignore[arg-type]
 
@@ -129,10 +134,11 @@ class Composition(HasPolicy, nn.ModuleDict):
             q, k = self._call(part, "rotate", q, k, grid, layer=layer)
         return q, k
 
-    def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> list[Bias]:
+    def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0, tokens: Tensor | None = None) -> list[Bias]:
         biases = []
         for part in self._acting("bias"):  # a comprehension would tie the graphs of torch 2.9 to the block
-            bias = self._call(part, "bias", q, k, grid, layer=layer)
+            read = {"tokens": tokens} if getattr(part, "reads_tokens", False) else {}
+            bias = self._call(part, "bias", q, k, grid, layer=layer, **read)
             if bias is not None:
                 biases.append(bias)
         return biases

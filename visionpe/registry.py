@@ -121,7 +121,7 @@ def get_encoding(name: str) -> type[PositionEncoding]:
 
 
 # What a backbone may say of itself, for the encodings that ask.
-HINTS = ("prefix_slots", "signals", "quant_size", "attention_window", "window")
+HINTS = ("prefix_slots", "signals", "quant_size", "attention_window", "window", "token_dim")
 
 
 def _keywords(cls: type[PositionEncoding]) -> set[str]:

@@ -60,7 +60,7 @@ class ToldAttention(Attention):
         gate = _gate(self, x)
         qkv = self.qkv(x).view(*x.shape[:2], 3, self.num_heads, self.head_dim)  # unflatten goes through Python
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        attended = attn_mask.attend(self, self.q_norm(q), self.k_norm(k), v)
+        attended = attn_mask.attend(self, self.q_norm(q), self.k_norm(k), v, tokens=x)
         return _projected(self, from_heads(attended), gate)
 
 
@@ -75,7 +75,7 @@ class ToldEvaAttention(EvaAttention):
         apart = (self.q_proj(x), self.k_proj(x), self.v_proj(x)) if self.qkv is None else None
         projected = apart or project_without_key_bias(self, x).chunk(3, dim=-1)
         q, k, v = (to_heads(t, self.num_heads) for t in projected)
-        attended = rope.attend(self, self.q_norm(q), self.k_norm(k), v)
+        attended = rope.attend(self, self.q_norm(q), self.k_norm(k), v, tokens=x)
         return _projected(self, from_heads(attended), gate)
 
 
@@ -95,7 +95,7 @@ class ToldAttentionRope(AttentionRope):
         q, k = self.q_norm(q), self.k_norm(k)
         if self.num_kv_groups > 1:
             k, v = (t.repeat_interleave(self.num_kv_groups, dim=1) for t in (k, v))
-        return _projected(self, from_heads(rope.attend(self, q, k, v)), gate)
+        return _projected(self, from_heads(rope.attend(self, q, k, v, tokens=x)), gate)
 
 
 def _difference(module: Any, q: Tensor, k: Tensor, v: Tensor, told: Told) -> Tensor:
@@ -137,7 +137,7 @@ class ToldParallelBlock(ParallelScalingBlock):
         """Tokens ``(B, N, dim)`` to tokens."""
         mlp, q, k, v = _split(self, attn_mask.inject(self.in_norm(x)))
         q, k, v = (to_heads(t, self.num_heads) for t in (q, k, v))
-        attended = from_heads(attn_mask.attend(self, self.q_norm(q), self.k_norm(k), v))
+        attended = from_heads(attn_mask.attend(self, self.q_norm(q), self.k_norm(k), v, tokens=x))
         if self.out_proj is not None:
             y = self.out_proj(torch.cat((attended, mlp), dim=-1))
         else:

@@ -27,7 +27,7 @@ class ToldBeitAttention(BeitAttention):
         """Tokens ``(B, N, dim)`` to tokens."""
         x = shared_rel_pos_bias.inject(x)
         q, k, v = (to_heads(t, self.num_heads) for t in project_without_key_bias(self, x).chunk(3, dim=-1))
-        return self.proj_drop(self.proj(from_heads(shared_rel_pos_bias.attend(self, q, k, v))))
+        return self.proj_drop(self.proj(from_heads(shared_rel_pos_bias.attend(self, q, k, v, tokens=x))))
 
 
 @adapts(Beit)

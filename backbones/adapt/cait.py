@@ -29,7 +29,7 @@ class ToldTalkingHeads(TalkingHeadAttn):
     def forward(self, x: Tensor, attn_mask: Told) -> Tensor:
         """Tokens ``(B, N, dim)`` to tokens."""
         q, k, v = (to_heads(t, self.num_heads) for t in self.qkv(attn_mask.inject(x)).chunk(3, dim=-1))
-        attended = attn_mask.attend(self, q, k, v, attended=self.attended)
+        attended = attn_mask.attend(self, q, k, v, tokens=x, attended=self.attended)
         return self.proj_drop(self.proj(from_heads(attended)))
 
     def attended(self, v: Tensor, weights: AttentionWeights) -> tuple[Tensor, AttentionWeights]:

@@ -28,7 +28,7 @@ class ToldRelPosAttention(RelPosAttention):
         """Tokens ``(B, N, dim)`` to tokens."""
         qkv = self.qkv(shared_rel_pos.inject(x)).chunk(3, dim=-1)
         q, k, v = (to_heads(t, self.num_heads) for t in qkv)
-        attended = shared_rel_pos.attend(self, self.q_norm(q), self.k_norm(k), v)
+        attended = shared_rel_pos.attend(self, self.q_norm(q), self.k_norm(k), v, tokens=x)
         return self.proj_drop(self.proj(from_heads(attended)))
 
 

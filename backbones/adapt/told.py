@@ -38,7 +38,14 @@ class Told:
         return self.encoding.inject(x, self.grid, layer=self.layer)
 
     def attend(
-        self, attention: nn.Module, q: Tensor, k: Tensor, v: Tensor, *, attended: Attended | None = None
+        self,
+        attention: nn.Module,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        *,
+        tokens: Tensor | None = None,
+        attended: Attended | None = None,
     ) -> Tensor:
         """Attention ``(B, heads, N, head_dim)``, by ``attended`` or the dropout and kernel of ``attention``."""
 
@@ -54,6 +61,7 @@ class Told:
             attended=attended or as_timm,
             layer=self.layer,
             mask=self.mask,
+            tokens=tokens,
         )
 
     def for_one_block(self, x: Tensor) -> Told:

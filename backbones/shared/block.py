@@ -49,7 +49,8 @@ class EncodedAttention(EncodedHeads, Attention):
             ``(B, N, dim)``.
         """
         gate = self.gating(x)
-        return self.projected(self.encoded(self.projections(x), encoding, grid, layer=layer, mask=attn_mask), gate)
+        attended = self.encoded(self.projections(x), encoding, grid, layer=layer, mask=attn_mask, tokens=x)
+        return self.projected(attended, gate)
 
 
 class WindowAttention(WindowHeads, EncodedAttention):

@@ -49,6 +49,7 @@ def encoded_attention(
     layer: int = 0,
     mask: Tensor | None = None,
     scale: float | None = None,
+    tokens: Tensor | None = None,
 ) -> Tensor:
     """Attention with the encoding's ``rotate``, ``bias`` and ``mix`` sites.
 
@@ -60,6 +61,7 @@ def encoded_attention(
         layer: Index of the block among those that the encoding serves.
         mask: Boolean (True takes part) or additive, broadcastable to ``(B, heads, N, N)``.
         scale: Of the logits; default ``head_dim ** -0.5``.
+        tokens: What attention was given, ``(B, N, dim)``, for encodings that read it.
 
     Returns:
         ``(B, heads, N, head_dim)``.
@@ -67,7 +69,7 @@ def encoded_attention(
     biases: list[Bias] = []
     decay = None
     if encoding.acts_on_logits():
-        biases = encoding.bias(q, k, grid, layer=layer)  # of the content, not of its rotation
+        biases = encoding.bias(q, k, grid, layer=layer, tokens=tokens)  # of the content, not of its rotation
         width = q.shape[-1]
         q, k = encoding.rotate(q, k, grid, layer=layer)
         if scale is None and q.shape[-1] != width:

@@ -117,7 +117,13 @@ class StageEncoding(nn.Module):
         self.map = Composition(kept)
         self.inside = nn.ModuleDict()
         for kind, its in kinds.items():
-            context = {"dim": its.dim, "num_heads": its.num_heads, "depth": its.depth, "grid_size": its.grid_size}
+            context = {
+                "dim": its.dim,
+                "token_dim": dim,
+                "num_heads": its.num_heads,
+                "depth": its.depth,
+                "grid_size": its.grid_size,
+            }
             built = create_encodings(spec, **context, **factory)
             attending = [part for part, own in zip(built, tokens) if not own]
             for part in attending if its.pools else ():

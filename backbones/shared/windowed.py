@@ -39,7 +39,14 @@ class EncodedHeads:
         return q, k
 
     def encoded(
-        self, qkv: Tensor, encoding: Composition, grid: Grid, *, layer: int = 0, mask: Tensor | None = None
+        self,
+        qkv: Tensor,
+        encoding: Composition,
+        grid: Grid,
+        *,
+        layer: int = 0,
+        mask: Tensor | None = None,
+        tokens: Tensor | None = None,
     ) -> Tensor:
         """Attention from projected tokens.
 
@@ -49,6 +56,7 @@ class EncodedHeads:
             grid: Where they stand.
             layer: Index of the block among those that the encoding serves.
             mask: Boolean (True takes part) or additive, broadcastable to ``(B, heads, N, N)``.
+            tokens: What was projected, ``(B, N, dim)``, for encodings that read it.
 
         Returns:
             ``(B, N, heads * head_dim)``.
@@ -56,7 +64,16 @@ class EncodedHeads:
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, N, head_dim)
         q, k = self.compared(q, k)
         attended = encoded_attention(
-            q, k, v, encoding, grid, layer=layer, mask=mask, scale=self.logit_factor, attended=self.attended
+            q,
+            k,
+            v,
+            encoding,
+            grid,
+            layer=layer,
+            mask=mask,
+            scale=self.logit_factor,
+            attended=self.attended,
+            tokens=tokens,
         )
         return attended.transpose(1, 2).flatten(2)
 
@@ -95,17 +112,23 @@ class WindowHeads(EncodedHeads):
         gate = self.gating(x)
         first = partitions[0]
         if len(partitions) == 1 and (first.gather or self.padding == "tokens" or not first.windows.pads):
-            return self.projected(self._inside(self.projections(first.split(x)), first, x.shape[0]), gate)
+            if not first.encoding.reads_tokens:  # their memory is free then
+                return self.projected(self._inside(self.projections(first.split(x)), first, x.shape[0]), gate)
+            inside = first.split(x)
+            return self.projected(self._inside(self.projections(inside), first, x.shape[0], inside), gate)
         # Padded after the projection, its tokens are zero, so that a convolution of the values sees zeros there.
         qkv = self.projections(x)  # (B, height, width, 3, heads, head_dim)
         shares = qkv.chunk(len(partitions), dim=-2)
-        maps = [self._inside(cut.windows.split(share), cut, x.shape[0]) for cut, share in zip(partitions, shares)]
+        maps = []
+        for cut, share in zip(partitions, shares):
+            told = cut.windows.split(x) if cut.encoding.reads_tokens else None
+            maps.append(self._inside(cut.windows.split(share), cut, x.shape[0], told))
         return self.projected(maps[0] if len(maps) == 1 else torch.cat(maps, dim=-1), gate)
 
-    def _inside(self, qkv: Tensor, cut: Partition, batch: int) -> Tensor:
+    def _inside(self, qkv: Tensor, cut: Partition, batch: int, tokens: Tensor | None = None) -> Tensor:
         """Windows ``(B * windows, tokens, 3, heads, head_dim)`` to the map of attended values."""
         mask = cut.mask if cut.mask is None or batch == 1 else cut.mask.repeat(batch, 1, 1, 1)
-        return cut.join(self.encoded(qkv, cut.encoding, cut.grid, layer=cut.layer, mask=mask), batch)
+        return cut.join(self.encoded(qkv, cut.encoding, cut.grid, layer=cut.layer, mask=mask, tokens=tokens), batch)
 
 
 class MapBlock:

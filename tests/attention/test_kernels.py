@@ -56,7 +56,7 @@ def setting(place: str) -> tuple[Grid, Tensor | None, int]:
 
 def run(encoding: Composition, inputs: list[Tensor], grid: Grid, mask: Tensor | None, kernel: str) -> Tensor:
     q, k, v = inputs
-    biases = encoding.bias(q, k, grid)
+    biases = encoding.bias(q, k, grid, tokens=q.transpose(1, 2).flatten(2))
     q, k = encoding.rotate(q, k, grid)
     attended = attend(q, k, v, biases=biases, mask=mask, kernel=kernel)
     return encoding.mix(attended, v, grid, weights=AttentionWeights(q, k, biases, mask))

@@ -275,7 +275,7 @@ def fixed_table(dim: int, height: int, width: int) -> Tensor:
 
 
 @torch.no_grad()
-def test_fixed_tables_of_lape(tmp_path: Path) -> None:
+def test_computed_tables_of_lape(tmp_path: Path) -> None:
     """A file of ``2D_sin`` loads as a table, and where the model computes the same numbers, without one."""
     weights, inputs, _, metadata = read("lape")
     table = fixed_table(32, 6, 6).flatten(0, 1)

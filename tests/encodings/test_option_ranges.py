@@ -50,6 +50,7 @@ REFUSED: dict[str, dict[str, tuple[Any, ...]]] = {
         **dict.fromkeys(("jitter_coords", "rescale_coords"), (0.5, nan, inf, "2")),
     },
     "rope_golden": {"min_freq": POSITIVE, "max_freq": POSITIVE, "spread": (None, "cube"), "ref_feat_shape": (7,)},
+    "pape": {"parabolas": COUNT, "form": (None, "cubic"), "prefix_position": (nan, inf, "0", 1e5), "token_dim": COUNT},
     "pope": {"theta": POSITIVE, "phase_init": (None, "normal"), "layout": ("half", "axis_half")},
     "rope_vjepa": {"theta": POSITIVE, "frames": FLAG, "unequal": FLAG},
     "rope_spiral": {
@@ -92,7 +93,7 @@ def use(encoding: Any, grid: Grid) -> None:
     encoding.inject(x, grid)
     encoding.refine(x, grid)
     encoding.rotate(q, q, grid)
-    encoding.bias(q, q, grid)
+    encoding.bias(q, q, grid, **({"tokens": x} if encoding.reads_tokens else {}))
     encoding.mix(q, q, grid)
 
 

@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 from conftest import ENCODINGS, tiny_vit
-from small_encodings import DIM, SPECS, logits, make, mix, qk
+from small_encodings import DIM, SPECS, logits, make, mix, qk, tokens_of
 from torch import Tensor
 
 from visionpe import Composition, Grid
@@ -25,7 +25,7 @@ ROTARY = [
     "pope",
     "comrope",
 ]
-RELATIVE = ["none", *ROTARY, "alibi", "kerple", "manhattan", "crse", *NETWORKS, *TABLES]
+RELATIVE = ["none", *ROTARY, "alibi", "kerple", "manhattan", "pape", "crse", *NETWORKS, *TABLES]
 ABSOLUTE = ["ape", "sincos"]
 # Tested with the others here, and by formulas of their own.
 OWN = ["cpe", "lepe", "lape", "abswin", "fourier", "seqpe", "irpe", "decomposed", "lookhere"]
@@ -88,6 +88,8 @@ def transposed(name: str, encoding: Composition) -> Composition:
         if name == "lepe":
             for conv in part.convs:
                 conv.weight.copy_(conv.weight.transpose(-1, -2).clone())
+        if name == "pape":
+            part.position.copy_(part.position.flip(-1))
         if name == "fourier":
             part.frequencies.copy_(part.frequencies.flip(1))
         if name == "comrope":
@@ -170,7 +172,7 @@ def test_prefix_tokens_have_no_position(spec: str, prefix: int) -> None:
         return
     assert torch.equal(rotated_q[:, :, :prefix], q[:, :, :prefix])
     assert torch.equal(rotated_k[:, :, :prefix], k[:, :, :prefix])
-    for bias in encoding.bias(q, k, grid):
+    for bias in encoding.bias(q, k, grid, tokens=tokens_of(q)):
         matrix = bias.matrix(q.dtype)
         assert matrix.shape[-2:] == (grid.num_tokens, grid.num_tokens)
         if spec == "irpe":  # as published, one bucket serves every pair with a prefix token

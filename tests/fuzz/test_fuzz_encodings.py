@@ -77,7 +77,7 @@ def run(spec: Any, context: dict[str, Any], place: dict[str, Any], dtype: torch.
     x = torch.cat((torch.randn(batch, grid.prefix, dim, dtype=dtype), x), dim=1)
     x = encoding.inject(x, grid, layer=0)
     q, k, v = (torch.randn(batch, heads, grid.num_tokens, dim // heads, dtype=dtype) for _ in range(3))
-    biases, rule = encoding.bias(q, k, grid, layer=0), encoding.logit_rule(grid)
+    biases, rule = encoding.bias(q, k, grid, layer=0, tokens=x), encoding.logit_rule(grid)
     scale = None if rule is None else rule.factor * (dim // heads) ** -0.5
     q, k = encoding.rotate(q, k, grid, layer=0)
     y = attend(q, k, v, biases=biases, scale=scale)

@@ -54,7 +54,7 @@ class HeadAdaptiveRoPE(WideParameters, PositionEncoding):
                 f"over={over!r} is not one rotary encoding; allowed: rope_axial, rope_mixed and others that only rotate"
             )
         self.over = inner[0]
-        for fact in ("takes_coords", "whole_coords", "takes_pooled", "irregular", "reads_neighbours"):
+        for fact in ("takes_coords", "whole_coords", "takes_pooled", "reads_neighbours"):
             setattr(self, fact, getattr(self.over, fact))
         heads = (self.depth, self.num_heads, self.head_dim)
         square = check_table("dim", self.dim, *heads, self.head_dim)

@@ -23,7 +23,7 @@ STORES = ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modules")
 # What is known of an encoding once it is built.
 FACTS = (
     *("name", "source", "structure", "policies", "modifiers", "resized_on_load", "takes_coords"),
-    *("reads_neighbours", "renamed", "sites", "stacked", "widens", "without_policy"),
+    *("reads_neighbours", "renamed", "reads_tokens", "sites", "stacked", "widens", "without_policy"),
 )
 SIZES = ("dim", "num_heads", "head_dim", "depth", "factory")
 
@@ -160,8 +160,8 @@ class PositionWrapper(PositionEncoding):
     def rotate(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> tuple[Tensor, Tensor]:
         return self.beneath.rotate(q, k, self.stand(q, grid), layer=layer)
 
-    def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> Bias | None:
-        return self.beneath.bias(q, k, self.stand(q, grid), layer=layer)
+    def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0, **read: Any) -> Bias | None:
+        return self.beneath.bias(q, k, self.stand(q, grid), layer=layer, **read)
 
     def mix(
         self, attended: Tensor, v: Tensor, grid: Grid, *, layer: int = 0, weights: AttentionWeights | None = None
