@@ -22,6 +22,7 @@ ROTARY = [
     "rope_spiral",
     "rope_vjepa",
     "harope",
+    "string",
     "pope",
     "comrope",
 ]
@@ -30,7 +31,17 @@ ABSOLUTE = ["ape", "sincos"]
 # Tested with the others here, and by formulas of their own.
 OWN = ["cpe", "lepe", "lape", "abswin", "fourier", "seqpe", "irpe", "decomposed", "lookhere"]
 # These tell the axes apart by channel, head or digit.
-UNEQUAL_AXES = ["rope_norm", "rope_golden", "rope_spiral", "rope_vjepa", "harope", "pope", "lookhere", "seqpe"]
+UNEQUAL_AXES = [
+    "rope_norm",
+    "rope_golden",
+    "rope_spiral",
+    "rope_vjepa",
+    "harope",
+    "string",
+    "pope",
+    "lookhere",
+    "seqpe",
+]
 COORDINATES = [name for name in ENCODINGS if name in RELATIVE + ABSOLUTE and name != "none"]
 
 
@@ -161,7 +172,7 @@ def test_axes_swapped(name: str, policy: int) -> None:
 def test_prefix_tokens_have_no_position(spec: str, prefix: int) -> None:
     encoding, (q, k), grid = make(spec), qk(20 + prefix), Grid((4, 5), prefix)
     rotated_q, rotated_k = encoding.rotate(q, k, grid, layer=1)
-    if spec == "harope":  # there they change their basis, in which they meet as before
+    if spec in ("harope", "string"):  # there they change their basis, in which they meet as before
         wanted = q[:, :, :prefix] @ k[:, :, :prefix].mT
         torch.testing.assert_close((rotated_q @ rotated_k.mT)[:, :, :prefix, :prefix], wanted, atol=1e-3, rtol=1e-3)
         return

@@ -1,4 +1,4 @@
-"""HARoPE over rotary encodings: its published code, what it leaves as it is, and what is kept of it."""
+"""HARoPE and STRING over rotary encodings: formulas, what they leave as it is, and what is kept of them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from torch import nn
 
 import visionpe
 from visionpe import Grid, create_encoding
-from visionpe.encodings.rotary.harope import HeadAdaptiveRoPE
 
 REFERENCE = Path(__file__).parents[2] / "reference"
 GRID = Grid((4, 5))
@@ -37,21 +36,35 @@ def test_bases_of_the_published_code() -> None:
     torch.testing.assert_close(data["k"] @ k_basis, data["turned_k"], atol=1e-5, rtol=1e-5)
 
 
+@torch.no_grad()
+def test_bases_of_string() -> None:
+    """Its formula with an inverse; orthogonal, and any rotation that has no half turn can be reached."""
+    encoding = make("string(rope_axial)")
+    s = (encoding.skew[1] - encoding.skew[1].mT) / 2
+    eye = torch.eye(8)
+    p = (eye - s) @ torch.linalg.inv(eye + s)
+    for basis in encoding.bases(1):
+        torch.testing.assert_close(basis, p.mT, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(basis @ basis.mT, eye.expand(2, 8, 8), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["harope", "string"])
 @pytest.mark.parametrize("over", ["rope_axial", "rope_mixed", "rope_norm", "rope_golden", "rope_spiral", "comrope"])
-def test_first_it_is_the_encoding_underneath(over: str) -> None:
+def test_first_it_is_the_encoding_underneath(over: str, name: str) -> None:
     torch.manual_seed(1)
     inner = make(over, random=False)
     torch.manual_seed(1)
-    encoding = make(f"harope({over})", random=False)
+    encoding = make(f"{name}({over})", random=False)
     encoding.over.load_state_dict(inner.state_dict())
     q, k = torch.randn(2, 1, 2, 20, 8)
     for got, wanted in zip(encoding.rotate(q, k, GRID, layer=1), inner.rotate(q, k, GRID, layer=1)):
         torch.testing.assert_close(got, wanted, atol=2e-5, rtol=1e-5)  # softplus + 1e-6, as published
 
 
-def test_what_does_not_turn_meets_as_before() -> None:
+@pytest.mark.parametrize("name", ["harope", "string"])
+def test_what_does_not_turn_meets_as_before(name: str) -> None:
     """The bases of queries and keys undo each other: without positions logits are those of plain attention."""
-    encoding = make()
+    encoding = make(f"{name}(rope_axial)")
     q, k = torch.randn(2, 1, 2, 7, 8, dtype=torch.float64)
     turned_q, turned_k = encoding.double().rotate(q, k, Grid((4, 1), prefix=3))
     wanted, got = q @ k.mT, turned_q @ turned_k.mT
@@ -81,18 +94,21 @@ def test_refused() -> None:
         make("harope(randomised(rope_axial))")
 
 
-def test_bases_are_kept_while_parameters_stay() -> None:
-    encoding = make()
+@pytest.mark.parametrize("name", ["harope", "string"])
+def test_bases_are_kept_while_parameters_stay(name: str) -> None:
+    encoding = make(f"{name}(rope_axial)")
+    parameters = [getattr(encoding, own) for own in encoding.made_of]
+    assert {id(p) for p in parameters} == {id(p) for p in encoding.parameters()}
     with torch.no_grad():
         first = encoding.bases(0)
         assert encoding.bases(0)[0] is first[0]
-        for parameter in (encoding.skew_u, encoding.skew_v, encoding.scale):
+        for parameter in parameters:
             before = encoding.bases(0)
             parameter.data += 0.5 * torch.randn_like(parameter)
             after = encoding.bases(0)
             assert not torch.equal(after[0], before[0])
-            anew = HeadAdaptiveRoPE._bases(encoding.skew_u[0], encoding.skew_v[0], encoding.scale[0])
+            anew = encoding.compute(*(p[0] for p in parameters))
             assert all(torch.equal(one, other) for one, other in zip(after, anew))
     encoding.bases(0)[0].sum().backward()
-    assert encoding.skew_u.grad is not None
+    assert parameters[0].grad is not None
     assert not len(encoding.train().kept)
