@@ -29,7 +29,7 @@ ROTARY = [
 RELATIVE = ["none", *ROTARY, "alibi", "kerple", "manhattan", "pape", "crse", *NETWORKS, *TABLES]
 ABSOLUTE = ["ape", "sincos"]
 # Tested with the others here, and by formulas of their own.
-OWN = ["cpe", "lepe", "lape", "abswin", "fourier", "seqpe", "irpe", "decomposed", "lookhere"]
+OWN = ["liere", "cpe", "lepe", "lape", "abswin", "fourier", "seqpe", "irpe", "decomposed", "lookhere"]
 # These tell the axes apart by channel, head or digit.
 UNEQUAL_AXES = [
     "rope_norm",
@@ -103,6 +103,8 @@ def transposed(name: str, encoding: Composition) -> Composition:
             part.position.copy_(part.position.flip(-1))
         if name == "fourier":
             part.frequencies.copy_(part.frequencies.flip(1))
+        if name == "liere":
+            part.generators.copy_(part.generators.flip(0))
         if name == "comrope":
             part.multiplier.copy_(part.multiplier.flip(1))
         if name == "irpe":  # product of a row and a column bucket, and one more

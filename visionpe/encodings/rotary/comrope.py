@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from visionpe.base import PositionEncoding
 from visionpe.checks import check_choice, check_count, check_number
 from visionpe.encodings.rotary.base import WideParameters
+from visionpe.encodings.rotary.blocks import turn_blocks
 from visionpe.grid import Grid
 from visionpe.policy.functions.positions import effective_length
 from visionpe.precision import without_autocast
@@ -137,13 +138,7 @@ class CommutingRoPE(WideParameters, PositionEncoding):
     def rotate(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> tuple[Tensor, Tensor]:
         with without_autocast(q):
             rotation = self.rotation(grid, layer=layer, device=q.device, dtype=q.dtype)
-            return self._apply_to(q, rotation), self._apply_to(k, rotation)
-
-    def _apply_to(self, x: Tensor, rotation: Tensor) -> Tensor:
-        blocks = x.to(rotation.dtype).unflatten(-1, (-1, self.block_size))  # (B, heads, N, blocks, block)
-        # A sum over the columns of each block: products of tiny matrices are slower one by one.
-        turned = sum(rotation[..., i] * blocks[..., i, None] for i in range(self.block_size))
-        return torch.as_tensor(turned).flatten(-2).to(x.dtype)
+            return turn_blocks(q, rotation), turn_blocks(k, rotation)
 
     def extra_repr(self) -> str:
         return f"form={self.form!r}, block_size={self.block_size}, {super().extra_repr()}"
