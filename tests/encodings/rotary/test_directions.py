@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from timm.layers import apply_rot_embed_cat
+from timm.layers.pos_embed_sincos import RotaryEmbeddingMRope
 from torch import Tensor, nn
 
 from visionpe import Grid, create_encoding
@@ -187,3 +189,13 @@ def test_vjepa_without_frames_is_axial() -> None:
     torch.testing.assert_close(
         rotated(make("rope_vjepa", (4, 5), 2, 16, frames=False), x, grid), rotated(axial, x, grid)
     )
+
+
+@pytest.mark.parametrize("section", [None, (8, 12, 12)])
+def test_mrope_of_timm(section: tuple[int, int, int] | None) -> None:
+    """timm's table on rows and columns, of 36 pairs; by default a third of them each."""
+    theirs = RotaryEmbeddingMRope(72, mrope_section=section or (12, 12, 12))
+    x = torch.randn(1, 2, 20, 72)
+    encoding = make("rope_mrope", (4, 5), 2, 72, **({} if section is None else {"mrope_section": section}))
+    wanted = apply_rot_embed_cat(x, theirs.get_embed([4, 5]), half=True)
+    torch.testing.assert_close(rotated(encoding, x, Grid((4, 5))), wanted, atol=1e-5, rtol=1e-5)
