@@ -98,11 +98,12 @@ class ToldAttentionRope(AttentionRope):
         return _projected(self, from_heads(rope.attend(self, q, k, v, tokens=x)), gate)
 
 
-def _difference(module: Any, q: Tensor, k: Tensor, v: Tensor, told: Told) -> Tensor:
+def _difference(module: Any, x: Tensor, q: Tensor, k: Tensor, v: Tensor, told: Told) -> Tensor:
     """Differential attention: every head has two kinds of queries and keys, and positions say the same to both.
 
     Args:
         module: Has the weights of the second kind.
+        x: What was projected.
         q, k: ``(B, N, 2 heads * head_dim)``.
         v: ``(B, N, heads * 2 head_dim)``.
         told: Of positions.
@@ -114,7 +115,7 @@ def _difference(module: Any, q: Tensor, k: Tensor, v: Tensor, told: Told) -> Ten
     share = module._compute_lambda().type_as(q)
     v = to_heads(v, module.num_heads)
     kinds = zip(*(t.unflatten(1, (-1, 2)).unbind(2) for t in (q, k)))
-    first, second = (told.attend(module, q, k, v) for q, k in kinds)
+    first, second = (told.attend(module, q, k, v, tokens=x) for q, k in kinds)
     return from_heads(module.sub_norm(first - share * second) * (1 - module.lambda_init))
 
 
@@ -124,8 +125,9 @@ class ToldDiffAttention(DiffAttention):
 
     def forward(self, x: Tensor, attn_mask: Told, is_causal: bool = False) -> Tensor:
         """Tokens ``(B, N, dim)`` to tokens."""
-        q, k, v = self.qkv(attn_mask.inject(x)).chunk(3, dim=2)
-        x = _difference(self, q, k, v, attn_mask)
+        x = attn_mask.inject(x)
+        q, k, v = self.qkv(x).chunk(3, dim=2)
+        x = _difference(self, x, q, k, v, attn_mask)
         return self.proj_drop(self.proj(self.norm(x)))
 
 
@@ -135,9 +137,10 @@ class ToldParallelBlock(ParallelScalingBlock):
 
     def forward(self, x: Tensor, attn_mask: Told, is_causal: bool = False) -> Tensor:
         """Tokens ``(B, N, dim)`` to tokens."""
-        mlp, q, k, v = _split(self, attn_mask.inject(self.in_norm(x)))
+        seen = attn_mask.inject(self.in_norm(x))
+        mlp, q, k, v = _split(self, seen)
         q, k, v = (to_heads(t, self.num_heads) for t in (q, k, v))
-        attended = from_heads(attn_mask.attend(self, self.q_norm(q), self.k_norm(k), v, tokens=x))
+        attended = from_heads(attn_mask.attend(self, self.q_norm(q), self.k_norm(k), v, tokens=seen))
         if self.out_proj is not None:
             y = self.out_proj(torch.cat((attended, mlp), dim=-1))
         else:
@@ -151,8 +154,9 @@ class ToldDiffParallelBlock(DiffParallelScalingBlock):
 
     def forward(self, x: Tensor, attn_mask: Told, is_causal: bool = False) -> Tensor:
         """Tokens ``(B, N, dim)`` to tokens."""
-        mlp, q, k, v = _split(self, attn_mask.inject(self.in_norm(x)))
-        y = self.out_proj(torch.cat((_difference(self, q, k, v, attn_mask), mlp), dim=-1))
+        seen = attn_mask.inject(self.in_norm(x))
+        mlp, q, k, v = _split(self, seen)
+        y = self.out_proj(torch.cat((_difference(self, seen, q, k, v, attn_mask), mlp), dim=-1))
         return x + self.drop_path(self.ls(y))
 
 

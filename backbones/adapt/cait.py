@@ -28,7 +28,8 @@ class ToldTalkingHeads(TalkingHeadAttn):
 
     def forward(self, x: Tensor, attn_mask: Told) -> Tensor:
         """Tokens ``(B, N, dim)`` to tokens."""
-        q, k, v = (to_heads(t, self.num_heads) for t in self.qkv(attn_mask.inject(x)).chunk(3, dim=-1))
+        x = attn_mask.inject(x)
+        q, k, v = (to_heads(t, self.num_heads) for t in self.qkv(x).chunk(3, dim=-1))
         attended = attn_mask.attend(self, q, k, v, tokens=x, attended=self.attended)
         return self.proj_drop(self.proj(from_heads(attended)))
 

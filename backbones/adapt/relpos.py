@@ -26,7 +26,8 @@ class ToldRelPosAttention(RelPosAttention):
 
     def forward(self, x: Tensor, shared_rel_pos: Told) -> Tensor:
         """Tokens ``(B, N, dim)`` to tokens."""
-        qkv = self.qkv(shared_rel_pos.inject(x)).chunk(3, dim=-1)
+        x = shared_rel_pos.inject(x)
+        qkv = self.qkv(x).chunk(3, dim=-1)
         q, k, v = (to_heads(t, self.num_heads) for t in qkv)
         attended = shared_rel_pos.attend(self, self.q_norm(q), self.k_norm(k), v, tokens=x)
         return self.proj_drop(self.proj(from_heads(attended)))

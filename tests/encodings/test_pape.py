@@ -93,3 +93,41 @@ def test_beside_others_and_under_wrappers() -> None:
         model = tiny_vit(spec).train()
         model(x).square().sum().backward()
         assert all(p.grad is not None for p in model.pos_encoding.parameters()), spec
+
+
+ADAPTED: dict[str, dict[str, Any]] = {
+    "vit_small_patch16_224": {"embed_dim": 32, "num_heads": 2, "depth": 2, "img_size": 64},
+    "vit_small_patch16_dinov3": {"embed_dim": 32, "num_heads": 2, "depth": 2, "img_size": 64},
+    "vit_relpos_small_patch16_224": {"embed_dim": 32, "num_heads": 2, "depth": 2, "img_size": 64},
+    "beit_base_patch16_224": {"embed_dim": 32, "num_heads": 2, "depth": 2, "img_size": 64},
+    "cait_xxs24_224": {"embed_dim": 32, "num_heads": 2, "depth": 2, "img_size": 64},
+    "swin_tiny_patch4_window7_224": {
+        "embed_dim": 16,
+        "num_heads": (1, 1, 2, 2),
+        "depths": (1, 1, 1, 1),
+        "img_size": 64,
+        "window_size": 4,
+    },
+    "levit_128s": {"embed_dim": (32, 48, 64), "key_dim": 8, "num_heads": (2, 3, 4), "depth": (2, 1, 1), "img_size": 64},
+}
+
+
+@pytest.mark.parametrize("name", ADAPTED)
+@torch.no_grad()
+def test_adapted_models_tell_what_attention_projects(name: str) -> None:
+    """The tokens that the projection of queries is given, to the number."""
+    model = timm.create_model(name, num_classes=0, **ADAPTED[name]).eval()
+    if name == "levit_128s":  # where some queries are pooled
+        with pytest.raises(ValueError, match="needs queries and keys to be the same tokens"):
+            visionpe.adapt(model, pos_encoding="pape")
+        return
+    model = visionpe.adapt(model, pos_encoding="pape")
+    told, projected = [], []
+    for path, module in model.named_modules():
+        if path.endswith((".qkv", ".q_proj")):
+            module.register_forward_pre_hook(lambda _, args: projected.append(args[0]))
+        if isinstance(module, visionpe.PositionEncoding) and module.reads_tokens:
+            module.register_forward_pre_hook(lambda _, args, kwargs: told.append(kwargs["tokens"]), with_kwargs=True)
+    model(torch.randn(1, 3, 64, 64))
+    assert len(told) == len(projected) > 0
+    assert all(torch.equal(one.reshape(other.shape), other) for one, other in zip(told, projected))
