@@ -50,6 +50,7 @@ REFUSED: dict[str, dict[str, tuple[Any, ...]]] = {
         **dict.fromkeys(("jitter_coords", "rescale_coords"), (0.5, nan, inf, "2")),
     },
     "rope_golden": {"min_freq": POSITIVE, "max_freq": POSITIVE, "spread": (None, "cube"), "ref_feat_shape": (7,)},
+    "xl": {"bands": COUNT, "theta": POSITIVE, "init_std": STD},
     "liere": {"block_size": (0, 1, 3, 0.5, nan, "4")},
     "pape": {"parabolas": COUNT, "form": (None, "cubic"), "prefix_position": (nan, inf, "0", 1e5), "token_dim": COUNT},
     "pope": {"theta": POSITIVE, "phase_init": (None, "normal"), "layout": ("half", "axis_half")},

@@ -27,7 +27,7 @@ ROTARY = [
     "pope",
     "comrope",
 ]
-RELATIVE = ["none", *ROTARY, "alibi", "kerple", "manhattan", "pape", "crse", *NETWORKS, *TABLES]
+RELATIVE = ["none", *ROTARY, "alibi", "kerple", "manhattan", "pape", "xl", "crse", *NETWORKS, *TABLES]
 ABSOLUTE = ["ape", "sincos"]
 # Tested with the others here, and by formulas of their own.
 OWN = ["liere", "cpe", "lepe", "lape", "abswin", "fourier", "seqpe", "irpe", "decomposed", "lookhere"]
@@ -101,6 +101,8 @@ def transposed(name: str, encoding: Composition) -> Composition:
         if name == "lepe":
             for conv in part.convs:
                 conv.weight.copy_(conv.weight.transpose(-1, -2).clone())
+        if name == "xl":
+            part.weight.copy_(part.weight.flip(2))
         if name == "pape":
             part.position.copy_(part.position.flip(-1))
         if name == "fourier":
@@ -191,6 +193,9 @@ def test_prefix_tokens_have_no_position(spec: str, prefix: int) -> None:
         matrix = bias.matrix(q.dtype)
         assert matrix.shape[-2:] == (grid.num_tokens, grid.num_tokens)
         if spec == "irpe":  # as published, one bucket serves every pair with a prefix token
+            continue
+        if spec == "xl":  # one number for every key, whoever asks
+            assert (matrix[..., :prefix, :] == matrix[..., :1, :]).all()
             continue
         assert not matrix[..., :prefix, :].any()
         assert not matrix[..., :prefix].any()
