@@ -137,8 +137,10 @@ class Composition(HasPolicy, nn.ModuleDict):
     def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0, tokens: Tensor | None = None) -> list[Bias]:
         biases = []
         for part in self._acting("bias"):  # a comprehension would tie the graphs of torch 2.9 to the block
-            read = {"tokens": tokens} if getattr(part, "reads_tokens", False) else {}
-            bias = self._call(part, "bias", q, k, grid, layer=layer, **read)
+            if getattr(part, "reads_tokens", False):
+                bias = self._call(part, "bias", q, k, grid, layer=layer, tokens=tokens)
+            else:
+                bias = self._call(part, "bias", q, k, grid, layer=layer)
             if bias is not None:
                 biases.append(bias)
         return biases

@@ -94,11 +94,9 @@ class LevitHeads(EncodedHeads, nn.Module):
         split = projected.reshape(batch, height * width, self.num_heads, sum(widths)).transpose(1, 2)
         return list(split.split_with_sizes(list(widths), dim=-1))
 
-    def onto_map(self, q: Tensor, k: Tensor, v: Tensor, x: Tensor, size: Pair, cut: Partition) -> Tensor:
-        """Attend from a map ``x``, and project to that of queries, ``(B, height, width, dim)``."""
-        out = encoded_attention(
-            q, k, v, cut.encoding, cut.grid, layer=cut.layer, attended=self.attended, tokens=x.flatten(1, 2)
-        )
+    def onto_map(self, q: Tensor, k: Tensor, v: Tensor, size: Pair, cut: Partition) -> Tensor:
+        """Attend, and project to the map of queries, ``(B, height, width, dim)``."""
+        out = encoded_attention(q, k, v, cut.encoding, cut.grid, layer=cut.layer, attended=self.attended)
         on_map: Tensor = out.transpose(1, 2).reshape(out.shape[0], *size, self.num_heads * out.shape[-1])
         return self.projected(on_map, None)  # type: ignore[operator]
 
@@ -109,7 +107,7 @@ class AdaptedLevitAttention(LevitHeads, Attention):
     def forward(self, x: Tensor, partitions: Sequence[Partition]) -> Tensor:
         """``(B, height, width, dim)`` to the same."""
         q, k, v = self.heads(self.qkv(x), (self.key_dim, self.key_dim, self.val_dim))
-        return self.onto_map(q, k, v, x, map_size(x), partitions[0])
+        return self.onto_map(q, k, v, map_size(x), partitions[0])
 
 
 class AdaptedLevitAttentionDownsample(LevitHeads, AttentionDownsample):
@@ -120,7 +118,7 @@ class AdaptedLevitAttentionDownsample(LevitHeads, AttentionDownsample):
         k, v = self.heads(self.kv(x), (self.key_dim, self.val_dim))
         queries = self.q(x)
         (q,) = self.heads(queries, (self.key_dim,))
-        return self.onto_map(q, k, v, x, map_size(queries), partitions[0])
+        return self.onto_map(q, k, v, map_size(queries), partitions[0])
 
 
 class AdaptedLevitBlock(MapBlock, LevitBlock):

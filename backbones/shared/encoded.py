@@ -70,10 +70,11 @@ def encoded_attention(
     decay = None
     if encoding.acts_on_logits():
         biases = encoding.bias(q, k, grid, layer=layer, tokens=tokens)  # of the content, not of its rotation
-        width = q.shape[-1]
-        q, k = encoding.rotate(q, k, grid, layer=layer)
-        if scale is None and q.shape[-1] != width:
-            scale = width**-0.5  # of the heads, not of what an encoding makes of them
+        turned, k = encoding.rotate(q, k, grid, layer=layer)
+        if turned is not q:
+            if scale is None and turned.shape[-1] != q.shape[-1]:
+                scale = q.shape[-1] ** -0.5  # of the heads, not of what an encoding makes of them
+            q = turned
         if (rule := encoding.logit_rule(grid)) is not None:
             decay = rule.decay
             if rule.factor != 1:

@@ -142,9 +142,10 @@ def with_low_rank_channels(
 
 def uneven_and_long(q: Tensor, k: Tensor, v: Tensor) -> bool:
     """True on a CPU where values have another width than keys, which its fused kernel refuses, and logits are many."""
-    if v.shape[-1] == k.shape[-1] or q.device.type != "cpu" or is_tracing():
+    (_, heads, queries, _), (keys, width) = q.shape, k.shape[2:]
+    if v.shape[-1] == width or heads * queries * keys <= CHUNK_BYTES:  # this first: it is asked in every block
         return False
-    return q.shape[1] * q.shape[2] * k.shape[2] * 4 > 4 * CHUNK_BYTES
+    return q.device.type == "cpu" and not is_tracing()
 
 
 def evened(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
