@@ -200,7 +200,10 @@ def test_gradient_checkpointing(spec: str, options: dict) -> None:
         ("cropped(randomised(ape))", "'randomised' reads whole coordinates alone"),
         ("dropped(ape)+ape", "names the same encoding twice"),
         ("croped(ape)", "encoding 'croped' is unknown; did you mean cropped.*; over them: cropped"),
-        ("sincos(ape)", r"goes over no other encoding; allowed: lape\(...\), cropped\(...\), dropped"),
+        (
+            "sincos(ape)",
+            r"goes over no other encoding; allowed: lape\(...\), harope\(...\), string\(...\), cropped\(...\), dropped",
+        ),
         ({"name": "dropped", "over": "ape", "rat": 0.5}, "'dropped' takes no option 'rat'; did you mean rate"),
         ({"name": "dropped", "over": "ape", "rate": 1.5}, "rate=1.5 is no probability; allowed: 0 to 1"),
         ({"name": "dropped", "over": "ape", "unit": "batch"}, "unit='batch' is unknown; allowed: image, token"),

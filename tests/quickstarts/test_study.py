@@ -32,7 +32,7 @@ def test_its_sweep_is_a_command_of_the_scaling_tool(data: str) -> None:
         assert options.data == data
         assert tuple(options.resolutions) == STUDY_DATA[data].resolutions
         assert tuple(options.protocol) == STUDY_DATA[data].protocols
-        assert options.limit == (24 if given else {"digits": 240, "elpv": None, "caltech101": 1000}[data])
+        assert options.limit == (24 if given else {"digits": 240, "elpv": None, "caltech101": 600}[data])
 
 
 def test_every_encoding_of_a_study_has_its_configs(tmp_path: Path) -> None:

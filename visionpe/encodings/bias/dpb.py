@@ -24,7 +24,7 @@ class DynamicPositionBias(OffsetEncoding):
     the second to fourth linear layer.
 
     Args:
-        hidden: Width of the network; default a sixteenth of ``dim``, as published, but no less than 4: of two channels
+        hidden: Width of the network; default a sixteenth of ``dim``, as published, but no less than 3: of two channels
             a LayerNorm leaves a sign, and of one nothing.
         context: See :class:`~visionpe.base.PositionEncoding`.
     """
@@ -35,7 +35,7 @@ class DynamicPositionBias(OffsetEncoding):
 
     def __init__(self, *, hidden: int | None = None, **context: Any) -> None:
         super().__init__(**context)
-        width = max(4, self.dim // 4 // 4) if hidden is None else check_count("hidden", hidden, 1, 4096)
+        width = max(3, self.dim // 4 // 4) if hidden is None else check_count("hidden", hidden, 1, 4096)
         self.mlp = nn.ModuleList(self._network(width) for _ in range(self.depth))
 
     def _network(self, width: int) -> nn.Sequential:
