@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 import visionpe
-from visionpe import Grid
+from visionpe import Composition, Grid, create_encoding
 from visionpe.backbones.shared.block import EncodedAttention
 from visionpe.benchmarks import encodings as benchmark
 from visionpe.benchmarks import encodings_table
@@ -198,3 +198,10 @@ def test_table() -> None:
     assert "manhattan form=axial" in {row[0] for row in rows}
     structures = {row[0]: row[3] for row in rows}
     assert (structures["decomposed"], structures["irpe"], structures["rpb"]) == ("low rank", "buckets", "offset")
+
+
+@pytest.mark.parametrize("spec", ["pape", "pope", "xl", "liere"])
+def test_the_core_runs_what_reads_tokens_or_widens_heads(spec: str) -> None:
+    encoding = create_encoding(spec, dim=16, num_heads=2, grid_size=(3, 4)).eval()
+    out = Core(Composition([encoding]), Grid((3, 4)))(torch.randn(2, 12, 3, 2, 8))
+    assert out.shape == (2, 2, 12, 8)
