@@ -65,6 +65,23 @@ class KeptWhileEqual:
         return {"_kept": {}}  # nothing of it is pickled
 
 
+class Keeps(nn.Module):
+    """Mixin of modules that keep something in evaluation, ahead of their base.
+
+    Attributes:
+        kept: The store, which training empties.
+    """
+
+    def __init__(self, **context: Any) -> None:
+        super().__init__(**context)
+        self.kept = KeptWhileEqual()
+
+    def train(self, mode: bool = True) -> Any:
+        if mode:  # there every pass has other numbers
+            self.kept.clear()
+        return super().train(mode)
+
+
 def _equal(ones: Sequence[Tensor], others: Sequence[Tensor]) -> bool:
     if len(ones) != len(others):
         return False

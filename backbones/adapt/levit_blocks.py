@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import torch
 from timm.models.levit import (
     Attention,
     AttentionDownsample,
@@ -25,7 +24,6 @@ from visionpe.backbones.shared.windowed import EncodedHeads, MapBlock
 from visionpe.backbones.shared.windows import Pair, WholeMap
 from visionpe.grid import Grid
 from visionpe.tracing import map_size
-from visionpe.watching import is_watched
 
 
 class MapLinearNorm(LinearNorm):
@@ -33,16 +31,7 @@ class MapLinearNorm(LinearNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.linear(x)
-        return normed(self.bn, x.flatten(0, 2)).view(x.shape)
-
-
-def normed(norm: Any, x: Tensor) -> Tensor:
-    """Tokens ``(N, C)`` normed; where no more would happen, without the module, which takes longer than small maps."""
-    if type(norm) is not nn.BatchNorm1d or norm.training or norm._buffers["running_mean"] is None or is_watched(norm):
-        return norm(x)
-    own, seen = norm._parameters, norm._buffers
-    affine, statistics = (own["weight"], own["bias"]), (seen["running_mean"], seen["running_var"])
-    return torch.batch_norm(x, *affine, *statistics, False, 0.0, norm.eps, torch.backends.cudnn.enabled)
+        return self.bn(x.flatten(0, 2)).reshape_as(x)
 
 
 class MapConvNorm(ConvNorm):

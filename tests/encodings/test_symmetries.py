@@ -32,18 +32,7 @@ ABSOLUTE = ["ape", "sincos"]
 # Tested with the others here, and by formulas of their own.
 OWN = ["liere", "cpe", "lepe", "lape", "abswin", "fourier", "seqpe", "irpe", "decomposed", "lookhere"]
 # These tell the axes apart by channel, head or digit.
-UNEQUAL_AXES = [
-    "rope_norm",
-    "rope_golden",
-    "rope_spiral",
-    "rope_vjepa",
-    "rope_mrope",
-    "harope",
-    "string",
-    "pope",
-    "lookhere",
-    "seqpe",
-]
+UNEQUAL_AXES = [*(name for name in ROTARY if name not in ("rope_axial", "rope_mixed", "comrope")), "lookhere", "seqpe"]
 COORDINATES = [name for name in ENCODINGS if name in RELATIVE + ABSOLUTE and name != "none"]
 
 

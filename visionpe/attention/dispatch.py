@@ -58,10 +58,11 @@ def attend(
         ValueError: If ``kernel`` is unknown, ``dropout`` comes with another than ``math``, or an axial bias with a
             mask, a second bias or a decay.
     """
+    if kernel == "auto" and decay is None and dropout is None and kernels.uneven_and_long(q, k, v):
+        scale = q.shape[-1] ** -0.5 if scale is None else scale
+        attended = attend(*kernels.evened(q, k, v), biases=biases, mask=mask, dropout_p=dropout_p, scale=scale)
+        return attended[..., : v.shape[-1]]
     if kernel == "auto" and not biases and decay is None and dropout is None:  # without positions, as fast as it was
-        if kernels.uneven_and_long(q, k, v):
-            scale = q.shape[-1] ** -0.5 if scale is None else scale
-            return attend(*kernels.evened(q, k, v), mask=mask, dropout_p=dropout_p, scale=scale)[..., : v.shape[-1]]
         if _is_unfused(q, k, v):
             return kernels.small(q, k, v, biases, mask, dropout_p, q.shape[-1] ** -0.5 if scale is None else scale)
         mask = mask if mask is None else kernels.matrix((), mask, q.dtype)
@@ -74,11 +75,6 @@ def attend(
         if decay is not None:
             raise ValueError("decay: attention along rows, then columns has no logits of all pairs; allowed: None")
         return axial_attention(q, k, v, axial, dropout_p=dropout_p, scale=scale)
-    if kernel == "auto" and decay is None and dropout is None and kernels.uneven_and_long(q, k, v):
-        scale = q.shape[-1] ** -0.5 if scale is None else scale
-        evened = kernels.evened(q, k, v)
-        attended = attend(*evened, biases=biases, mask=mask, dropout_p=dropout_p, scale=scale)
-        return attended[..., : v.shape[-1]]
     plain = scale is None and decay is None and kernel == "auto"
     if plain and (signal := signal_bias(biases, k, mask, dropout_p)) is not None:
         return signal.attend(k, v, mask)

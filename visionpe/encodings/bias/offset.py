@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from math import prod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from visionpe.attention.bias import Bias, DenseBias, OffsetBias, with_prefix
 from visionpe.attention.pooled import PooledOffsetBias, pooled_shift
 from visionpe.base import PositionEncoding
 from visionpe.grid import Grid
-from visionpe.kept import KeptWhileEqual, may_keep
+from visionpe.kept import Keeps, may_keep
 from visionpe.policy.functions.positions import OFFSET_POLICIES, rescale_positions
 from visionpe.precision import wide_dtype, without_autocast
 
@@ -35,7 +35,7 @@ def all_offsets(
     return offsets
 
 
-class OffsetEncoding(PositionEncoding):
+class OffsetEncoding(Keeps, PositionEncoding):
     """Base of the biases that are a function of (query - key) alone.
 
     A subclass says what the function is. On a full grid it is evaluated once per offset, which is linear in the
@@ -49,15 +49,6 @@ class OffsetEncoding(PositionEncoding):
     fixed: ClassVar[bool] = False
     # With parameters, what the matrices of all layers may take together for them to be kept, see `made_of`.
     kept_bytes: ClassVar[int] = 32 * 2**20
-
-    def __init__(self, **context: Any) -> None:
-        super().__init__(**context)
-        self.kept = KeptWhileEqual()
-
-    def train(self, mode: bool = True) -> OffsetEncoding:
-        if mode:  # there every pass has other numbers
-            self.kept.clear()
-        return super().train(mode)
 
     @abstractmethod
     def function(self, offsets: Sequence[Tensor], grid: Grid, layer: int) -> Tensor:

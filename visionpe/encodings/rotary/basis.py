@@ -13,13 +13,18 @@ from visionpe.base import PositionEncoding
 from visionpe.encodings.rotary.base import WideParameters
 from visionpe.encodings.wrappers.base import PositionWrapper
 from visionpe.grid import Grid
-from visionpe.kept import KeptWhileEqual, may_keep
+from visionpe.kept import Keeps, may_keep
 from visionpe.precision import without_autocast
 from visionpe.ranges import check_table
 from visionpe.registry import HINTS, Spec, create_encodings
 
 
-class ChangedBasis(WideParameters, PositionEncoding):
+def skew_part(a: Tensor) -> Tensor:
+    """Of square matrices."""
+    return (a - a.mT) / 2
+
+
+class ChangedBasis(Keeps, WideParameters, PositionEncoding):
     """Base of encodings over a rotary one: queries and keys of a head are multiplied by a matrix each, then turn.
 
     The two matrices undo each other where nothing turns, so that prefix tokens meet as they would without. They are
@@ -50,7 +55,6 @@ class ChangedBasis(WideParameters, PositionEncoding):
         self.over = inner[0]
         for fact in ("takes_coords", "whole_coords", "takes_pooled", "reads_neighbours"):
             setattr(self, fact, getattr(self.over, fact))
-        self.kept = KeptWhileEqual()
 
     def reset_parameters(self) -> None:
         self.over.reset_parameters()
@@ -60,11 +64,6 @@ class ChangedBasis(WideParameters, PositionEncoding):
 
     def set_input_grid(self, grid_size: Sequence[int]) -> None:
         self.over.set_input_grid(grid_size)
-
-    def train(self, mode: bool = True) -> ChangedBasis:
-        if mode:  # there every pass has other numbers
-            self.kept.clear()
-        return super().train(mode)
 
     def logit_factor(self, grid: Grid) -> float:
         return self.over.logit_factor(grid)

@@ -2,8 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+
+from visionpe.checks import check_count
+
+
+def check_block_size(block_size: Any, head_dim: int) -> int:
+    """Channels that turn together.
+
+    Raises:
+        TypeError: If they are no whole number.
+        ValueError: If they are below 2 or do not divide the head dimension.
+    """
+    if check_count("block_size", block_size, -(2**31)) < 2 or head_dim % block_size:
+        raise ValueError(f"block_size={block_size} must be 2 or more and divide head dimension {head_dim}")
+    return int(block_size)
 
 
 def turn_blocks(x: Tensor, rotation: Tensor) -> Tensor:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from visionpe.base import PositionEncoding
-from visionpe.checks import check_choice, check_count, check_number
+from visionpe.checks import check_choice, check_number
 from visionpe.encodings.rotary.base import WideParameters
-from visionpe.encodings.rotary.blocks import turn_blocks
+from visionpe.encodings.rotary.blocks import check_block_size, turn_blocks
 from visionpe.grid import Grid
 from visionpe.policy.functions.positions import effective_length
 from visionpe.precision import without_autocast
@@ -66,8 +66,7 @@ class CommutingRoPE(WideParameters, PositionEncoding):
         check_init_std(init_std)
         if prefix_position is not None:
             check_number("prefix_position", prefix_position, -1000, 1000)
-        if check_count("block_size", block_size, -(2**31)) < 2 or self.head_dim % block_size:
-            raise ValueError(f"block_size={block_size} must be 2 or more and divide head dimension {self.head_dim}")
+        check_block_size(block_size, self.head_dim)
         blocks, axes = self.head_dim // block_size, len(self.grid_size)
         if form == "ap" and blocks < axes:
             raise ValueError(f"block_size={block_size} leaves {blocks} blocks for {axes} axes; form='ap' needs as many")

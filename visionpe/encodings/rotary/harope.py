@@ -9,15 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from visionpe.encodings.rotary.basis import ChangedBasis
+from visionpe.encodings.rotary.basis import ChangedBasis, skew_part
 from visionpe.registry import register_encoding
 
 SMALLEST = 1e-6  # of the singular values, as published
-
-
-def skew_part(a: Tensor) -> Tensor:
-    """Of square matrices."""
-    return (a - a.mT) / 2
 
 
 @register_encoding("harope")

@@ -9,11 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from visionpe.base import PositionEncoding
-from visionpe.checks import check_count
 from visionpe.encodings.rotary.base import WideParameters
-from visionpe.encodings.rotary.blocks import turn_blocks
+from visionpe.encodings.rotary.blocks import check_block_size, turn_blocks
 from visionpe.grid import Grid
-from visionpe.kept import KeptWhileEqual, may_keep
+from visionpe.kept import Keeps, may_keep
 from visionpe.policy.functions.positions import POSITION_POLICIES, effective_length
 from visionpe.precision import without_autocast
 from visionpe.ranges import check_table
@@ -25,7 +24,7 @@ KEPT_BYTES = 64 * 2**20
 
 
 @register_encoding("liere")
-class LieRotation(WideParameters, PositionEncoding):
+class LieRotation(Keeps, WideParameters, PositionEncoding):
     """A block of queries and keys is multiplied by ``exp(sum_a x_a A_a)``, A skew, learned for every axis and head.
 
     Source: "LieRE: Lie Rotational Positional Encodings", arXiv 2406.10322, and its code. ``generators`` is ``(axes,
@@ -54,22 +53,14 @@ class LieRotation(WideParameters, PositionEncoding):
         super().__init__(**context)
         if block_size is None:
             block_size = next((n for n in (8, 4, 2) if not self.head_dim % n), 8)
-        if check_count("block_size", block_size, -(2**31)) < 2 or self.head_dim % block_size:
-            raise ValueError(f"block_size={block_size} must be 2 or more and divide head dimension {self.head_dim}")
-        self.block_size = block_size
+        self.block_size = check_block_size(block_size, self.head_dim)
         blocks = self.head_dim // block_size
         shape = (len(self.grid_size), self.depth, self.num_heads, blocks, block_size, block_size)
         self.generators = nn.Parameter(torch.empty(check_table("dim", self.dim, *shape), **self.factory))
-        self.kept = KeptWhileEqual()
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         nn.init.uniform_(self.generators, 0, 2 * pi)
-
-    def train(self, mode: bool = True) -> LieRotation:
-        if mode:  # there every pass has other numbers
-            self.kept.clear()
-        return super().train(mode)
 
     def coordinates(self, grid: Grid, device: torch.device, dtype: torch.dtype) -> Tensor:
         """Of every token, ``([B,] N, axes)``."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from visionpe.checks import check_choice
 from visionpe.encodings.rotary.base import RotaryEncoding
-from visionpe.encodings.rotary.rope_axial import frequency_ladder
+from visionpe.encodings.rotary.rope_axial import axial_frequencies
 from visionpe.grid import Grid
 from visionpe.precision import without_autocast
 from visionpe.ranges import check_base
@@ -65,12 +65,7 @@ class PolarPositionEmbedding(RotaryEncoding):
 
     def frequencies(self, layer: int, device: torch.device) -> Tensor:
         """Radians per token of every channel, ``(axes, 1, head_dim)``."""
-        axes = len(self.grid_size)
-        bands = self.head_dim // axes
-        freqs = torch.zeros(axes, 1, self.head_dim, device=device)
-        for axis in range(axes):
-            freqs[axis, 0, axis * bands : (axis + 1) * bands] = frequency_ladder(self.theta, bands, device)
-        return freqs
+        return axial_frequencies(self.theta, len(self.grid_size), self.head_dim, device)
 
     def rotate(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> tuple[Tensor, Tensor]:
         with without_autocast(q):

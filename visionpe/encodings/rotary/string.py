@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from visionpe.encodings.rotary.basis import ChangedBasis
-from visionpe.encodings.rotary.harope import skew_part
+from visionpe.encodings.rotary.basis import ChangedBasis, skew_part
 from visionpe.registry import register_encoding
 
 
