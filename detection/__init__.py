@@ -26,6 +26,9 @@ uncompiled), ``models`` (timm's, in OpenMMLab's places), ``running`` (from a con
 from typing import TYPE_CHECKING
 
 from visionpe.detection.operators import extension as ops
+from visionpe.detection.running import grammar
+
+grammar.install()
 
 # Before anything imports mmcv.ops: mmdet and mmseg settle for placeholders when that fails.
 ops.install()

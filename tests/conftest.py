@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import importlib
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -20,6 +21,13 @@ torch.set_num_threads(min(2, torch.get_num_threads()))
 ENCODINGS = [name for name in visionpe.list_encodings() if _ENCODINGS[name].__module__.startswith("visionpe.")]
 # Of two names of one model the shorter.
 VIT_NAMES = timm.list_models("*_vit_*", module="vit_models", exclude_filters="rope_mixed_*")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """On a new machine yapf writes its grammar in the first process, before others that would read half of it start."""
+    if not hasattr(config, "workerinput"):
+        with contextlib.suppress(ImportError):
+            importlib.import_module("yapf.yapflib.yapf_api")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
