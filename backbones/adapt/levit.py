@@ -124,7 +124,9 @@ class LevitPositions(AdaptedStages):
     def begin(self, x: Tensor) -> Tensor:
         stem = self.stem
         check_images(x, self.in_chans, stem.conv1.linear if isinstance(stem, (Stem8, Stem16)) else stem)
-        return stem(x).permute(0, 2, 3, 1)
+        x = stem(x).permute(0, 2, 3, 1)
+        # Sums keep the order in memory of the map, which every linear layer of the stage would have to copy.
+        return x if self.use_conv else x.contiguous()
 
     def run_stage(self, index: int, x: Tensor) -> Tensor:
         return self.stages[index](x, self.pos_encoding[index], self.grad_checkpointing)

@@ -80,6 +80,7 @@ def encoded_attention(
             if rule.factor != 1:
                 scale = (q.shape[-1] ** -0.5 if scale is None else scale) * rule.factor
                 biases = [bias.scaled(rule.factor) for bias in biases]
-    q, k = q.to(v.dtype), k.to(v.dtype)  # a norm under autocast gives float32
+    if not q.dtype == k.dtype == v.dtype:  # a norm under autocast gives float32
+        q, k = q.to(v.dtype), k.to(v.dtype)
     out, weights = attended(v, AttentionWeights(q, k, biases, mask, scale, decay))
     return encoding.mix(out, v, grid, layer=layer, weights=weights)

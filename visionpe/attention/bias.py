@@ -23,6 +23,7 @@ class Bias(ABC):
     batch: int = 1  # samples for which the matrix differs
     kept: bool = False  # the matrix is built once for all calls
     wide: ClassVar[bool] = False  # its terms are too large for the digits of 16 bits
+    plain: ClassVar[bool] = False  # a matrix already, for which no kernel does better than any
 
     @abstractmethod
     def rows(self, start: int, stop: int, dtype: torch.dtype) -> Tensor:
@@ -77,6 +78,7 @@ class DenseBias(Bias):
     """
 
     structure = "dense"
+    plain = True
 
     def __init__(self, values: Tensor) -> None:
         self.values, self.batch = values, values.shape[0]

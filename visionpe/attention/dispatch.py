@@ -58,15 +58,17 @@ def attend(
         ValueError: If ``kernel`` is unknown, ``dropout`` comes with another than ``math``, or an axial bias with a
             mask, a second bias or a decay.
     """
-    if kernel == "auto" and decay is None and dropout is None and kernels.uneven_and_long(q, k, v):
-        scale = q.shape[-1] ** -0.5 if scale is None else scale
-        attended = attend(*kernels.evened(q, k, v), biases=biases, mask=mask, dropout_p=dropout_p, scale=scale)
-        return attended[..., : v.shape[-1]]
-    if kernel == "auto" and not biases and decay is None and dropout is None:  # without positions, as fast as it was
-        if _is_unfused(q, k, v):
-            return kernels.small(q, k, v, biases, mask, dropout_p, q.shape[-1] ** -0.5 if scale is None else scale)
-        mask = mask if mask is None else kernels.matrix((), mask, q.dtype)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p, scale=scale)
+    if kernel == "auto" and decay is None and dropout is None:  # the common ones first: this runs in every block
+        if v.shape[-1] != k.shape[-1]:
+            if kernels.uneven_and_long(q, k, v):
+                scale = q.shape[-1] ** -0.5 if scale is None else scale
+                attended = attend(*kernels.evened(q, k, v), biases=biases, mask=mask, dropout_p=dropout_p, scale=scale)
+                return attended[..., : v.shape[-1]]
+            if all(bias.plain for bias in biases) and _is_unfused(q, k, v):
+                return kernels.small(q, k, v, biases, mask, dropout_p, q.shape[-1] ** -0.5 if scale is None else scale)
+        if not biases:
+            mask = mask if mask is None else kernels.matrix((), mask, q.dtype)
+            return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p, scale=scale)
     if kernel != "auto":
         check_choice("kernel", kernel, Kernel)
     if dropout is not None and kernel != "math":

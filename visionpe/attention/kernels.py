@@ -227,6 +227,14 @@ def decayed(
     return out
 
 
+def _of_one_sample(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, dropout_p: float, scale: float) -> Tensor:
+    """``(heads, N, head_dim)`` each, with a bias of ``(heads or 1, N, N)``."""
+    bias = bias if bias.shape[0] == q.shape[0] else bias.expand(q.shape[0], -1, -1)
+    logits = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=scale)
+    weights = torch.softmax(logits, dim=-1, out=logits)
+    return torch.bmm(F.dropout(weights, dropout_p) if dropout_p else weights, v)
+
+
 def small(
     q: Tensor, k: Tensor, v: Tensor, biases: Sequence[Bias], mask: Tensor | None, dropout_p: float, scale: float
 ) -> Tensor:
@@ -239,20 +247,22 @@ def small(
     shared = matrix(biases, None, q.dtype) if biases and all(bias.batch == 1 for bias in biases) else None
 
     def part(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None, mask: Tensor | None) -> Tensor:
+        if bias is not None and q.shape[0] == 1:
+            return _of_one_sample(q[0], k[0], v[0], add_mask(bias, mask)[0], dropout_p, scale)[None]
         rows, columns, values = q.flatten(0, 1), k.flatten(0, 1).transpose(1, 2), v.flatten(0, 1)
         shape = (*q.shape[:-1], k.shape[2])
         if bias is None:
             flat = q.new_empty(rows.shape[0], *shape[2:])
             torch.baddbmm(flat, rows, columns, beta=0, alpha=scale, out=flat)
             flat = flat if mask is None else add_mask(flat.view(shape), mask).flatten(0, 1)
-        elif shape[0] == 1:
-            flat = torch.baddbmm(add_mask(bias, mask).expand(shape)[0], rows, columns, alpha=scale)
         else:
             flat = q.new_empty(shape).copy_(add_mask(bias, mask)).flatten(0, 1).baddbmm_(rows, columns, alpha=scale)
         weights = torch.softmax(flat, dim=-1, out=flat)
         return torch.bmm(F.dropout(weights, dropout_p) if dropout_p else weights, values).view(*q.shape[:-1], -1)
 
     batch, heads, queries = q.shape[:3]
+    if batch == 1 and shared is not None:
+        return part(q, k, v, shared, mask)
     if not batch:
         return q.new_zeros(*q.shape[:-1], v.shape[-1])
     step = SMALL_BYTES // (heads * queries * k.shape[2] * q.element_size())

@@ -116,7 +116,7 @@ class OffsetEncoding(Keeps, PositionEncoding):
     def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> Bias:
         self.check_axes(grid)
         sources = self.made_of(layer) if grid.dense and not (self.training or self.fixed) else ()
-        if not (sources and may_keep(sources) and self._nbytes(q, grid) <= self.kept_bytes):
+        if not sources or not may_keep(sources) or self._nbytes(q, grid) > self.kept_bytes:
             return self._wide_bias(q, grid, layer)
 
         def build() -> Bias:
