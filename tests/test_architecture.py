@@ -27,6 +27,7 @@ MAY_USE = {
     "grid": "opaque tracing",
     "memo": "grid tracing",
     "kept": "tracing",
+    "mixed": "grid opaque",
     "_renamed": "",
     "utils": "",
     "data": "utils",
@@ -36,13 +37,13 @@ MAY_USE = {
     "tensors": "",
     "base": "attention cache checks graphs grid policy ranges tensors",
     "watching": "",
-    "composition": "attention base grid policy watching",
+    "composition": "attention base grid mixed policy watching",
     "one_block": "base composition grid",
     "specification": "utils",
     "registry": "base checks composition specification",
     "encodings": "_renamed attention base checks grid kept memo precision ranges tracing registry policy "
     "sparse watching",
-    "backbones": "_renamed attention base cache checks composition graphs grid one_block opaque ranges registry "
+    "backbones": "_renamed attention base cache checks composition graphs grid mixed one_block opaque ranges registry "
     "encodings policy sparse tracing utils watching",
     "_public": "attention backbones base composition grid registry encodings policy",
     "visionpe": "_public _renamed",
@@ -69,6 +70,7 @@ PURE = [
         "grid",
         "memo",
         "kept",
+        "mixed",
         "sparse",
         "policy",
         "attention",

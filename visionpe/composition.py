@@ -13,6 +13,7 @@ from visionpe.attention.dispatch import AttentionWeights
 from visionpe.attention.logits import Decay, LogitRule
 from visionpe.base import ACTIONS, PositionEncoding
 from visionpe.grid import Grid
+from visionpe.mixed import MixedGrid
 from visionpe.policy.functions.logits import log_temperature
 from visionpe.policy.holder import HasPolicy
 from visionpe.watching import drop_summary_hooks
@@ -119,15 +120,20 @@ class Composition(HasPolicy, nn.ModuleDict):
             x = self._call(part, "add", x, grid)
         return x
 
-    def inject(self, x: Tensor, grid: Grid, *, layer: int = 0) -> Tensor:
+    def inject(self, x: Tensor, grid: Grid | MixedGrid, *, layer: int = 0) -> Tensor:
         for part in self._acting("inject"):
-            x = self._call(part, "inject", x, grid, layer=layer)
+            x = self._on_tokens(part, "inject", x, grid, layer)
         return x
 
-    def refine(self, x: Tensor, grid: Grid, *, layer: int = 0) -> Tensor:
+    def refine(self, x: Tensor, grid: Grid | MixedGrid, *, layer: int = 0) -> Tensor:
         for part in self._acting("refine"):
-            x = self._call(part, "refine", x, grid, layer=layer)
+            x = self._on_tokens(part, "refine", x, grid, layer)
         return x
+
+    def _on_tokens(self, part: PositionEncoding, site: str, x: Tensor, grid: Grid | MixedGrid, layer: int) -> Tensor:
+        if isinstance(grid, MixedGrid):
+            return grid.each(lambda own, its: self._call(part, site, its, own, layer=layer), x)
+        return self._call(part, site, x, grid, layer=layer)
 
     def rotate(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> tuple[Tensor, Tensor]:
         for part in self._acting("rotate"):

@@ -14,17 +14,19 @@ from visionpe.backbones.adapt.attentions import tell_blocks
 from visionpe.backbones.adapt.patches import any_size
 from visionpe.backbones.adapt.told import Told, run_told
 from visionpe.backbones.shared.images import read_mask
+from visionpe.backbones.shared.mixed_sizes import TakesMixedSizes
 from visionpe.backbones.vit.features import GivesFeatures
 from visionpe.backbones.vit.model import full_grid
 from visionpe.composition import Composition
 from visionpe.graphs import no_node
 from visionpe.grid import Grid
+from visionpe.mixed import MixedGrid
 from visionpe.registry import create_encodings
 
 TABLE = "pos_encoding.ape.table"
 
 
-class AdaptedPlain(GivesFeatures, Adapted):
+class AdaptedPlain(TakesMixedSizes, GivesFeatures, Adapted):
     """Mixin of plain ViTs.
 
     Attributes:
@@ -141,7 +143,7 @@ class AdaptedPlain(GivesFeatures, Adapted):
                 grid = Grid(grid.size, grid.prefix, coords=grid.positions(device=x.device)[kept], known="whole")
         return self.norm_pre(x), grid
 
-    def _block(self, index: int, x: Tensor, grid: Grid, attn_mask: Tensor | None) -> Tensor:
+    def _block(self, index: int, x: Tensor, grid: Grid | MixedGrid, attn_mask: Tensor | None) -> Tensor:
         told = Told(self.pos_encoding, grid, index, attn_mask)
         x = run_told(self.blocks[index], x, told, keyword=self.keyword, checkpointed=self.grad_checkpointing)
         return self.pos_encoding.refine(x, grid, layer=index)
@@ -149,13 +151,22 @@ class AdaptedPlain(GivesFeatures, Adapted):
     def _final(self, x: Tensor) -> Tensor:
         return self.norm(x)
 
-    def forward_features(self, x: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False) -> Tensor:
-        """Images ``(B, C, H, W)`` to normed tokens ``(B, N, dim)``, prefix tokens first."""
-        x, grid = self._embed(x)
-        mask = read_mask(attn_mask, x, is_causal)
+    def forward(self, x: Any, attn_mask: Tensor | None = None, is_causal: bool = False, **mixed: Any) -> Any:
+        """See :meth:`TakesMixedSizes.forward`; as in timm, ``is_causal`` takes the place of a mask."""
+        if is_causal is not False:  # a question that torch.fx can follow to its refusal
+            return self.forward_head(self.forward_features(x, attn_mask, is_causal))
+        return super().forward(x, attn_mask, **mixed)
+
+    def forward_features(self, x: Any, attn_mask: Tensor | None = None, is_causal: bool = False, **mixed: Any) -> Any:
+        """Images ``(B, C, H, W)`` to normed tokens ``(B, N, dim)``, prefix tokens first; of several sizes a list."""
+        x, grid = self._tokens(x, attn_mask, **mixed)
+        if isinstance(grid, Grid):
+            attn_mask = read_mask(attn_mask, x, is_causal)
+        elif is_causal:
+            raise ValueError("is_causal=True: images of several sizes have no order; allowed: False")
         for index in range(len(self.blocks)):
-            x = self._block(index, x, grid, mask)
-        return self._final(x)
+            x = self._block(index, x, grid, attn_mask)
+        return self._ended(x, grid)
 
     def set_input_size(
         self, img_size: Sequence[int] | int | None = None, patch_size: Sequence[int] | int | None = None

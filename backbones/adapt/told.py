@@ -12,6 +12,7 @@ from visionpe.attention.dispatch import AttentionWeights
 from visionpe.backbones.shared.encoded import Attended, attend_as, encoded_attention
 from visionpe.composition import Composition
 from visionpe.grid import Grid
+from visionpe.mixed import MixedGrid
 from visionpe.one_block import is_compiled, only
 from visionpe.opaque import opaque
 
@@ -29,7 +30,7 @@ class Told:
     """
 
     encoding: Composition
-    grid: Grid
+    grid: Grid | MixedGrid
     layer: int = 0
     mask: Tensor | None = None
 
@@ -59,6 +60,7 @@ class Told:
             self.encoding,
             self.grid,
             attended=attended or as_timm,
+            plain=None if attended else attention,
             layer=self.layer,
             mask=self.mask,
             tokens=tokens,
@@ -66,12 +68,13 @@ class Told:
 
     def for_one_block(self, x: Tensor) -> Told:
         """The same, for a block that is compiled by itself and given ``x``."""
+        assert isinstance(self.grid, Grid)
         return Told(only(self.encoding, self.layer, x, self.grid), self.grid, 0, self.mask)
 
 
 def run_told(block: nn.Module, x: Tensor, told: Told, *, keyword: str, checkpointed: bool, **others: Any) -> Tensor:
     """A block of timm's on ``x``, which hands ``told`` to its attention as the argument ``keyword``."""
-    if is_compiled(block):
+    if is_compiled(block) and not isinstance(told.grid, MixedGrid):
         told = told.for_one_block(x)
     if checkpointed:
         return cast(Tensor, checkpoint(block, x, **{keyword: told}, **others))

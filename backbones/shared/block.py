@@ -12,11 +12,13 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.fx import Proxy
 
+from visionpe.backbones.shared.mixed_attention import dropped
 from visionpe.backbones.shared.partition import Padding, Partition
 from visionpe.backbones.shared.windowed import EncodedHeads, ScaledMapBlock, WindowHeads
 from visionpe.composition import Composition
 from visionpe.graphs import one_node
 from visionpe.grid import Grid
+from visionpe.mixed import MixedGrid
 from visionpe.one_block import is_compiled, only
 from visionpe.tracing import map_size
 
@@ -37,7 +39,13 @@ class EncodedAttention(EncodedHeads, Attention):
         return super().projected(self.norm(attended), gate)
 
     def forward(
-        self, x: Tensor, encoding: Composition, grid: Grid, *, layer: int = 0, attn_mask: Tensor | None = None
+        self,
+        x: Tensor,
+        encoding: Composition,
+        grid: Grid | MixedGrid,
+        *,
+        layer: int = 0,
+        attn_mask: Tensor | None = None,
     ) -> Tensor:
         """Attend.
 
@@ -84,12 +92,14 @@ class EncodedBlock(Block):
         self.layer = depth
 
     @one_node
-    def forward(self, x: Tensor, encoding: Composition, grid: Grid, attn_mask: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, encoding: Composition, grid: Grid | MixedGrid, attn_mask: Tensor | None = None
+    ) -> Tensor:
         """Tokens ``(B, N, dim)`` to tokens."""
         normed = encoding.inject(self.norm1(x), grid, layer=self.layer)
         attended = self.attn(normed, encoding, grid, layer=self.layer, attn_mask=attn_mask)
-        x = x + self.drop_path1(self.ls1(attended))
-        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+        x = x + dropped(self.drop_path1, self.ls1(attended), grid)
+        return x + dropped(self.drop_path2, self.ls2(self.mlp(self.norm2(x))), grid)
 
 
 class WindowBlock(ScaledMapBlock, Block):
@@ -112,12 +122,12 @@ def run_block(
     index: int,
     x: Tensor,
     encoding: Composition,
-    where: Grid | Sequence[Partition],
+    where: Grid | MixedGrid | Sequence[Partition],
     *rest: Any,
     checkpointed: bool,
 ) -> Tensor:
     """Block ``index`` on ``x``; where it is compiled by itself, with what it needs of the encodings alone."""
-    if is_compiled(block) and not isinstance(x, Proxy):
+    if is_compiled(block) and not isinstance(x, Proxy) and not isinstance(where, MixedGrid):
         if isinstance(where, Grid):
             encoding = only(encoding, index, x, where)
         else:

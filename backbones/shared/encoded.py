@@ -9,8 +9,10 @@ from torch import Tensor, nn
 
 from visionpe.attention.bias import Bias
 from visionpe.attention.dispatch import AttentionWeights, attend
+from visionpe.backbones.shared.mixed_attention import mixed_attention
 from visionpe.composition import Composition
 from visionpe.grid import Grid
+from visionpe.mixed import MixedGrid
 
 Attended = Callable[[Tensor, AttentionWeights], tuple[Tensor, AttentionWeights]]
 
@@ -43,9 +45,10 @@ def encoded_attention(
     k: Tensor,
     v: Tensor,
     encoding: Composition,
-    grid: Grid,
+    grid: Grid | MixedGrid,
     *,
     attended: Attended,
+    plain: Any = None,
     layer: int = 0,
     mask: Tensor | None = None,
     scale: float | None = None,
@@ -58,6 +61,7 @@ def encoded_attention(
         encoding: What the tokens are told of their positions.
         grid: Where they stand.
         attended: Values by their weights, and the weights, for encodings that read them.
+        plain: The module whose dropout and choice of kernel are all that ``attended`` adds to the formula, or None.
         layer: Index of the block among those that the encoding serves.
         mask: Boolean (True takes part) or additive, broadcastable to ``(B, heads, N, N)``.
         scale: Of the logits; default ``head_dim ** -0.5``.
@@ -66,6 +70,13 @@ def encoded_attention(
     Returns:
         ``(B, heads, N, head_dim)``.
     """
+    if isinstance(grid, MixedGrid):
+
+        def alone(q: Tensor, k: Tensor, v: Tensor, its: Grid, told: Tensor | None) -> Tensor:
+            return encoded_attention(q, k, v, encoding, its, attended=attended, layer=layer, scale=scale, tokens=told)
+
+        shared: dict[str, Any] = {"plain": plain, "layer": layer, "scale": scale, "tokens": tokens}
+        return mixed_attention(q, k, v, encoding, grid, alone=alone, attended=attended, **shared)
     biases: list[Bias] = []
     decay = None
     if encoding.acts_on_logits():

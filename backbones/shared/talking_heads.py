@@ -72,6 +72,8 @@ class TalkingHeadsAttention(EncodedAttention):
         args, kwargs: Of timm's attention.
     """
 
+    plain_heads = False
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         factory = {"device": kwargs.get("device"), "dtype": kwargs.get("dtype")}

@@ -13,6 +13,7 @@ from visionpe.backbones.shared.encoded import attend_as, encoded_attention
 from visionpe.backbones.shared.partition import Padding, Partition
 from visionpe.composition import Composition
 from visionpe.grid import Grid
+from visionpe.mixed import MixedGrid
 from visionpe.tracing import map_size
 
 
@@ -24,6 +25,8 @@ class EncodedHeads:
     """
 
     logit_factor: ClassVar[float | None] = None
+    # False where heads mix, or anything else than one kernel makes of queries, keys and values what they attend to.
+    plain_heads: ClassVar[bool] = True
     # Of the module.
     num_heads: int
     qkv: Any
@@ -42,7 +45,7 @@ class EncodedHeads:
         self,
         qkv: Tensor,
         encoding: Composition,
-        grid: Grid,
+        grid: Grid | MixedGrid,
         *,
         layer: int = 0,
         mask: Tensor | None = None,
@@ -73,6 +76,7 @@ class EncodedHeads:
             mask=mask,
             scale=self.logit_factor,
             attended=self.attended,
+            plain=self if self.plain_heads else None,
             tokens=tokens,
         )
         return attended.transpose(1, 2).flatten(2)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from visionpe.backbones.shared.images import read_mask, take_indices
 from visionpe.grid import Grid
+from visionpe.mixed import MixedGrid
 
 torch.fx.wrap("to_map")  # one node of a graph: there it is not known whether patches were dropped
 
@@ -25,6 +26,12 @@ def to_map(tokens: Tensor, grid: Grid) -> Tensor:
     return tokens.transpose(1, 2).unflatten(2, grid.size).contiguous()
 
 
+def _of_each(feature: Any, x: Tensor, grid: MixedGrid) -> tuple[list[Tensor], list[Tensor]]:
+    """What ``feature(tokens, grid)`` gives of each part, for each image, in the order of the batch."""
+    both = [feature(its, part.grid) for its, part in zip(grid.split(x), grid.parts)]
+    return grid.in_order([list(maps) for maps, _ in both]), grid.in_order([list(prefix) for _, prefix in both])
+
+
 class GivesFeatures(nn.Module):
     """Mixin of ViTs: what ``features_only`` and dense heads take."""
 
@@ -34,9 +41,9 @@ class GivesFeatures(nn.Module):
     pos_encoding: Any
     num_prefix_tokens: int
     cut_keys: set[str]
-    _embed: Any
+    _tokens: Any
     _block: Any
-    _final: Any
+    _ended: Any
 
     def forward_intermediates(
         self,
@@ -54,7 +61,7 @@ class GivesFeatures(nn.Module):
         """Features between the blocks, in timm's manner.
 
         Args:
-            x: Images ``(B, C, H, W)``.
+            x: Images ``(B, C, H, W)``, or of several sizes as in :meth:`forward`; every feature is then a list.
             indices: The last n blocks if an int, these blocks if a sequence, all if None.
             return_prefix_tokens: Give ``(map, prefix tokens)`` pairs.
             norm: Apply the final norm to each.
@@ -75,7 +82,9 @@ class GivesFeatures(nn.Module):
         if output_fmt not in ("NCHW", "NLC"):
             raise ValueError(f"output_fmt={output_fmt!r} is unknown; allowed: NCHW, NLC")
         wanted, last = take_indices(len(self.blocks), indices)
-        x, grid = self._embed(x)
+        x, grid = self._tokens(x, attn_mask)
+        if isinstance(grid, MixedGrid) and is_causal:
+            raise ValueError("is_causal=True: images of several sizes have no order; allowed: False")
         attn_mask = read_mask(attn_mask, x, is_causal)
         features, prefixes = [], []
         for index in range(last + 1 if stop_early else len(self.blocks)):
@@ -89,17 +98,19 @@ class GivesFeatures(nn.Module):
             result: dict[str, Any] = {"image_intermediates": features}
             if return_prefix_tokens and has_prefix:
                 result["image_intermediates_prefix"] = prefixes
-            return result if intermediates_only else result | {"image_features": self._final(x)}
+            return result if intermediates_only else result | {"image_features": self._ended(x, grid)}
         outputs = list(zip(features, prefixes)) if return_prefix_tokens and has_prefix else features
-        return outputs if intermediates_only else (self._final(x), outputs)
+        return outputs if intermediates_only else (self._ended(x, grid), outputs)
 
-    def _feature(self, x: Tensor, grid: Any, *, norm: bool, as_map: bool) -> tuple[Tensor, Tensor | None]:
+    def _feature(self, x: Tensor, grid: Any, *, norm: bool, as_map: bool) -> tuple[Any, Any]:
         """Tokens after a block as a feature, a map or a sequence, and the prefix tokens apart.
 
         Raises:
             ValueError: If a map is asked for and patches were dropped.
         """
         x = self.norm(x) if norm else x
+        if isinstance(grid, MixedGrid):
+            return _of_each(lambda its, own: self._feature(its, own, norm=False, as_map=as_map), x, grid)
         feature, prefix = x[:, grid.prefix :], x[:, : grid.prefix]
         return to_map(feature, grid) if as_map else feature, prefix
 

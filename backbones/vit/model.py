@@ -19,8 +19,8 @@ from visionpe.backbones.shared.arguments import (
     keywords_of,
 )
 from visionpe.backbones.shared.block import EncodedBlock, run_block
-from visionpe.backbones.shared.images import check_mask
 from visionpe.backbones.shared.loading import LoadsPublished, measure_from
+from visionpe.backbones.shared.mixed_sizes import TakesMixedSizes
 from visionpe.backbones.shared.patches import AdaptivePatchEmbed
 from visionpe.backbones.shared.talking_heads import TalkingHeadsAttention
 from visionpe.backbones.vit.features import GivesFeatures
@@ -29,6 +29,7 @@ from visionpe.backbones.vit.weights import convert
 from visionpe.checks import check_choice, check_flag
 from visionpe.composition import Composition
 from visionpe.grid import Grid
+from visionpe.mixed import MixedGrid
 from visionpe.registry import Spec, create_encodings
 from visionpe.tracing import map_size
 from visionpe.utils.weight_files import StateDict
@@ -57,7 +58,7 @@ def full_grid(x: Tensor, prefix: int) -> Grid:
     return Grid(size=map_size(x), prefix=prefix)
 
 
-class VisionTransformer(GivesFeatures, LoadsPublished, TimmVisionTransformer):
+class VisionTransformer(TakesMixedSizes, GivesFeatures, LoadsPublished, TimmVisionTransformer):
     """timm's ViT with any position encoding, at any height and width that the patch divides.
 
     Everything but the positions is timm's: the constructor's keywords, pooling, head, feature extraction. Prefix
@@ -82,7 +83,7 @@ class VisionTransformer(GivesFeatures, LoadsPublished, TimmVisionTransformer):
     """
 
     family = "ViT"
-    # Whether tokens are a sequence with room for prefix tokens, or a map.
+    drops_by_image = True
 
     def __init__(
         self,
@@ -177,26 +178,24 @@ class VisionTransformer(GivesFeatures, LoadsPublished, TimmVisionTransformer):
                 grid = Grid(grid.size, grid.prefix, coords=grid.positions(device=x.device)[kept], known="whole")
         return self.norm_pre(x), grid
 
-    def _block(self, index: int, x: Tensor, grid: Grid, attn_mask: Tensor | None) -> Tensor:
+    def _block(self, index: int, x: Tensor, grid: Grid | MixedGrid, attn_mask: Tensor | None) -> Tensor:
         arguments = (x, self.pos_encoding, grid, attn_mask)
         x = run_block(self.blocks[index], index, *arguments, checkpointed=self.grad_checkpointing)
         return self.pos_encoding.refine(x, grid, layer=index)
 
-    def forward_features(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
-        """Images ``(B, C, H, W)`` to normed tokens ``(B, N, dim)``, prefix tokens first."""
-        x, grid = self._embed(x)
-        check_mask(attn_mask, x)
+    def forward_features(self, x: Any, attn_mask: Tensor | None = None, **mixed: Any) -> Any:
+        """Images ``(B, C, H, W)`` to normed tokens ``(B, N, dim)``, prefix tokens first.
+
+        Of images of several sizes, see :meth:`forward`, a list with ``(N, dim)`` for each.
+        """
+        x, grid = self._tokens(x, attn_mask, **mixed)
         for index in range(len(self.blocks)):
             x = self._block(index, x, grid, attn_mask)
-        return self._final(x)
+        return self._ended(x, grid)
 
     def _final(self, x: Tensor) -> Tensor:
         """What follows the last block."""
         return self.norm(x)
-
-    def forward(self, x: Tensor, attn_mask: Tensor | None = None) -> Tensor:
-        """Images ``(B, C, H, W)`` to logits ``(B, num_classes)``."""
-        return self.forward_head(self.forward_features(x, attn_mask))
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A new classifier, or none with 0.

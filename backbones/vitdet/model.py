@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from visionpe.backbones.shared.arguments import MAX_DIM, check_arguments
 from visionpe.backbones.shared.block import WindowBlock
 from visionpe.backbones.shared.loading import LoadsPublished, measure_from
+from visionpe.backbones.shared.mixed_images import is_mixed
 from visionpe.backbones.shared.partition import Padding, Partition
 from visionpe.backbones.shared.patches import AdaptivePatchEmbed
 from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind
@@ -22,6 +23,7 @@ from visionpe.backbones.vit.model import VisionTransformer, check_pool
 from visionpe.backbones.vit.tables import adopt_policy
 from visionpe.backbones.vitdet.blocks import ResidualWindowBlock, neck
 from visionpe.backbones.vitdet.maps import WindowedMaps, places_of
+from visionpe.backbones.vitdet.mixed_sizes import SizeBySize
 from visionpe.backbones.vitdet.places import block_indices, evenly_spaced_blocks, window_sides
 from visionpe.backbones.vitdet.weights import check_windows, convert
 from visionpe.cache import TableCache
@@ -35,7 +37,7 @@ from visionpe.utils.timm_reading import load_state_dict as read_file
 from visionpe.utils.weight_files import StateDict
 
 
-class WindowedVisionTransformer(WindowedMaps, VisionTransformer):
+class WindowedVisionTransformer(SizeBySize, WindowedMaps, VisionTransformer):
     """ViT whose blocks attend inside windows, but for a few that see the whole map, with any position encoding.
 
     Parts of the encoding that act on tokens are built once, for the map at ``pretrain_img_size``. Parts that act in
@@ -197,8 +199,10 @@ class WindowedVisionTransformer(WindowedMaps, VisionTransformer):
         """The last map ``(B, height, width, dim)`` to what the head gets, ``(B, num_features, height, width)``."""
         return self.neck(self.norm(x).permute(0, 3, 1, 2))
 
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+    def forward_head(self, x: Any, pre_logits: bool = False) -> Tensor:
         """Maps ``(B, num_features, height, width)`` to logits ``(B, num_classes)``, or to pooled features."""
+        if is_mixed(x):
+            return self._heads(x, pre_logits)
         return super().forward_head(x.permute(0, 2, 3, 1).flatten(1, 2), pre_logits=pre_logits)
 
     def prune_intermediate_layers(

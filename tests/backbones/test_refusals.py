@@ -105,7 +105,7 @@ def test_keywords(name: str) -> None:
         (torch.zeros(3, 24, 24), r"images: shape \(3, 24, 24\); allowed: floating point \(B, 3, height, width\)"),
         (torch.zeros(2, 1, 24, 24), r"images: shape \(2, 1, 24, 24\); allowed"),
         (torch.zeros(2, 3, 0, 24), "images: 0 x 24 pixels are too few"),
-        ([[1.0]], "images: list is no batch of normalised images"),
+        ([[1.0]], r"images: list is no batch of normalised images|images\[0\]: list; allowed: tensors"),
     ],
 )
 def test_images(name: str, x: Any, message: str) -> None:

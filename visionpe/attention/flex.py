@@ -17,7 +17,8 @@ ScoreMod = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 @cache
-def _compiled(device: str) -> Callable[..., Tensor]:
+def compiled(device: str) -> Callable[..., Tensor]:
+    """FlexAttention for a type of device."""
     # The compiler writes C++ that does not compile for sizes left open; on a CPU each size has its own kernel.
     return torch.compile(flex_attention, dynamic=False if device == "cpu" else None)
 
@@ -84,5 +85,5 @@ def flex(q: Tensor, k: Tensor, v: Tensor, biases: Sequence[Bias], scale: float) 
     tables = [t for bias in biases if isinstance(bias, OffsetBias) for t in (bias.table, bias.prefix) if t is not None]
     if q.device.type == "cpu" and torch.is_grad_enabled() and any(t.requires_grad for t in (q, k, v, *tables)):
         raise ValueError("kernel='flex' has no gradients on a CPU; allowed there: auto, sdpa, chunked, math")
-    run: Any = flex_attention if torch.compiler.is_compiling() else _compiled(q.device.type)
+    run: Any = flex_attention if torch.compiler.is_compiling() else compiled(q.device.type)
     return run(q, k, v, score_mod=score_mod([bias for bias in biases if isinstance(bias, OffsetBias)]), scale=scale)
