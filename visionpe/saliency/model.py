@@ -16,7 +16,7 @@ from visionpe import adapt
 from visionpe.saliency.decoder import SaliencyDecoder, decoder_arguments
 from visionpe.saliency.layout import backbone_arguments, to_timm
 from visionpe.saliency.onnx_weights import INSTALL, check_names, read_onnx_weights, take
-from visionpe.utils.errors import InputError, MissingFileError
+from visionpe.utils.errors import InputError, MissingFileError, first_line
 from visionpe.utils.files import replacing
 
 NAME = "vit_small_patch14_dinov2"
@@ -98,6 +98,26 @@ def save_backbone(path: Path, source: str | Path | None = None) -> None:
     of_backbone = to_timm(take(read_onnx_weights(published_file() if source is None else source), "backbone."))
     with replacing(path) as beside:
         save_file({name: value.contiguous() for name, value in of_backbone.items()}, beside, metadata={"format": "pt"})
+
+
+def swapped_backbone(pos_encoding: str, weights: str | Path) -> Any:
+    """The backbone with another encoding in the place of its table, and weights that are used to it.
+
+    Args:
+        pos_encoding: As of ``timm.create_model("dinov2_vit_s", ...)``.
+        weights: A file that loads into it, trained at 224 pixels.
+
+    Raises:
+        InputError: If there is no such encoding, or the file does not fit.
+    """
+    if not Path(weights).is_file():
+        raise InputError(f"--backbone {weights}: no such file")
+    try:
+        return timm.create_model(
+            "dinov2_vit_s", img_size=FINE_TUNED, pos_encoding=pos_encoding, num_classes=0, checkpoint_path=str(weights)
+        )
+    except (ValueError, RuntimeError) as error:
+        raise InputError(f"--pos-encoding {pos_encoding}: {first_line(error)}") from None
 
 
 def load_saliency_model(path: str | Path | None = None) -> SaliencyModel:

