@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from visionpe.cli.common import exit_code, key_values, trust_option
-from visionpe.scaling.options import BY_NAME, CONTROLS, LAUNCHERS, METRICS, PROBES, PROTOCOLS, StudyOptions
+from visionpe.scaling.options import BY_NAME, CONTROLS, LAUNCHERS, METRICS, NATIVE, PROBES, PROTOCOLS, StudyOptions
 from visionpe.utils.errors import InputError
 
 DESCRIPTION = """\
 Accuracy, speed and memory of vision models against input resolution. Takes any timm model, ours or not, and trained
-runs of `visionpe train`; measures each under resolution policies and two protocols, beside controls that bring the
+runs of `visionpe train`; measures each under resolution policies and protocols, beside controls that bring the
 image to the trained size."""
 
 EXAMPLES = """\
@@ -38,6 +38,8 @@ protocols:
   object   the image is resized to the resolution: objects grow with it
   canvas   objects keep the size they have at the trained resolution; the canvas around them grows (the image stands
            at a seeded random place on background), or, below the trained size, the centre is cut out
+  native   every image keeps its aspect ratio, and is resized to as many patches as the resolution has, at most; those
+           of several sizes share a batch (ViTs, ViTDet, and timm's ViTs, adapted)
 
 controls, which run the model as built at the size it was trained at:
   downscale  the image is resized to that size
@@ -155,7 +157,14 @@ def parser(prog: str = "visionpe scaling") -> argparse.ArgumentParser:
         choices=(*CONTROLS, "none"),
         help="what needs no policy, for comparison (default: downscale)",
     )
-    where.add_argument("--protocol", nargs="+", choices=PROTOCOLS, help="(default: both)")
+    where.add_argument("--protocol", nargs="+", choices=PROTOCOLS, help="(default: object canvas)")
+    where.add_argument(
+        "--native",
+        dest="protocol",
+        action="store_const",
+        const=[NATIVE],
+        help="`--protocol native`: every image in its own aspect ratio, within the tokens of the resolution",
+    )
     where.add_argument("--limit", type=int, metavar="N", help="a seeded random choice of N images")
     where.add_argument(
         "--limit-from",

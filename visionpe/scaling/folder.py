@@ -9,14 +9,17 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from PIL import Image
 from torch import Tensor
 
 from visionpe.data.listed import Split
 from visionpe.data.photographs import load_photographs
 from visionpe.scaling.class_map import class_order, read_class_map
 from visionpe.scaling.images import Source
-from visionpe.scaling.options import BY_NAME, Protocol
-from visionpe.scaling.protocols import ViewSpec, place
+from visionpe.scaling.options import BY_NAME, NATIVE, Protocol
+from visionpe.scaling.protocols import ViewSpec, native_size, place
 from visionpe.scaling.sizes import Size
 from visionpe.utils.errors import InputError, first_line
 from visionpe.utils.pictures import open_picture
@@ -66,12 +69,21 @@ class FileSource(Source):
     def view(self, index: int, *, protocol: Protocol, size: Size, spec: ViewSpec) -> tuple[Tensor, int]:
         path, label = self.samples[index]
         image = open_picture(path, "L" if spec.channels == 1 else "RGB")
+        if protocol == NATIVE:
+            return self._native(image, size, spec), label
         shown = size if protocol == "object" else spec.trained
         mean, std = (values[: spec.channels] for values in (spec.mean, spec.std))
         tensor = _transform(spec.channels, shown, spec.crop, spec.interpolation, mean, std)(image)
         if protocol == "canvas":
             tensor = place(tensor, size, spec.seed, index)  # 0 is the mean colour after normalisation
         return tensor, label
+
+    def _native(self, image: Image.Image, size: Size, spec: ViewSpec) -> Tensor:
+        assert spec.patch is not None
+        height, width = native_size((image.height, image.width), size, spec.patch)
+        how = Image.Resampling[spec.interpolation.upper()]
+        pixels = torch.from_numpy(np.array(image.resize((width, height), how)))  # (height, width[, C])
+        return spec.normalise(pixels.view(height, width, -1).permute(2, 0, 1).float())
 
 
 class NamedSource(FileSource):

@@ -44,7 +44,7 @@ class Source(ABC):
 
     @abstractmethod
     def view(self, index: int, *, protocol: Protocol, size: Size, spec: ViewSpec) -> tuple[Tensor, int]:
-        """One normalised image ``(C, height, width)``, float32, and its label.
+        """One normalised image ``(C, height, width)``, float32, and its label; of its own size if ``native``.
 
         Raises:
             OSError: If the image cannot be read.
@@ -90,7 +90,7 @@ class EmbeddedSource(Source):
 
     def view(self, index: int, *, protocol: Protocol, size: Size, spec: ViewSpec) -> tuple[Tensor, int]:
         native = self.images[index].float()  # (1, 24, 24)
-        if protocol == "object":
+        if protocol != "canvas":  # they are square
             image = resize_images(native[None], size)[0].clamp(0, 255)
         else:
             image = resize_images(native[None], spec.trained)[0].clamp(0, 255)  # the identity for a model trained at 24
@@ -118,10 +118,14 @@ class _Views(Dataset):
             return None, index, error.reason if isinstance(error, PictureError) else first_line(error)
 
 
-def _collate(items: list[tuple[Tensor | None, int, str]]) -> tuple[Tensor | None, Tensor, list[tuple[int, str]]]:
+def _collate(
+    items: list[tuple[Tensor | None, int, str]],
+) -> tuple[Tensor | list[Tensor] | None, Tensor, list[tuple[int, str]]]:
     good = [(image, label) for image, label, _ in items if image is not None]
     broken = [(index, reason) for image, index, reason in items if image is None]
-    images = torch.stack([image for image, _ in good]) if good else None
+    images: Any = [image for image, _ in good] or None
+    if images is not None and len({image.shape for image in images}) == 1:
+        images = torch.stack(images)
     return images, torch.tensor([label for _, label in good]), broken
 
 
@@ -135,7 +139,7 @@ def batches(
     batch_size: int,
     workers: int = 0,
     skip_corrupt: bool = False,
-) -> Iterator[tuple[Tensor, Tensor, list[str]]]:
+) -> Iterator[tuple[Any, Tensor, list[str]]]:
     """Show a set of images at one resolution.
 
     Args:
@@ -147,7 +151,8 @@ def batches(
         skip_corrupt: Leave unreadable images out instead of stopping at the first.
 
     Yields:
-        Images ``(B, C, height, width)``, labels ``(B,)`` and the names of unreadable images that were left out.
+        Images ``(B, C, height, width)``, or a list of them where sizes differ,
+        labels ``(B,)`` and the names of unreadable images that were left out.
 
     Raises:
         InputError: If an image cannot be read and ``skip_corrupt`` is False.

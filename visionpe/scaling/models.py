@@ -16,6 +16,7 @@ from timm.data import resolve_data_config, resolve_model_data_config
 from torch import nn
 
 import visionpe.backbones  # registers the models with timm
+from visionpe.backbones.shared.mixed_sizes import TakesMixedSizes
 from visionpe.data.digits import STATISTICS
 from visionpe.policy.sizes import trained_size
 from visionpe.scaling.building import build_model
@@ -42,6 +43,7 @@ class ModelInfo:
         policies: Names of the resolution policies that apply, the default first; empty where there are none.
         parameters: Their number.
         why_not_adapted: Why a model of timm's runs as timm built it; empty where it does not.
+        mixes: Whether it takes images of several sizes at once.
     """
 
     trained: Size
@@ -52,6 +54,7 @@ class ModelInfo:
     policies: tuple[str, ...]
     parameters: int
     why_not_adapted: str = ""
+    mixes: bool = False
 
     def tokens(self, size: Size) -> int | None:
         """Tokens at a size in pixels, prefix tokens included, or None for a model without patches."""
@@ -157,6 +160,7 @@ class ModelEntry:
             policies=tuple(name for name in visionpe.policies(model) if name not in CONTROLS),
             parameters=sum(p.numel() for p in model.parameters()),
             why_not_adapted=self.why_not_adapted,
+            mixes=isinstance(model, TakesMixedSizes),
         )
 
     @property

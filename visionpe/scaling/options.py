@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-Protocol = Literal["object", "canvas"]
+Protocol = Literal["object", "canvas", "native"]
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
+OBJECT, CANVAS, NATIVE = PROTOCOLS
 # What needs no policy: the image brought to the trained size, whole or in tiles.
 Control = Literal["downscale", "tiling"]
 CONTROLS: tuple[Control, ...] = get_args(Control)
@@ -55,7 +56,7 @@ class StudyOptions:
         metric: ``top1`` or ``balanced``; None for ``balanced`` with ``elpv`` and ``caltech101``, whose classes are
             uneven, else ``top1``.
         controls: ``downscale``, ``tiling`` or ``none``.
-        protocol: ``object``, ``canvas``.
+        protocol: ``object``, ``canvas``, ``native``.
         limit: A seeded random choice of so many images; None for all.
         limit_from: ``FACTORx=N``: only N images from that factor of the trained size on.
         crop_pct: Share of the resized image that is kept, 0 to 1; None for the model's.
@@ -90,7 +91,7 @@ class StudyOptions:
     auto_data: str | None = None
     metric: Metric | None = None
     controls: list[str] = field(default_factory=lambda: [DOWNSCALE])
-    protocol: list[Protocol] = field(default_factory=lambda: list(PROTOCOLS))
+    protocol: list[Protocol] = field(default_factory=lambda: [OBJECT, CANVAS])
     limit: int | None = None
     limit_from: list[str] = field(default_factory=list)
     crop_pct: float | None = None

@@ -22,6 +22,7 @@ CONTROL_NAMES = {DOWNSCALE: "downscale to the trained size", TILING: "tiles of t
 TITLES = {
     "object": "object: the image is resized, objects grow",
     "canvas": "canvas: objects keep their size, the canvas grows",
+    "native": "native: own aspect ratio within the tokens of that size",
 }
 
 

@@ -1,8 +1,9 @@
-"""The two protocols by which one image becomes an input of any size.
+"""The protocols by which one image becomes an input of any size.
 
 *object*: the image is resized to the resolution, so that the objects in it grow or shrink.
 *canvas*: the image keeps the pixel size it has at the trained resolution and is placed at random on a larger canvas of
 background; below that size its centre is cut out.
+*native*: the image keeps its aspect ratio and is resized to as many patches as the resolution has, at most.
 """
 
 from __future__ import annotations
@@ -11,9 +12,22 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from timm.data.naflex_transforms import get_image_size_for_seq
 from torch import Tensor
 
 from visionpe.scaling.sizes import Size
+
+
+def native_size(image: Size, budget: Size, patch: Size) -> Size:
+    """Height and width of an image in its own aspect ratio, multiples of the patch, within the tokens of a budget.
+
+    Args:
+        image: Its own height and width, pixels.
+        budget: Height and width whose patches are the most that are allowed, pixels.
+        patch: Height and width of a patch, pixels.
+    """
+    most = max(1, budget[0] // patch[0]) * max(1, budget[1] // patch[1])
+    return get_image_size_for_seq(image, patch, max_seq_len=most)[1]
 
 
 def place(image: Tensor, size: Size, seed: int, index: int, fill: float = 0.0) -> Tensor:
@@ -58,6 +72,7 @@ class ViewSpec:
         crop: Share of the resized image that the central crop keeps (``crop_pct`` of timm); folders only.
         interpolation: Of the resizing in timm's evaluation transform; folders only.
         seed: Decides the places on the canvas.
+        patch: Height and width of a patch, pixels, for the native protocol.
     """
 
     def __init__(
@@ -70,14 +85,19 @@ class ViewSpec:
         crop: float = 1.0,
         interpolation: str = "bicubic",
         seed: int = 0,
+        patch: Size | None = None,
     ) -> None:
         self.trained, self.channels, self.seed = trained, channels, seed
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
         self.crop, self.interpolation = crop, interpolation
+        self.patch = patch
 
     def key(self) -> dict[str, Any]:
         """Everything that decides the pixels, ready for JSON."""
-        return {**vars(self), "trained": list(self.trained), "mean": list(self.mean), "std": list(self.std)}
+        what = {**vars(self), "trained": list(self.trained), "mean": list(self.mean), "std": list(self.std)}
+        if self.patch is None:
+            del what["patch"]
+        return what
 
     def normalise(self, image: Tensor) -> Tensor:
         """``(C, h, w)`` in 0..255 to zero mean and unit deviation, in the model's number of channels."""

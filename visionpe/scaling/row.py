@@ -30,14 +30,14 @@ def _autocast(device: torch.device, amp: bool) -> AbstractContextManager:
     return torch.autocast(device.type, dtype=torch.float16 if half else torch.bfloat16)
 
 
-def _timed(model: nn.Module, images: Tensor) -> tuple[Tensor, float]:
-    cuda = images.device.type == "cuda"
-    if cuda:
-        torch.cuda.synchronize(images.device)
+def _timed(model: nn.Module, images: Tensor | list[Tensor]) -> tuple[Tensor, float]:
+    device = images[0].device
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     start = time.perf_counter()
     logits = model(images)
-    if cuda:
-        torch.cuda.synchronize(images.device)
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     return logits, time.perf_counter() - start
 
 
@@ -76,7 +76,7 @@ class NotFiniteError(ValueError):
 @torch.inference_mode()
 def measure(
     model: nn.Module,
-    batches: Iterable[tuple[Tensor, Tensor, list[str]]],
+    batches: Iterable[tuple[Any, Tensor, list[str]]],
     *,
     device: torch.device,
     amp: bool = False,
@@ -88,7 +88,8 @@ def measure(
 
     Args:
         model: On ``device``, in evaluation mode.
-        batches: Images ``(B, C, height, width)``, labels ``(B,)`` and names of corrupt images that were left out.
+        batches: Images ``(B, C, height, width)``, or a list of several sizes,
+            labels ``(B,)`` and names of corrupt images that were left out.
         device: Where to run.
         amp: Half precision by autocast.
         downscale_to: Resize every batch to this height and width first (the baseline), pixels.
@@ -123,8 +124,9 @@ def measure(
         corrupt += broken
         if not len(images):
             continue
-        images, labels = images.to(device), labels.to(device)
-        if downscale_to is not None:
+        labels = labels.to(device)
+        images = [image.to(device) for image in images] if isinstance(images, list) else images.to(device)
+        if downscale_to is not None and isinstance(images, Tensor):
             images = resize_images(images, downscale_to)
         if tile_to is not None:
             images = tiles(images, tile_to)

@@ -19,7 +19,7 @@ from visionpe.scaling.labels import assign_labels
 from visionpe.scaling.markdown import document
 from visionpe.scaling.models import ModelEntry, from_names, from_runs
 from visionpe.scaling.open_images import check_outside, open_source
-from visionpe.scaling.options import AUTO, EMBEDDED, METRICS, StudyOptions
+from visionpe.scaling.options import AUTO, EMBEDDED, METRICS, NATIVE, StudyOptions
 from visionpe.scaling.plan import Task, choose_policies, plan
 from visionpe.scaling.plot import plot
 from visionpe.scaling.probed import probed
@@ -87,6 +87,13 @@ def _check(options: StudyOptions, entries: Sequence[ModelEntry], source: Source)
         check_order(entry, source)
         if info.channels not in (1, 3):
             raise InputError(f"--model {entry.name}: {info.channels} input channels; allowed: 1 or 3")
+        if NATIVE in options.protocol and not (info.mixes and info.patch):
+            raise InputError(
+                f"--native: {entry.label} takes images of one size at a time; allowed: ViTs (vit_*, vitdet_*, and "
+                "timm's, adapted)"
+            )
+    if NATIVE in options.protocol and AUTO in options.policy:
+        raise InputError("--policy auto: is chosen for one size of images, which --native has not; allowed: names")
 
 
 @dataclass

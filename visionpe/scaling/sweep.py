@@ -14,7 +14,7 @@ import visionpe
 from visionpe.scaling.auto import PolicyChooser, columns
 from visionpe.scaling.images import Source, batches
 from visionpe.scaling.models import ModelEntry
-from visionpe.scaling.options import AUTO, DEFAULT, DOWNSCALE, TILING
+from visionpe.scaling.options import AUTO, DEFAULT, DOWNSCALE, NATIVE, OBJECT, TILING, Protocol
 from visionpe.scaling.plan import Task
 from visionpe.scaling.row import NotFiniteError, measure
 from visionpe.scaling.sizes import factor_of, limits_at
@@ -67,7 +67,14 @@ class Settings:
 def _view(task: Task, source: Source, settings: Settings) -> Any:
     spec = task.entry.view(source.name, settings.seed)
     spec.crop = spec.crop if settings.crop is None else settings.crop
+    if task.protocol == NATIVE:
+        spec.patch = task.entry.info.patch
     return spec
+
+
+def _protocol(task: Task) -> Protocol:
+    """How images are shown: to a control as every model is shown them at the trained size."""
+    return OBJECT if task.protocol == NATIVE and task.is_control else task.protocol
 
 
 def _key(task: Task, source: Source, settings: Settings, device_name: str) -> str:
@@ -96,7 +103,7 @@ def _fill(task: Task, model: nn.Module, source: Source, settings: Settings) -> d
                 visionpe.set_policy(model, task.policy)
         shown = batches(
             source,
-            protocol=task.protocol,
+            protocol=_protocol(task),
             size=task.size,
             spec=_view(task, source, settings),
             indices=source.subset(settings.images(task), settings.seed),
@@ -111,7 +118,7 @@ def _fill(task: Task, model: nn.Module, source: Source, settings: Settings) -> d
             amp=settings.amp,
             downscale_to=info.trained if task.policy == DOWNSCALE else None,
             tile_to=info.trained if task.policy == TILING else None,
-            diagnostics=settings.diagnostics,
+            diagnostics=0 if task.protocol == NATIVE else settings.diagnostics,
         )
         row = {"status": OK, "reason": "", **result}
     except InputError:
