@@ -76,12 +76,12 @@ def test_rows(folder: Path, tmp_path: Path) -> None:
 
 
 def test_accuracy_is_that_of_single_images(folder: Path) -> None:
-    model, source = tiny_vit("rope_mixed", num_classes=3), FolderSource(folder)
+    model, source = tiny_vit("rope_mixed", num_classes=64), FolderSource(folder)
     how = {"protocol": "native", "size": (64, 64), "spec": ViewSpec(**{**vars(spec()), "patch": (4, 4)})}
     row = measure(model, batches(source, indices=range(len(source)), batch_size=4, **how), device=torch.device("cpu"))
     with torch.no_grad():
         alone = [int(model(source.view(index, **how)[0][None]).argmax()) for index in range(len(source))]
-    assert len(set(alone)) > 1
+    assert len(set(alone)) > 1, "all images look the same to this model: nothing is tested"
     assert unpack_classes(row["predicted"]).tolist() == alone
 
 
