@@ -16,9 +16,10 @@ from PIL import Image
 from visionpe.cli.scaling import main
 from visionpe.scaling.folder import FolderSource
 from visionpe.scaling.images import batches
-from visionpe.scaling.protocols import ViewSpec, native_size
+from visionpe.scaling.protocols import ViewSpec
 from visionpe.scaling.row import measure
 from visionpe.scaling.statistics import unpack_classes
+from visionpe.utils.resizing import native_size
 
 SIZES = [(60, 40), (30, 90), (48, 48), (100, 20), (33, 47), (48, 48)]
 

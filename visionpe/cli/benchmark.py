@@ -30,6 +30,7 @@ levels:
 
 other benchmarks:
   visionpe benchmark backbones   Swin, ViTDet and CSWin against other code with the same weights
+  visionpe benchmark mixed       images of several sizes in one batch, against all of one size
   visionpe benchmark swin3d      cRSE attention among voxels
 """
 SWIN3D = """\
@@ -123,6 +124,22 @@ def backbones_parser(prog: str = "visionpe benchmark backbones") -> argparse.Arg
     return p
 
 
+def mixed_parser(prog: str = "visionpe benchmark mixed") -> argparse.ArgumentParser:
+    """The command line for images of several sizes."""
+    about = "What do images of several sizes in one batch cost? 64 photographs, against all resized to one size."
+    p = make_parser(prog, about)
+    p.add_argument(
+        "--models", nargs="+", default=["rope_axial_vit_s"], metavar="NAME", help="ViTs (default: %(default)s)"
+    )
+    p.add_argument("--pixels", type=int, default=224, metavar="N", help="side of the one size (default: %(default)s)")
+    p.add_argument("--repeats", type=int, default=7, metavar="N", help="rounds that count (default: %(default)s)")
+    p.add_argument("--threads", type=int, metavar="N", help="of the CPU; default: PyTorch's own choice")
+    p.add_argument("--device", metavar="NAME", help="(default: cuda where there is a GPU, else cpu)")
+    p.add_argument("--out", type=Path, default=Path("work_dirs/benchmark"), metavar="DIR")
+    p.add_argument("--name", default="mixed", help="of the files: .md .csv .json (default: %(default)s)")
+    return p
+
+
 def swin3d_parser(prog: str = "visionpe benchmark swin3d") -> argparse.ArgumentParser:
     """The command line for attention among voxels."""
     p = make_parser(prog, SWIN3D)
@@ -184,6 +201,21 @@ def backbones(argv: Sequence[str] | None = None, prog: str = "visionpe benchmark
     return exit_code(work)
 
 
+def mixed(argv: Sequence[str] | None = None, prog: str = "visionpe benchmark mixed") -> int:
+    """The benchmark of images of several sizes; returns the exit code, 2 for bad input."""
+    args = mixed_parser(prog).parse_args(argv)
+
+    def work() -> None:
+        check_output(args.out, "--out", folder=True)
+        from rich.console import Console
+
+        from visionpe.benchmarks.mixed import run
+
+        run(args, Console(markup=False))
+
+    return exit_code(work)
+
+
 def swin3d(argv: Sequence[str] | None = None, prog: str = "visionpe benchmark swin3d") -> int:
     """The benchmark of attention among voxels; returns the exit code, 2 for bad input."""
     args = swin3d_parser(prog).parse_args(argv)
@@ -199,7 +231,12 @@ def swin3d(argv: Sequence[str] | None = None, prog: str = "visionpe benchmark sw
     return exit_code(work)
 
 
-BENCHMARKS: dict[str, Callable[..., int]] = {"encodings": encodings, "backbones": backbones, "swin3d": swin3d}
+BENCHMARKS: dict[str, Callable[..., int]] = {
+    "encodings": encodings,
+    "backbones": backbones,
+    "mixed": mixed,
+    "swin3d": swin3d,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

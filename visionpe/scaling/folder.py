@@ -19,10 +19,11 @@ from visionpe.data.photographs import load_photographs
 from visionpe.scaling.class_map import class_order, read_class_map
 from visionpe.scaling.images import Source
 from visionpe.scaling.options import BY_NAME, NATIVE, Protocol
-from visionpe.scaling.protocols import ViewSpec, native_size, place
+from visionpe.scaling.protocols import ViewSpec, place
 from visionpe.scaling.sizes import Size
 from visionpe.utils.errors import InputError, first_line
 from visionpe.utils.pictures import open_picture
+from visionpe.utils.resizing import native_size
 
 
 @lru_cache(maxsize=8)

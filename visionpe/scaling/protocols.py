@@ -12,22 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from timm.data.naflex_transforms import get_image_size_for_seq
 from torch import Tensor
 
 from visionpe.scaling.sizes import Size
-
-
-def native_size(image: Size, budget: Size, patch: Size) -> Size:
-    """Height and width of an image in its own aspect ratio, multiples of the patch, within the tokens of a budget.
-
-    Args:
-        image: Its own height and width, pixels.
-        budget: Height and width whose patches are the most that are allowed, pixels.
-        patch: Height and width of a patch, pixels.
-    """
-    most = max(1, budget[0] // patch[0]) * max(1, budget[1] // patch[1])
-    return get_image_size_for_seq(image, patch, max_seq_len=most)[1]
 
 
 def place(image: Tensor, size: Size, seed: int, index: int, fill: float = 0.0) -> Tensor:
