@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import importlib
 import pickle
+import sys
 import time
 from contextlib import suppress
 
 from visionpe.utils.errors import InputError
 
-# A failed import leaves yapf's own modules out of sys.modules, so that it can be tried again.
-MODULE = "yapf_third_party._ylib2to3.pygram"
+MODULE = "yapf.yapflib.yapf_api"  # another first would find a circle of imports
+PACKAGES = ("yapf", "yapf_third_party")
 
 
 def install(patience: float = 5.0) -> None:
@@ -39,4 +40,11 @@ def install(patience: float = 5.0) -> None:
                     "yapf's cache is cut off (Grammar*.pickle in the folder YAPF of the user's cache, ~/.cache on "
                     "Linux); delete that folder, yapf writes it anew"
                 ) from None
+            forget()
             time.sleep(0.05)
+
+
+def forget() -> None:
+    """Take what was imported of yapf out of ``sys.modules``, so that all of it is imported again."""
+    for name in [name for name in sys.modules if name.split(".")[0] in PACKAGES]:
+        del sys.modules[name]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
-from timm.data.naflex_transforms import get_image_size_for_seq
 from torch import Tensor
 
 
@@ -30,5 +29,7 @@ def native_size(image: tuple[int, int], budget: tuple[int, int], patch: tuple[in
         budget: Height and width whose patches are the most that are allowed, pixels.
         patch: Height and width of a patch, pixels.
     """
+    from timm.data.naflex_transforms import get_image_size_for_seq  # of all here, this alone needs timm
+
     most = max(1, budget[0] // patch[0]) * max(1, budget[1] // patch[1])
     return get_image_size_for_seq(image, patch, max_seq_len=most)[1]
