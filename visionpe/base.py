@@ -1,4 +1,4 @@
-"""The five places at which a transformer can be told positions."""
+"""The seven places at which a transformer can be told positions."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from visionpe.policy.holder import HasPolicy
 from visionpe.ranges import MAX_DEPTH, MAX_DIM, MAX_SIDE, check_factory
 from visionpe.tensors import OwnTensors
 
-SITES = ("add", "refine", "rotate", "bias", "mix")
+SITES = ("add", "refine", "rotate", "bias", "value", "output", "mix")
 # All that an encoding may override to act in a model.
 ACTIONS = (*SITES, "inject", "logit_factor")
 
 
 class PositionEncoding(HasPolicy, Unscriptable, OwnTensors):
-    """Base of every encoding: five sites that do nothing unless they are overridden.
+    """Base of every encoding: seven sites that do nothing unless they are overridden.
 
     One module serves all blocks of one width and head count (a ViT, or one stage of a pyramid); sites inside the
     blocks are told which block calls by ``layer``. Nothing that depends on the input size is kept in the state dict.
@@ -177,7 +177,7 @@ class PositionEncoding(HasPolicy, Unscriptable, OwnTensors):
             kwargs["layer"] = 0
         return getattr(self, site)(*args, **kwargs)
 
-    # The five sites. Shapes: tokens (B, N, dim), prefix tokens first; queries, keys, values (B, heads, N, head_dim).
+    # The seven sites. Shapes: tokens (B, N, dim), prefix tokens first; queries, keys, values (B, heads, N, head_dim).
 
     def add(self, x: Tensor, grid: Grid) -> Tensor:
         """Tokens after the patch embedding, **without** prefix tokens: ``(B, N_spatial, dim)``."""
@@ -202,10 +202,21 @@ class PositionEncoding(HasPolicy, Unscriptable, OwnTensors):
         """What is added to the scaled logits of block ``layer``, or None. Queries and keys come unrotated."""
         return None
 
+    def value(self, v: Tensor, grid: Grid, *, layer: int = 0) -> Tensor:
+        """Values of block ``layer``, as attention weighs and sums them. Their width stays."""
+        return v
+
+    def output(self, attended: Tensor, grid: Grid, *, layer: int = 0) -> Tensor:
+        """What attention gives in block ``layer``, each query by itself: what ``value`` did is undone here."""
+        return attended
+
     def mix(
         self, attended: Tensor, v: Tensor, grid: Grid, *, layer: int = 0, weights: AttentionWeights | None = None
     ) -> Tensor:
-        """Output of attention in block ``layer``, before the projection; ``weights`` gives rows of the softmax."""
+        """Output of attention in block ``layer``, after ``output`` and before the projection.
+
+        ``v`` are the values as they were projected; ``weights`` gives rows of the softmax.
+        """
         return attended
 
     # What a class overrides, looked up in every block: of the methods above, and `logit_factor`.

@@ -31,7 +31,8 @@ class Composition(HasPolicy, nn.ModuleDict):
         parts: The encodings, in the order in which they act at each site.
 
     Raises:
-        ValueError: If two parts have the same name, or one attends along the axes alone and another needs all pairs.
+        ValueError: If two parts have the same name, one attends along the axes alone and another needs all pairs, or
+            one that turns queries and keys suffers no other.
     """
 
     def __init__(self, parts: Sequence[PositionEncoding]) -> None:
@@ -51,6 +52,12 @@ class Composition(HasPolicy, nn.ModuleDict):
             raise ValueError(
                 f"pos_encoding={spelt!r}: queries and keys leave {wide.name!r} wider than they came, where others "
                 "that turn them want their own width; allowed: one that turns them"
+            )
+        between = next((part for part in turning if "output" in part.sites()), None)
+        if between is not None and len(turning) > 1:
+            raise ValueError(
+                f"pos_encoding={spelt!r}: {between.name!r} turns queries, keys, values and the output alike, and would "
+                "not be relative with others among them; allowed: one that turns queries and keys"
             )
         super().__init__(dict(zip(names, parts)))
         self.mark_as_built()
@@ -150,6 +157,16 @@ class Composition(HasPolicy, nn.ModuleDict):
             if bias is not None:
                 biases.append(bias)
         return biases
+
+    def value(self, v: Tensor, grid: Grid, *, layer: int = 0) -> Tensor:
+        for part in self._acting("value"):
+            v = self._call(part, "value", v, grid, layer=layer)
+        return v
+
+    def output(self, attended: Tensor, grid: Grid, *, layer: int = 0) -> Tensor:
+        for part in reversed(self._acting("output")):  # what acted last on the values is undone first
+            attended = self._call(part, "output", attended, grid, layer=layer)
+        return attended
 
     def mix(
         self, attended: Tensor, v: Tensor, grid: Grid, *, layer: int = 0, weights: AttentionWeights | None = None

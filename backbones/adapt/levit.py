@@ -43,7 +43,7 @@ def _as_map(table: Tensor, size: Pair) -> Tensor:
 def _check_values(encoding: StageEncoding, attention: Any) -> None:
     """Refuse what acts on values where these are wider than the keys by which the encodings were built."""
     for part in encoding.parts if attention.val_dim != attention.key_dim else ():
-        if "mix" in part.sites():
+        if {"value", "output", "mix"} & set(part.sites()):
             raise ValueError(
                 f"pos_encoding={part.spelling!r} acts on values, which are {attention.val_dim} channels wide a head "
                 f"here, where keys have {attention.key_dim}; allowed: what acts on tokens, queries, keys or logits"

@@ -23,7 +23,7 @@ class Told:
     """The encoding, where the tokens stand, and who asks.
 
     Args:
-        encoding: Its sites ``inject``, ``rotate``, ``bias`` and ``mix``.
+        encoding: Its sites ``inject``, and those inside attention.
         grid: Where the tokens stand.
         layer: Index of the block among those that the encoding serves.
         mask: Boolean (True takes part) or additive, broadcastable to ``(B, heads, N, N)``, or None.

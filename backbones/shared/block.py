@@ -24,7 +24,7 @@ from visionpe.tracing import map_size
 
 
 class EncodedAttention(EncodedHeads, Attention):
-    """timm's self-attention, same parameters, with the encoding's ``rotate``, ``bias`` and ``mix`` sites."""
+    """timm's self-attention, same parameters, with the encoding's sites inside it."""
 
     def projections(self, x: Tensor) -> Tensor:
         return self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim))

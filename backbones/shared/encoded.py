@@ -54,7 +54,7 @@ def encoded_attention(
     scale: float | None = None,
     tokens: Tensor | None = None,
 ) -> Tensor:
-    """Attention with the encoding's ``rotate``, ``bias`` and ``mix`` sites.
+    """Attention with the encoding's sites ``rotate``, ``bias``, ``value``, ``output`` and ``mix``.
 
     Args:
         q, k, v: After their norms, ``(B, heads, N, head_dim)``; the heads may be some of a module's.
@@ -93,5 +93,10 @@ def encoded_attention(
                 biases = [bias.scaled(rule.factor) for bias in biases]
     if not q.dtype == k.dtype == v.dtype:  # a norm under autocast gives float32
         q, k = q.to(v.dtype), k.to(v.dtype)
-    out, weights = attended(v, AttentionWeights(q, k, biases, mask, scale, decay))
+    weights = AttentionWeights(q, k, biases, mask, scale, decay)
+    if not encoding.acts("value", "output"):
+        out, weights = attended(v, weights)
+    else:
+        out, weights = attended(encoding.value(v, grid, layer=layer), weights)
+        out = encoding.output(out, grid, layer=layer)
     return encoding.mix(out, v, grid, layer=layer, weights=weights)

@@ -23,7 +23,7 @@ class Partition:
 
     Args:
         windows: How the map is cut.
-        encoding: Its sites ``rotate``, ``bias`` and ``mix``; positions are those inside a window.
+        encoding: Its sites inside attention; positions are those inside a window.
         grid: Those positions. The blocks of one pass share the object, by which an encoding knows what it has kept
             from the block before.
         mask: Of ``windows``, or None where all tokens of a window may see each other.

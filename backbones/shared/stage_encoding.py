@@ -78,8 +78,8 @@ class StageEncoding(nn.Module):
     """One specification, built for every place of a stage that a part of it acts at.
 
     Parts that act on tokens (``add``, ``refine``, and ``add`` in its form inside blocks) are built once, for the map
-    of the stage. Parts that act in attention (``rotate``, ``bias``, ``mix``) are built once for each kind of window,
-    and see positions inside it. What adds to the tokens after the patch embedding stands in the first stage only.
+    of the stage. Parts that act in attention (all other sites) are built once for each kind of window, and see
+    positions inside it. What adds to the tokens after the patch embedding stands in the first stage only.
 
     Args:
         spec: See :func:`visionpe.create_encoding`.

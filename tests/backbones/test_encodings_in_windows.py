@@ -23,7 +23,7 @@ SPECS = [
 ]
 # The second map is smaller than a window, the third one token high.
 SIZES = [(7, 9), (3, 2), (1, 6)]
-BIASED = ("bias", "rotate", "mix")
+BIASED = ("bias", "rotate", "value", "output", "mix")
 
 
 class Windowed(torch.nn.Module):
@@ -127,7 +127,7 @@ def test_gradients(spec: object) -> None:
     objective(x).backward()
 
 
-@pytest.mark.parametrize("padding", ["tokens", "values"])
+@pytest.mark.parametrize("padding", ["tokens", "value"])
 def test_padding_of_published_weights(padding: str) -> None:
     """Zero tokens or zero values take weight in the softmax, so that they do change the outputs at the border."""
     masked, x = Windowed("rpb"), torch.randn(1, 6, 6, DIM)

@@ -82,7 +82,7 @@ class Case:
 
 
 class Core(nn.Module):
-    """What an encoding does inside attention, ``bias -> rotate -> attend -> mix``, without the linear layers."""
+    """What an encoding does inside attention, ``bias, rotate, value, attend, output, mix``, without linear layers."""
 
     def __init__(self, encoding: Composition, grid: Grid, kernel: Any = "auto") -> None:
         super().__init__()
@@ -94,7 +94,9 @@ class Core(nn.Module):
         biases = self.encoding.bias(q, k, self.grid, tokens=qkv[:, :, 0].flatten(2))
         q, k = self.encoding.rotate(q, k, self.grid)
         scale = v.shape[-1] ** -0.5
-        attended = attend(q, k, v, biases=biases, kernel=self.kernel, scale=scale)
+        told = self.encoding.value(v, self.grid)
+        attended = attend(q, k, told, biases=biases, kernel=self.kernel, scale=scale)
+        attended = self.encoding.output(attended, self.grid)
         return self.encoding.mix(attended, v, self.grid, weights=AttentionWeights(q, k, biases, scale=scale))
 
 

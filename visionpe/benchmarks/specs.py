@@ -28,7 +28,7 @@ def create(text: str, *, heads: int = HEADS, grid_size: tuple[int, int] = (14, 1
 def inside_attention(text: str) -> bool:
     """Whether an encoding acts on queries, keys, values or logits."""
     encoding = create(text)
-    return any(encoding.at(site) for site in ("rotate", "bias", "mix"))
+    return any(encoding.at(site) for site in ("rotate", "bias", "value", "output", "mix"))
 
 
 def expand(texts: Iterable[str]) -> list[str]:

@@ -69,7 +69,7 @@ class PositionWrapper(PositionEncoding):
         context: See :class:`~visionpe.base.PositionEncoding`; it goes to the encoding underneath.
 
     Raises:
-        ValueError: If ``over`` is not exactly one encoding.
+        ValueError: If ``over`` is not exactly one encoding, or acts on values before attention.
     """
 
     is_wrapper = True
@@ -97,6 +97,11 @@ class PositionWrapper(PositionEncoding):
         parts_within = [part for part in inner.modules() if isinstance(part, PositionEncoding)]
         self.__dict__["whole_coords"] = type(self).whole_coords or any(part.whole_coords for part in parts_within)
         self.acts_at: frozenset[str] = inner.acts_at if isinstance(inner, PositionWrapper) else inner.acting
+        if self.acts_at & {"value", "output"}:
+            raise ValueError(
+                f"over={over!r}: what {type(inner).name!r} does to values it undoes at the output, and {kind!r} might "
+                "draw anew in between; allowed: encodings that leave values as they are"
+            )
         self.memo = DrawMemo()
         for part in parts_within:  # an encoding may stand over another
             if self.moves_tokens and not part.takes_coords:
