@@ -24,7 +24,8 @@ MAY_USE = {
     "precision": "tracing",
     "opaque": "",
     "graphs": "",
-    "grid": "opaque tracing",
+    "cameras": "checks opaque tracing",
+    "grid": "cameras opaque tracing",
     "memo": "grid tracing",
     "kept": "tracing",
     "mixed": "grid opaque",
@@ -41,11 +42,11 @@ MAY_USE = {
     "one_block": "base composition grid",
     "specification": "utils",
     "registry": "base checks composition specification",
-    "encodings": "_renamed attention base checks grid kept memo precision ranges tracing registry policy "
+    "encodings": "_renamed attention base cameras checks grid kept memo precision ranges tracing registry policy "
     "sparse watching",
-    "backbones": "_renamed attention base cache checks composition graphs grid mixed one_block opaque ranges registry "
-    "encodings policy sparse tracing utils watching",
-    "_public": "attention backbones base composition grid registry encodings policy",
+    "backbones": "_renamed attention base cache cameras checks composition graphs grid mixed one_block opaque ranges "
+    "registry encodings policy sparse tracing utils watching",
+    "_public": "attention backbones base cameras composition grid registry encodings policy",
     "visionpe": "_public _renamed",
     "viewing": "data utils",
     "exporting": "backbones utils visionpe",
@@ -67,6 +68,7 @@ PURE = [
         "precision",
         "opaque",
         "graphs",
+        "cameras",
         "grid",
         "memo",
         "kept",

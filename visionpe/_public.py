@@ -7,6 +7,7 @@ from visionpe.attention.buckets import BucketBias
 from visionpe.attention.dispatch import attend
 from visionpe.backbones.adapt.adapting import adapt
 from visionpe.base import PositionEncoding
+from visionpe.cameras import Cameras
 from visionpe.composition import Composition
 from visionpe.encodings import wrappers
 from visionpe.encodings.wrappers.base import PositionWrapper
@@ -27,6 +28,7 @@ from visionpe.registry import (
 __all__ = [
     "Bias",
     "BucketBias",
+    "Cameras",
     "Composition",
     "DenseBias",
     "Grid",

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from visionpe.cameras import Cameras
 from visionpe.opaque import opaque
 from visionpe.tracing import is_exporting, is_tracing, larger
 
@@ -46,6 +47,30 @@ def check_stride(stride: Any, axes: int, queries: Any, coords: Any) -> None:
     if queries is not None or coords is not None:
         given = "coords" if queries is None else "queries"
         raise ValueError(f"stride={stride!r} with {given}: it says which keys are queries; allowed: one of the two")
+
+
+def check_cameras(cameras: Any, views: Any, coords: Any, queries: Any, cloud: Any) -> None:
+    """Refuse cameras that do not fit the tokens; see :class:`Grid`."""
+    if not isinstance(cameras, Cameras):
+        what = "views without cameras" if cameras is None else f"cameras={type(cameras).__name__}"
+        raise TypeError(f"{what}: nothing known of what saw the tokens; allowed: a visionpe.Cameras")
+    if queries is not None or cloud is not None:
+        what = "cloud" if queries is None else f"queries={queries!r}"
+        raise ValueError(f"{what} with cameras: views have all their tokens as queries; allowed: one of the two")
+    if views is not None:
+        if not isinstance(views, Tensor) or views.dtype != torch.long:
+            what = str(views.dtype) if isinstance(views, Tensor) else type(views).__name__
+            raise TypeError(f"views={what}: no numbers of cameras; allowed: an int64 tensor (N,) or (B, N)")
+        if coords is None or views.shape[-1] != coords.shape[-2] or views.ndim not in (1, 2):
+            given = None if coords is None else tuple(coords.shape)
+            raise ValueError(
+                f"views={tuple(views.shape)} with coords={given}; allowed: (N,) or (B, N), with coords of N"
+            )
+    elif coords is not None and not is_exporting() and coords.shape[-2] % cameras.count:
+        raise ValueError(
+            f"coords={tuple(coords.shape)} are no equal shares of {cameras.count} cameras; allowed: a multiple of that "
+            "number of tokens, or views besides"
+        )
 
 
 def check_finite(coords: Tensor | None) -> None:
@@ -90,14 +115,21 @@ class Grid:
             are told. None where queries and keys are the same tokens.
         stride: Steps from query to query along each axis where some of the keys are the queries, the first one and
             every ``stride``-th from there, which stay where they are. ``queries`` then follows from it.
+        cameras: Of the views where several share a sequence. ``size`` is then that of one view, and the tokens are
+            those of all views in order: each stands at the place in its own image, so that coordinates repeat, and what
+            reads coordinates works as in one image. (``size=(views, height, width)`` without cameras has the number of
+            the view for a third axis.)
+        views: Which camera saw each spatial token, ``(N,)`` or ``(B, N)``, int64, where they are given by ``coords``;
+            None where the views have equal shares, in order.
         known: What the code that made the coordinates knows of them: that they are ``finite``, or ``whole`` and on the
             grid besides. What is not known is looked at once.
 
     Raises:
-        TypeError: If ``coords`` is no tensor of numbers.
+        TypeError: If ``coords`` is no tensor of numbers, ``cameras`` are none, or ``views`` is no int64 tensor.
         ValueError: If ``size`` or ``prefix`` are no such numbers, ``coords`` has another shape, ``queries`` comes with
-            it or has other axes, or ``stride`` is none or comes with one of the two; in use, if a coordinate is NaN,
-            infinite, or not one that the encoding can read.
+            it or has other axes, ``stride`` is none or comes with one of the two, or ``cameras`` come with ``queries``
+            or ``cloud`` or ``views`` of another number of tokens; in use, if a coordinate is NaN, infinite, or not one
+            that the encoding can read.
     """
 
     size: tuple[int, ...]
@@ -108,6 +140,8 @@ class Grid:
     cloud: Tensor | None = None
     queries: tuple[int, ...] | None = None
     stride: tuple[int, ...] | None = None
+    cameras: Cameras | None = None
+    views: Tensor | None = None
     known: Literal["", "finite", "whole"] = field(default="", compare=False, repr=False)
     _kept: dict[Hashable, Any] = field(default_factory=dict, compare=False, repr=False)
 
@@ -123,6 +157,16 @@ class Grid:
         if self.stride is not None:
             check_stride(self.stride, len(self.size), self.queries, self.coords)
             object.__setattr__(self, "queries", tuple((n + s - 1) // s for n, s in zip(self.size, self.stride)))
+        if self.cameras is not None or self.views is not None:
+            check_cameras(self.cameras, self.views, self.coords, self.queries, self.cloud)
+            self._stand_in_views()
+
+    def _stand_in_views(self) -> None:
+        """Say where the tokens of all views stand, if they fill these."""
+        if self.cameras is not None and self.coords is None:
+            here = Grid(self.size).positions(device=self.cameras.extrinsics.device)
+            object.__setattr__(self, "coords", here.repeat(self.cameras.count, 1))
+            object.__setattr__(self, "known", "whole")
 
     @property
     def axes(self) -> int:
@@ -148,6 +192,31 @@ class Grid:
         if self.queries is None:
             return self
         return Grid(tuple(larger(n, m) for n, m in zip(self.queries, self.size)), self.prefix)
+
+    def kept(self, index: Tensor) -> Grid:
+        """The grid of some of the tokens of a full one, whose numbers are ``index``, ``(B, N)``."""
+        views = self.views
+        if self.cameras is not None and views is None:
+            share = self.num_spatial // self.cameras.count
+            views = torch.arange(self.cameras.count, device=index.device).repeat_interleave(share)
+        coords = self.positions(device=index.device)[index]
+        views = None if views is None else views[index]
+        return Grid(self.size, self.prefix, coords=coords, cameras=self.cameras, views=views, known="whole")
+
+    def of_views(self, told: Tensor) -> Tensor:
+        """What is told of each camera, ``([B,] V, ...)``, for every spatial token, ``([B,] N, ...)``.
+
+        Args:
+            told: Of :attr:`cameras`; the matrices of these, with two axes behind that of the views.
+        """
+        count = told.shape[-3]
+        if self.views is None:
+            share = self.num_spatial // count
+            return told.unsqueeze(-3).expand(*told.shape[:-2], share, *told.shape[-2:]).flatten(-4, -3)
+        views = self.views.to(told.device)
+        if told.ndim == 3 or views.ndim == 1:
+            return told[views] if told.ndim == 3 else told[:, views]
+        return told[torch.arange(len(told), device=told.device)[:, None], views]
 
     def query_and_key_positions(self, *, device: torch.device | str | None = None) -> tuple[Tensor, Tensor]:
         """Where pooled queries and keys stand, in tokens of :attr:`finer`: ``(queries, axes)`` and ``(N, axes)``.

@@ -91,7 +91,8 @@ class CroppedPositions(MovedPositions):
             (start[..., a] + (here[..., a] + 0.5) / n * length[..., a]) * size - 0.5
             for a, (n, size) in enumerate(zip(grid.size, larger))
         ]
-        return Grid(tuple(larger), grid.prefix, grid.window, torch.stack(coords, dim=-1), known="finite")
+        seen: Any = {"cameras": grid.cameras, "views": grid.views}
+        return Grid(tuple(larger), grid.prefix, grid.window, torch.stack(coords, dim=-1), **seen, known="finite")
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, enlarge={self.enlarge:.4g}, scale={self.scale}, aspect={self.aspect}"

@@ -71,7 +71,8 @@ class RandomisedPositions(MovedPositions):
         places = drawn.split(list(grid.size), dim=1)  # (B, n) an axis
         here = grid.whole_positions(type(self).name, device=drawn.device).expand(len(drawn), -1, -1)  # (B, N, axes)
         coords = torch.stack([p.gather(1, i) for p, i in zip(places, here.unbind(-1))], dim=-1)
-        return Grid(self.range, grid.prefix, grid.window, coords.float(), known="whole")
+        seen: Any = {"cameras": grid.cameras, "views": grid.views}
+        return Grid(self.range, grid.prefix, grid.window, coords.float(), **seen, known="whole")
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, range={self.range}"
