@@ -61,6 +61,7 @@ TINY_OPTIONS: dict[str, dict[str, Any]] = {
     "dpb": {"hidden": 8},
     "rope_vjepa": {"frames": False},
     "pope": {"theta": 10.0},
+    "gta": {"max_freq": 4.0},
     "rope_mrope": {"theta": 10.0, "mrope_section": (0, 4, 4)},
     "pape": {"parabolas": 2},  # of many, on few tokens, each sees itself alone
 }

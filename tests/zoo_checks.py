@@ -35,7 +35,8 @@ def through(encoding: Composition, q: Tensor, k: Tensor, v: Tensor, x: Tensor, g
     for bias in biases:
         logits = logits + bias.matrix(q.dtype)
     weights = AttentionWeights(q, k, biases)
-    mixed = encoding.mix(logits.softmax(-1) @ v, v, grid, layer=layer, weights=weights)
+    attended = encoding.output(logits.softmax(-1) @ encoding.value(v, grid, layer=layer), grid, layer=layer)
+    mixed = encoding.mix(attended, v, grid, layer=layer, weights=weights)
     return [encoding.inject(tokens, grid, layer=layer), logits, mixed]
 
 

@@ -26,9 +26,11 @@ ROTARY = [
     "string",
     "pope",
     "comrope",
+    "prope",
+    "gta",
 ]
 RELATIVE = ["none", *ROTARY, "alibi", "kerple", "manhattan", "pape", "xl", "crse", *NETWORKS, *TABLES]
-ABSOLUTE = ["ape", "sincos"]
+ABSOLUTE = ["ape", "sincos", "rays"]
 # Tested with the others here, and by formulas of their own.
 OWN = ["liere", "cpe", "lepe", "lape", "abswin", "fourier", "seqpe", "irpe", "decomposed", "lookhere"]
 # These tell the axes apart by channel, head or digit.
@@ -90,6 +92,8 @@ def transposed(name: str, encoding: Composition) -> Composition:
         if name == "lepe":
             for conv in part.convs:
                 conv.weight.copy_(conv.weight.transpose(-1, -2).clone())
+        if name == "rays":
+            part.fc1.weight.copy_(part.fc1.weight[:, [1, 0, 2, 4, 3, 5]])
         if name == "xl":
             part.weight.copy_(part.weight.flip(2))
         if name == "pape":
