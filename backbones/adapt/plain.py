@@ -16,7 +16,7 @@ from visionpe.backbones.adapt.told import Told, run_told
 from visionpe.backbones.shared.images import read_mask
 from visionpe.backbones.shared.mixed_sizes import TakesMixedSizes
 from visionpe.backbones.vit.features import GivesFeatures
-from visionpe.backbones.vit.model import full_grid
+from visionpe.backbones.vit.views import full_grid
 from visionpe.composition import Composition
 from visionpe.graphs import no_node
 from visionpe.grid import Grid

@@ -10,6 +10,7 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.fx import Proxy
 
+from visionpe.cameras import Cameras
 from visionpe.checks import check_count, check_counts, shown
 from visionpe.tracing import has_autocast, is_exporting
 
@@ -54,6 +55,24 @@ def check_images(
         )
     if multiple is not None and (height < multiple[0] or width < multiple[1]):
         raise ValueError(f"images: {height} x {width} pixels hold no patch; allowed: {tuple(multiple)} or more")
+
+
+def check_views(x: Any, cameras: Any) -> None:
+    """Refuse what are no views of these cameras.
+
+    Raises:
+        TypeError: If one is no tensor, or no cameras.
+        ValueError: If there are other views or scenes than cameras.
+    """
+    if not isinstance(cameras, Cameras):
+        raise TypeError(f"cameras={type(cameras).__name__} are none; allowed: a visionpe.Cameras, or None")
+    if not isinstance(x, Tensor):
+        raise TypeError(f"images: {type(x).__name__} are no views; allowed: a tensor (B, V, C, height, width)")
+    scenes = "B" if cameras.batch is None else cameras.batch
+    if x.ndim != 5 or x.shape[1] != cameras.count or cameras.batch not in (None, x.shape[0]):
+        raise ValueError(
+            f"images: shape {tuple(x.shape)} with cameras; allowed: ({scenes}, {cameras.count}, C, height, width)"
+        )
 
 
 def check_dtype(name: str, x: Tensor, weight: Any) -> None:

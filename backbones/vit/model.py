@@ -19,19 +19,22 @@ from visionpe.backbones.shared.arguments import (
     keywords_of,
 )
 from visionpe.backbones.shared.block import EncodedBlock, run_block
+from visionpe.backbones.shared.images import check_mask
 from visionpe.backbones.shared.loading import LoadsPublished, measure_from
+from visionpe.backbones.shared.mixed_images import Batching, is_mixed
 from visionpe.backbones.shared.mixed_sizes import TakesMixedSizes
 from visionpe.backbones.shared.patches import AdaptivePatchEmbed
 from visionpe.backbones.shared.talking_heads import TalkingHeadsAttention
 from visionpe.backbones.vit.features import GivesFeatures
 from visionpe.backbones.vit.jax_weights import read_jax
+from visionpe.backbones.vit.views import as_images, as_tokens, full_grid
 from visionpe.backbones.vit.weights import convert
+from visionpe.cameras import Cameras
 from visionpe.checks import check_choice, check_flag
 from visionpe.composition import Composition
 from visionpe.grid import Grid
 from visionpe.mixed import MixedGrid
 from visionpe.registry import Spec, create_encodings
-from visionpe.tracing import map_size
 from visionpe.utils.weight_files import StateDict
 
 # timm's own, where a constructor is given none.
@@ -50,12 +53,8 @@ def check_pool(global_pool: Any, class_token: bool) -> None:
         raise ValueError("global_pool='token' needs a class token; allowed: avg, max, avgmax, map, prr or empty")
 
 
-torch.fx.wrap("full_grid")  # one node of a graph: there sizes are not known
-
-
-def full_grid(x: Tensor, prefix: int) -> Grid:
-    """Where the tokens of a map ``(B, height, width, dim)`` stand, behind this many prefix tokens."""
-    return Grid(size=map_size(x), prefix=prefix)
+for _node in ("as_images", "full_grid", "as_tokens"):  # of a graph: there neither sizes nor cameras are known
+    torch.fx.wrap(_node)
 
 
 class VisionTransformer(TakesMixedSizes, GivesFeatures, LoadsPublished, TimmVisionTransformer):
@@ -165,17 +164,17 @@ class VisionTransformer(TakesMixedSizes, GivesFeatures, LoadsPublished, TimmVisi
         check_blocks([dim], [depth], given.get("mlp_ratio", 4.0))
         check_pool(given.get("global_pool", "token"), given.get("class_token", True))
 
-    def _embed(self, x: Tensor) -> tuple[Tensor, Grid]:
-        """Images ``(B, C, H, W)`` to tokens ``(B, N, dim)`` and where they stand."""
-        x = self.patch_embed(x)  # (B, height, width, dim)
-        grid = full_grid(x, self.num_prefix_tokens)
-        x = self.pos_encoding.add(x.flatten(1, 2), grid)
+    def _embed(self, x: Tensor, cameras: Cameras | None = None) -> tuple[Tensor, Grid]:
+        """Images ``(B, C, H, W)``, or views ``(B, V, C, H, W)``, to tokens ``(B, N, dim)`` and where they stand."""
+        x = self.patch_embed(as_images(x, cameras))  # (B, height, width, dim)
+        grid = full_grid(x, self.num_prefix_tokens, cameras)
+        x = self.pos_encoding.add(as_tokens(x, cameras), grid)
         prefix = [t.expand(x.shape[0], -1, -1) for t in (self.cls_token, self.reg_token) if t is not None]
         x = self.pos_drop(torch.cat([*prefix, x], dim=1) if prefix else x)
         if isinstance(self.patch_drop, PatchDropoutWithIndices):
             x, kept = self.patch_drop(x)
             if kept is not None:
-                grid = Grid(grid.size, grid.prefix, coords=grid.positions(device=x.device)[kept], known="whole")
+                grid = grid.kept(kept)
         return self.norm_pre(x), grid
 
     def _block(self, index: int, x: Tensor, grid: Grid | MixedGrid, attn_mask: Tensor | None) -> Tensor:
@@ -183,12 +182,18 @@ class VisionTransformer(TakesMixedSizes, GivesFeatures, LoadsPublished, TimmVisi
         x = run_block(self.blocks[index], index, *arguments, checkpointed=self.grad_checkpointing)
         return self.pos_encoding.refine(x, grid, layer=index)
 
-    def forward_features(self, x: Any, attn_mask: Tensor | None = None, **mixed: Any) -> Any:
-        """Images ``(B, C, H, W)`` to normed tokens ``(B, N, dim)``, prefix tokens first.
+    def forward_features(
+        self, x: Any, attn_mask: Tensor | None = None, *, cameras: Cameras | None = None, **mixed: Any
+    ) -> Any:
+        """Images ``(B, C, H, W)`` to normed tokens ``(B, N, dim)``, prefix tokens first; see :meth:`forward`.
 
-        Of images of several sizes, see :meth:`forward`, a list with ``(N, dim)`` for each.
+        Of images of several sizes a list with ``(N, dim)`` for each.
         """
-        x, grid = self._tokens(x, attn_mask, **mixed)
+        if cameras is None:
+            x, grid = self._tokens(x, attn_mask, **mixed)
+        else:
+            x, grid = self._embed(x, cameras)
+            check_mask(attn_mask, x)
         for index in range(len(self.blocks)):
             x = self._block(index, x, grid, attn_mask)
         return self._ended(x, grid)
@@ -196,6 +201,31 @@ class VisionTransformer(TakesMixedSizes, GivesFeatures, LoadsPublished, TimmVisi
     def _final(self, x: Tensor) -> Tensor:
         """What follows the last block."""
         return self.norm(x)
+
+    def forward(
+        self, x: Any, attn_mask: Tensor | None = None, *, cameras: Cameras | None = None, **mixed: Any
+    ) -> Tensor:
+        """Images to logits ``(B, num_classes)``.
+
+        Args:
+            x: ``(B, C, H, W)``, or images of several sizes; with ``cameras`` the views of each scene,
+                ``(B, V, C, H, W)``: their tokens all attend to each other, one view after the other behind one set of
+                prefix tokens.
+            attn_mask: Boolean (True takes part) or additive, broadcastable to ``(B, heads, N, N)``.
+            cameras: What saw the views, for encodings that read it (``prope gta rays``); others find every token at its
+                place in its own view.
+            patch_coord, patch_valid, batching: Of images of several sizes, see
+                :meth:`~visionpe.backbones.shared.mixed_sizes.TakesMixedSizes.forward`.
+
+        Raises:
+            TypeError: If ``cameras`` are none.
+            ValueError: If there are other views or scenes than cameras.
+        """
+        if cameras is None:
+            return super().forward(x, attn_mask, patch_coord=patch_coord, patch_valid=patch_valid, batching=batching)
+        if is_mixed(x):
+            raise ValueError("cameras: images of several sizes are no views of a scene; allowed: (B, V, C, H, W)")
+        return self.forward_head(self.forward_features(x, attn_mask, cameras=cameras))
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A new classifier, or none with 0.

@@ -27,6 +27,7 @@ from visionpe.backbones.vitdet.mixed_sizes import SizeBySize
 from visionpe.backbones.vitdet.places import block_indices, evenly_spaced_blocks, window_sides
 from visionpe.backbones.vitdet.weights import check_windows, convert
 from visionpe.cache import TableCache
+from visionpe.cameras import Cameras
 from visionpe.checks import check_choice, check_count, check_pair
 from visionpe.graphs import no_node
 from visionpe.grid import Grid
@@ -187,8 +188,10 @@ class WindowedVisionTransformer(SizeBySize, WindowedMaps, VisionTransformer):
             block.attn.padding = padding
 
     @no_node
-    def _embed(self, x: Tensor) -> tuple[Tensor, list[list[Partition]]]:
+    def _embed(self, x: Tensor, cameras: Cameras | None = None) -> tuple[Tensor, list[list[Partition]]]:
         """Images ``(B, C, H, W)`` to the map of tokens ``(B, height, width, dim)`` and how blocks cut it."""
+        if cameras is not None:
+            raise ValueError(f"cameras: {self.family} attends in windows of one image; allowed: None, or a plain ViT")
         x = self.patch_embed(x)
         size = map_size(x)
         if self.pos_encoding.map.acts("add"):
