@@ -147,3 +147,13 @@ def test_published_code(output: str, spec: str, intrinsics: bool) -> None:
     got = run(make(spec, (2, 4)), qkv, Grid((2, 4), cameras=seen))
     tolerance = 1e-7 if spec == "prope" else 1e-12  # a tenth is none in float32
     torch.testing.assert_close(got, REFERENCE[f"output.{output}"], atol=tolerance, rtol=tolerance)
+
+
+@torch.no_grad()
+def test_slowest_pairs() -> None:
+    """Those that the option `p` keeps still: of prope the last of each axis, of gta the first two."""
+    for name, still in (("prope", [9, 11, 13, 15]), ("gta", [8, 9, 10, 11])):
+        q = torch.randn(1, HEADS, 6, HEAD, dtype=torch.float64)
+        turned, _ = make({"name": name, "p": 0.5}).rotate(q, q, Grid(SIZE))
+        moves = (turned != q).flatten(0, 2).any(0)
+        assert moves[8:].nonzero().flatten().tolist() == [c - 8 for c in range(8, 16) if c not in still]

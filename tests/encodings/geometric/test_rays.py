@@ -107,8 +107,11 @@ def test_few_digits() -> None:
     encoding, seen = randomize(make()), cameras(2, 3, far=30.0)
     x = torch.zeros(2, 18, 16, dtype=torch.float64)
     wanted = encoding.add(x, Grid(SIZE, cameras=seen))
+    encoding, near = encoding.float(), Grid(SIZE, cameras=seen.to(torch.float32))
+    plain = encoding.add(x.float(), near)
     with torch.autocast("cpu", torch.bfloat16):
-        got = encoding.bfloat16().add(x.bfloat16(), Grid(SIZE, cameras=seen.to(torch.float32)))
+        assert torch.equal(encoding.add(x.float(), near), plain)
+        got = encoding.bfloat16().add(x.bfloat16(), near)
     assert got.dtype == torch.bfloat16
     assert (got - wanted).norm() / wanted.norm() < 0.01
 
