@@ -17,6 +17,7 @@ from visionpe.backbones.shared.windows import Windows
 HEADS, HEAD_DIM = 2, 16
 OPTIONS = [
     {"name": "irpe", "on": "qkv"},
+    {"name": "shaw", "values": True, "prefix_slots": 1},
     {"name": "irpe", "method": "cross", "mode": "bias", "on": "qk"},
     {"name": "seqpe", "site": "logits"},
     {"name": "manhattan", "form": "axial"},

@@ -51,6 +51,12 @@ REFUSED: dict[str, dict[str, tuple[Any, ...]]] = {
     },
     "rope_golden": {"min_freq": POSITIVE, "max_freq": POSITIVE, "spread": (None, "cube"), "ref_feat_shape": (7,)},
     "xl": {"bands": COUNT, "theta": POSITIVE, "init_std": STD},
+    "shaw": {
+        "clip": (0, -1, 0.5, nan, "3", True, 10**7),
+        "values": FLAG,
+        "prefix_slots": (-1, 2, 0.5, "1"),
+        "init_std": STD,
+    },
     "liere": {"block_size": (0, 1, 3, 0.5, nan, "4")},
     "pape": {"parabolas": COUNT, "form": (None, "cubic"), "prefix_position": (nan, inf, "0", 1e5), "token_dim": COUNT},
     "pope": {"theta": POSITIVE, "phase_init": (None, "normal"), "layout": ("half", "axis_half")},
@@ -120,7 +126,7 @@ def test_context_is_refused(option: str) -> None:
             create_encoding("ape", **{**good, option: value})
 
 
-@pytest.mark.parametrize("name", ["ape", "abswin", "rpb", "decomposed", "crse"])
+@pytest.mark.parametrize("name", ["ape", "abswin", "rpb", "decomposed", "crse", "shaw"])
 def test_tables_of_zeros(name: str) -> None:
     """A standard deviation of zero is one; torch would divide by it."""
     encoding = make(name, init_std=0)
@@ -153,6 +159,7 @@ def test_other_axes_than_built_for(name: str) -> None:
         ("rpb", [[0.0, 0.0], [0.0, 5.0]], "rpb finds 0 to 5 along an axis; allowed: spans of 5 tokens"),
         ("attention_bias", [[0.0, 0.5]], "attention_bias reads whole coordinates"),
         ("decomposed", [[0.0, 0.0], [4.0, 0.0]], "decomposed finds 0 to 4 along an axis; allowed: spans of 4 tokens"),
+        ("shaw", [[0.0, 0.0], [0.0, 5.0]], "shaw finds 0 to 5 along an axis; allowed: spans of 5 tokens"),
         ("rope_axial", [[nan, 1.0]], "coords hold NaN or infinity"),
         ("sincos", [[inf, 1.0]], "coords hold NaN or infinity"),
         ("ape", [[nan, 1.0]], "coords hold NaN or infinity"),
@@ -166,7 +173,7 @@ def test_coordinates_are_refused(name: str, places: list[list[float]], message: 
 
 def test_offsets_may_start_anywhere() -> None:
     places, q = torch.tensor([[-7.0, 3.0], [-5.0, 6.0]]), torch.randn(1, HEADS, 2, DIM // HEADS)
-    for name in ("rpb", "decomposed"):
+    for name in ("rpb", "decomposed", "shaw"):
         encoding = randomize(make(name))
         near, far = (encoding.bias(q, q, Grid((4, 5), coords=c)).matrix(q.dtype) for c in (places, places + 7))
         torch.testing.assert_close(near, far)

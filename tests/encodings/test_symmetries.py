@@ -13,6 +13,7 @@ from torch import Tensor
 from visionpe import Composition, Grid
 
 TABLES = ["rpb", "attention_bias"]
+VECTORS = ["shaw"]
 NETWORKS = ["cpb", "dpb", "fire"]
 ROTARY = [
     "rope_axial",
@@ -27,7 +28,7 @@ ROTARY = [
     "pope",
     "comrope",
 ]
-RELATIVE = ["none", *ROTARY, "alibi", "kerple", "manhattan", "pape", "xl", "crse", *NETWORKS, *TABLES]
+RELATIVE = ["none", *ROTARY, "alibi", "kerple", "manhattan", "pape", "xl", *VECTORS, "crse", *NETWORKS, *TABLES]
 ABSOLUTE = ["ape", "sincos"]
 # Tested with the others here, and by formulas of their own.
 OWN = ["liere", "cpe", "lepe", "lape", "abswin", "fourier", "seqpe", "irpe", "decomposed", "lookhere"]
@@ -49,7 +50,7 @@ def test_shift_changes_nothing(name: str, prefix: int) -> None:
     a, b = (logits(encoding, q, k, Grid((3, 5), prefix, coords=c))[..., prefix:, prefix:] for c in (here, there))
     torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
     if name != "none":
-        extent = (6, 10) if name in TABLES else (3, 5)
+        extent = (6, 10) if name in TABLES + VECTORS else (3, 5)
         stretched = logits(encoding, q, k, Grid(extent, prefix, coords=2 * here))[..., prefix:, prefix:]
         assert (a - stretched).abs().max() > 0.1
 
@@ -92,6 +93,8 @@ def transposed(name: str, encoding: Composition) -> Composition:
                 conv.weight.copy_(conv.weight.transpose(-1, -2).clone())
         if name == "xl":
             part.weight.copy_(part.weight.flip(2))
+        if name == "shaw":
+            part.k_table.copy_(part.k_table.flip(1))
         if name == "pape":
             part.position.copy_(part.position.flip(-1))
         if name == "fourier":
