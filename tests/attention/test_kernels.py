@@ -18,6 +18,7 @@ HEADS, HEAD_DIM = 2, 16
 OPTIONS = [
     {"name": "irpe", "on": "qkv"},
     {"name": "shaw", "values": True, "prefix_slots": 1},
+    {"name": "deberta", "terms": "c2p"},
     {"name": "irpe", "method": "cross", "mode": "bias", "on": "qk"},
     {"name": "seqpe", "site": "logits"},
     {"name": "manhattan", "form": "axial"},

@@ -57,6 +57,15 @@ REFUSED: dict[str, dict[str, tuple[Any, ...]]] = {
         "prefix_slots": (-1, 2, 0.5, "1"),
         "init_std": STD,
     },
+    "deberta": {
+        "buckets": (*COUNT[:-1], 1, 10**7),
+        "longest": (0, 5, 0.5, nan, "9", 10**7),
+        "terms": (None, "q"),
+        "form": (None, "published"),
+        "norm": FLAG,
+        "shared": FLAG,
+        "init_std": STD,
+    },
     "liere": {"block_size": (0, 1, 3, 0.5, nan, "4")},
     "pape": {"parabolas": COUNT, "form": (None, "cubic"), "prefix_position": (nan, inf, "0", 1e5), "token_dim": COUNT},
     "pope": {"theta": POSITIVE, "phase_init": (None, "normal"), "layout": ("half", "axis_half")},
@@ -160,6 +169,7 @@ def test_other_axes_than_built_for(name: str) -> None:
         ("attention_bias", [[0.0, 0.5]], "attention_bias reads whole coordinates"),
         ("decomposed", [[0.0, 0.0], [4.0, 0.0]], "decomposed finds 0 to 4 along an axis; allowed: spans of 4 tokens"),
         ("shaw", [[0.0, 0.0], [0.0, 5.0]], "shaw finds 0 to 5 along an axis; allowed: spans of 5 tokens"),
+        ("deberta", [[0.0, 0.5]], "deberta reads whole coordinates, and some are not"),
         ("rope_axial", [[nan, 1.0]], "coords hold NaN or infinity"),
         ("sincos", [[inf, 1.0]], "coords hold NaN or infinity"),
         ("ape", [[nan, 1.0]], "coords hold NaN or infinity"),
@@ -173,7 +183,7 @@ def test_coordinates_are_refused(name: str, places: list[list[float]], message: 
 
 def test_offsets_may_start_anywhere() -> None:
     places, q = torch.tensor([[-7.0, 3.0], [-5.0, 6.0]]), torch.randn(1, HEADS, 2, DIM // HEADS)
-    for name in ("rpb", "decomposed", "shaw"):
+    for name in ("rpb", "decomposed", "shaw", "deberta"):
         encoding = randomize(make(name))
         near, far = (encoding.bias(q, q, Grid((4, 5), coords=c)).matrix(q.dtype) for c in (places, places + 7))
         torch.testing.assert_close(near, far)

@@ -13,7 +13,7 @@ from torch import Tensor
 from visionpe import Composition, Grid
 
 TABLES = ["rpb", "attention_bias"]
-VECTORS = ["shaw"]
+VECTORS = ["shaw", "deberta"]
 NETWORKS = ["cpb", "dpb", "fire"]
 ROTARY = [
     "rope_axial",
@@ -95,6 +95,8 @@ def transposed(name: str, encoding: Composition) -> Composition:
             part.weight.copy_(part.weight.flip(2))
         if name == "shaw":
             part.k_table.copy_(part.k_table.flip(1))
+        if name == "deberta":
+            part.table.copy_(part.table.flip(0))
         if name == "pape":
             part.position.copy_(part.position.flip(-1))
         if name == "fourier":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -48,7 +48,7 @@ def decomposed_terms(
 
     Args:
         q: Unscaled spatial queries, ``(B, heads, N, head_dim)``.
-        tables: One ``(2 max(n, m) - 1, head_dim)`` an axis of n queries and m keys.
+        tables: One ``([heads,] 2 max(n, m) - 1, head_dim)`` an axis of n queries and m keys.
         query_size, key_size: Tokens per axis.
         stride: See :class:`~visionpe.grid.Grid`.
 
@@ -58,8 +58,8 @@ def decomposed_terms(
     q, terms = q.unflatten(2, tuple(query_size)), []
     steps: Sequence[int | None] = stride or [None] * len(tables)
     for axis, (table, n, m, step) in enumerate(zip(tables, query_size, key_size, steps), start=2):
-        entries = table[offset_index(n, m, stride=step, device=q.device)]  # (n, m, head_dim)
-        terms.append(_along(axis, q, entries, "bhnxc,nmc->bhnxm"))
+        entries = table[..., offset_index(n, m, stride=step, device=q.device), :]  # ([heads,] n, m, head_dim)
+        terms.append(_along(axis, q, entries, "bhnxc,nmc->bhnxm" if table.ndim == 2 else "bhnxc,hnmc->bhnxm"))
     return terms
 
 
@@ -69,7 +69,7 @@ def _along(axis: int, x: Tensor, entries: Tensor, equation: str) -> Tensor:
     Args:
         axis: Of ``x``.
         x: The tokens.
-        entries: ``(n, ...)``, for the lines 0 to n - 1.
+        entries: ``([heads,] n, ...)``, for the lines 0 to n - 1.
         equation: Of ``torch.einsum``: the tokens are ``(B, heads, n, tokens of a line, channels)``.
 
     Returns:
@@ -81,26 +81,30 @@ def _along(axis: int, x: Tensor, entries: Tensor, equation: str) -> Tensor:
     return term.unflatten(3, lines.shape[3:-1]).movedim(2, axis).flatten(2, -2)
 
 
-def clipped_vectors(table: Tensor, size: int, trained: int, policy: str | PolicyTerm | None) -> Tensor:
-    """Vectors of all offsets along one axis, of a table that ends at some offset and holds its last entry beyond.
+def offset_vectors(
+    table: Tensor, row: Callable[[Tensor], Tensor], size: int, trained: int, policy: str | PolicyTerm | None
+) -> Tensor:
+    """Vectors of all offsets along one axis.
 
     Args:
-        table: ``(2 clip + 1, channels)``, entry ``offset + clip``.
+        table: ``([heads,] rows, channels)``.
+        row: From whole offsets to rows of the table.
         size: Tokens along the axis now.
         trained: In training.
         policy: One of :func:`~visionpe.policy.functions.positions.rescale_positions`; an offset that it leaves between
-            two entries has a mixture of them.
+            two whole ones has a mixture of their vectors.
 
     Returns:
-        ``(2 size - 1, channels)``, in at least float32.
+        ``([heads,] 2 size - 1, channels)``, in at least float32.
     """
-    table, clip = table.to(torch.promote_types(table.dtype, torch.float32)), len(table) // 2
+    table = table.to(torch.promote_types(table.dtype, torch.float32))
     offsets = torch.arange(1 - size, size, device=table.device, dtype=table.dtype)
-    at = rescale_positions(offsets, size, trained, policy).clamp(-clip, clip) + clip
+    at = rescale_positions(offsets, size, trained, policy)
     low = at.floor()
+    here = table.index_select(-2, row(low.long()))
     if policy is None or as_term(policy, OFFSET_POLICIES).name in ("extrapolate", "clamp"):
-        return table[low.long()]
-    return torch.lerp(table[low.long()], table[(low.long() + 1).clamp(max=2 * clip)], (at - low)[:, None])
+        return here
+    return torch.lerp(here, table.index_select(-2, row(low.long() + 1)), (at - low)[:, None])
 
 
 class AxisVectors(PositionEncoding):
@@ -119,8 +123,8 @@ class AxisVectors(PositionEncoding):
 
         Args:
             x: ``(B, heads, N, head_dim)``.
-            tables: One ``(2 n - 1, head_dim)`` an axis, of the finer grid where attention pools; entry ``offset (token
-                - place) + n - 1``.
+            tables: One ``([heads,] 2 n - 1, head_dim)`` an axis, of the finer grid where attention pools; entry
+                ``offset (token - place) + n - 1``.
             grid: Where the tokens stand.
 
         Returns:
@@ -131,7 +135,7 @@ class AxisVectors(PositionEncoding):
             products = decomposed_terms(spatial, tables, grid.queries or grid.size, grid.size, grid.stride)
         else:
             products = [
-                (spatial @ table.T).gather(-1, index.expand(len(x), x.shape[1], -1, -1))
+                (spatial @ table.mT).gather(-1, index.expand(len(x), x.shape[1], -1, -1))
                 for table, index in zip(tables, self.listed_index(grid, x.device))
             ]
         return [F.pad(product, (0, 0, grid.prefix, 0)) for product in products] if grid.prefix else products
@@ -141,7 +145,8 @@ class AxisVectors(PositionEncoding):
 
         Args:
             sums: Of its weights in each row, column, ...: ``(B, heads, N, rank)``, prefix tokens first.
-            tables, grid: As for :meth:`products`.
+            tables: As for :meth:`products`, the same for all heads.
+            grid: Where the tokens stand.
 
         Returns:
             ``(B, heads, N_spatial, head_dim)``.

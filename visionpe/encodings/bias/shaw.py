@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from visionpe.attention.bias import AxesBias, LowRankBias
 from visionpe.attention.dispatch import AttentionWeights
 from visionpe.checks import check_count, check_flag
-from visionpe.encodings.bias.axes import AxisVectors, clipped_vectors
+from visionpe.encodings.bias.axes import AxisVectors, offset_vectors
 from visionpe.grid import Grid
 from visionpe.policy.functions.positions import OFFSET_POLICIES
 from visionpe.ranges import MAX_SIDE, check_init_std, check_table, draw_table
@@ -74,7 +74,13 @@ class ShawRelativePosition(AxisVectors):
     def _vectors(self, letter: str, grid: Grid, layer: int, dtype: torch.dtype, scale: float = 1.0) -> list[Tensor]:
         """Those of all offsets, ``(2 n - 1, head_dim)`` an axis of the finer grid."""
         sides = zip(getattr(self, f"{letter}_table")[layer], grid.finer.size, self.grid_size)
-        return [(clipped_vectors(t, n, trained, self.main_policy) * scale).to(dtype) for t, n, trained in sides]
+        return [
+            (offset_vectors(table, self._row, n, trained, self.main_policy) * scale).to(dtype)
+            for table, n, trained in sides
+        ]
+
+    def _row(self, offsets: Tensor) -> Tensor:
+        return offsets.clamp(-self.clip, self.clip) + self.clip
 
     def _prefix(self, letter: str, layer: int, dtype: torch.dtype) -> Tensor | None:
         table = getattr(self, f"{letter}_prefix")
