@@ -129,9 +129,14 @@ class Composition(HasPolicy, nn.ModuleDict):
             x = self._call(part, "refine", x, grid, layer=layer)
         return x
 
-    def rotate(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> tuple[Tensor, Tensor]:
+    def rotate(
+        self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0, tokens: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         for part in self._acting("rotate"):
-            q, k = self._call(part, "rotate", q, k, grid, layer=layer)
+            if getattr(part, "reads_tokens", False):
+                q, k = self._call(part, "rotate", q, k, grid, layer=layer, tokens=tokens)
+            else:
+                q, k = self._call(part, "rotate", q, k, grid, layer=layer)
         return q, k
 
     def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0, tokens: Tensor | None = None) -> list[Bias]:

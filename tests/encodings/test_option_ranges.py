@@ -66,6 +66,11 @@ REFUSED: dict[str, dict[str, tuple[Any, ...]]] = {
         "shared": FLAG,
         "init_std": STD,
     },
+    "carope": {
+        "theta": tuple(v for v in (*POSITIVE, 1) if v is not None),
+        "layout": (None, "axis_half"),
+        "token_dim": COUNT,
+    },
     "liere": {"block_size": (0, 1, 3, 0.5, nan, "4")},
     "pape": {"parabolas": COUNT, "form": (None, "cubic"), "prefix_position": (nan, inf, "0", 1e5), "token_dim": COUNT},
     "pope": {"theta": POSITIVE, "phase_init": (None, "normal"), "layout": ("half", "axis_half")},
@@ -109,8 +114,9 @@ def use(encoding: Any, grid: Grid) -> None:
     encoding.add(x, grid)
     encoding.inject(x, grid)
     encoding.refine(x, grid)
-    encoding.rotate(q, q, grid)
-    encoding.bias(q, q, grid, **({"tokens": x} if encoding.reads_tokens else {}))
+    read = {"tokens": x} if encoding.reads_tokens else {}
+    encoding.rotate(q, q, grid, **(read if "rotate" in encoding.sites() else {}))
+    encoding.bias(q, q, grid, **(read if "bias" in encoding.sites() else {}))
     encoding.mix(q, q, grid)
 
 

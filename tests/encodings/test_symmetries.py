@@ -31,9 +31,14 @@ ROTARY = [
 RELATIVE = ["none", *ROTARY, "alibi", "kerple", "manhattan", "pape", "xl", *VECTORS, "crse", *NETWORKS, *TABLES]
 ABSOLUTE = ["ape", "sincos"]
 # Tested with the others here, and by formulas of their own.
-OWN = ["liere", "cpe", "lepe", "lape", "abswin", "fourier", "seqpe", "irpe", "decomposed", "lookhere"]
+OWN = ["carope", "liere", "cpe", "lepe", "lape", "abswin", "fourier", "seqpe", "irpe", "decomposed", "lookhere"]
 # These tell the axes apart by channel, head or digit.
-UNEQUAL_AXES = [*(name for name in ROTARY if name not in ("rope_axial", "rope_mixed", "comrope")), "lookhere", "seqpe"]
+UNEQUAL_AXES = [
+    *(name for name in ROTARY if name not in ("rope_axial", "rope_mixed", "comrope")),
+    "carope",
+    "lookhere",
+    "seqpe",
+]
 COORDINATES = [name for name in ENCODINGS if name in RELATIVE + ABSOLUTE and name != "none"]
 
 
@@ -171,7 +176,7 @@ def test_axes_swapped(name: str, policy: int) -> None:
 @pytest.mark.parametrize("prefix", [1, 5])
 def test_prefix_tokens_have_no_position(spec: str, prefix: int) -> None:
     encoding, (q, k), grid = make(spec), qk(20 + prefix), Grid((4, 5), prefix)
-    rotated_q, rotated_k = encoding.rotate(q, k, grid, layer=1)
+    rotated_q, rotated_k = encoding.rotate(q, k, grid, layer=1, tokens=tokens_of(q))
     if spec in ("harope", "string"):  # there they change their basis, in which they meet as before
         wanted = q[:, :, :prefix] @ k[:, :, :prefix].mT
         torch.testing.assert_close((rotated_q @ rotated_k.mT)[:, :, :prefix, :prefix], wanted, atol=1e-3, rtol=1e-3)

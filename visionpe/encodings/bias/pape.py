@@ -107,11 +107,7 @@ class ParabolicPositionEncoding(PositionEncoding):
 
     def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0, tokens: Tensor | None = None) -> ParabolaBias:
         self.check_axes(grid)
-        if tokens is None:
-            raise ValueError(
-                f"pos_encoding={self.spelling!r} reads the tokens that attention is given, and this attention does not "
-                "tell them; allowed: ViT, ViTDet, Swin, and adapted models of one width"
-            )
+        tokens = self.told(tokens)
         shape = self.shape[layer](tokens)  # (B, N, 2 * heads * lines), or of a alone
         dtype = torch.promote_types(q.dtype, torch.float32)
         with without_autocast(q):
