@@ -71,6 +71,8 @@ class PositionEncoding(HasPolicy, Unscriptable, OwnTensors):
     widens: ClassVar[bool] = False
     # True where `rotate` or `bias` reads the tokens that attention is given, by a keyword of that name.
     reads_tokens: bool = False
+    # True for what is added ahead of every block, that of a later stage of a pyramid too.
+    joins_every_block: ClassVar[bool] = False
     # True where attended tokens are taken for a piece of the map, in which neighbours stand side by side.
     reads_neighbours: bool = False
 

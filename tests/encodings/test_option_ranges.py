@@ -25,6 +25,7 @@ REFUSED: dict[str, dict[str, tuple[Any, ...]]] = {
     "sincos": {"interleaved": FLAG, "temperature": POSITIVE},
     "fourier": {"features": COUNT, "hidden": COUNT, "gamma": POSITIVE, "groups": COUNT},
     "lape": {"eps": POSITIVE, "prefix_slots": (-1, 0.5, nan, "1", 99999)},
+    "every_block": {"shared": FLAG, "prefix_slots": (-1, 0.5, nan, "1", 99999)},
     "seqpe": {
         **dict.fromkeys(("encoder_dim", "encoder_heads", "encoder_layers", "max_digits"), COUNT),
         "temperature": POSITIVE,

@@ -31,7 +31,20 @@ ROTARY = [
 RELATIVE = ["none", *ROTARY, "alibi", "kerple", "manhattan", "pape", "xl", *VECTORS, "crse", *NETWORKS, *TABLES]
 ABSOLUTE = ["ape", "sincos"]
 # Tested with the others here, and by formulas of their own.
-OWN = ["carope", "liere", "cpe", "lepe", "lape", "abswin", "fourier", "seqpe", "irpe", "decomposed", "lookhere"]
+OWN = [
+    "carope",
+    "every_block",
+    "liere",
+    "cpe",
+    "lepe",
+    "lape",
+    "abswin",
+    "fourier",
+    "seqpe",
+    "irpe",
+    "decomposed",
+    "lookhere",
+]
 # These tell the axes apart by channel, head or digit.
 UNEQUAL_AXES = [
     *(name for name in ROTARY if name not in ("rope_axial", "rope_mixed", "comrope")),
@@ -123,6 +136,9 @@ def transposed(name: str, encoding: Composition) -> Composition:
         part.table = torch.nn.Parameter(part.table.transpose(0, 1))
     if name == "abswin":
         part.window_table = torch.nn.Parameter(part.window_table.transpose(0, 1))
+    if name == "every_block":
+        for each in part.tables:
+            each.table = torch.nn.Parameter(each.table.transpose(0, 1))
     if name == "lape":
         part.over.table = torch.nn.Parameter(part.over.table.transpose(0, 1))
     if name == "decomposed":

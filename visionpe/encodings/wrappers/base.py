@@ -22,8 +22,8 @@ from visionpe.tracing import is_exporting, is_tracing
 STORES = ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modules")
 # What is known of an encoding once it is built.
 FACTS = (
-    *("name", "source", "structure", "policies", "modifiers", "resized_on_load", "takes_coords"),
-    *("reads_neighbours", "renamed", "reads_tokens", "sites", "stacked", "widens", "without_policy"),
+    *("name", "source", "structure", "policies", "modifiers", "resized_on_load", "takes_coords", "reads_neighbours"),
+    *("joins_every_block", "renamed", "reads_tokens", "sites", "stacked", "widens", "without_policy"),
 )
 SIZES = ("dim", "num_heads", "head_dim", "depth", "factory")
 
