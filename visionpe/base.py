@@ -141,12 +141,17 @@ class PositionEncoding(HasPolicy, Unscriptable, OwnTensors):
         if len(self.grid_size) != 2:
             raise ValueError(f"grid_size={self.grid_size}: {type(self).name} stands on two axes")
 
-    def told(self, tokens: Tensor | None) -> Tensor:
+    def told(self, tokens: Tensor | None, width: int) -> Tensor:
         """The tokens that attention is given, where an encoding reads them.
 
         Raises:
-            ValueError: If attention does not tell them.
+            ValueError: If attention does not tell them, or they are not as wide as the encoding was built for.
         """
+        if tokens is not None and tokens.shape[-1] != width:
+            raise ValueError(
+                f"pos_encoding={self.spelling!r} reads tokens of {width} channels, and this attention is given "
+                f"{tokens.shape[-1]}; allowed: ViT, ViTDet, Swin, and adapted models of one width"
+            )
         if tokens is None:
             raise ValueError(
                 f"pos_encoding={self.spelling!r} reads the tokens that attention is given, and this attention does not "

@@ -96,6 +96,8 @@ def test_refusals() -> None:
         encoding.rotate(q, q, listed, tokens=torch.randn(1, 20, 16))
     with pytest.raises(ValueError, match="head dimension 3; carope turns channel pairs on 2 axes"):
         create_encoding("carope", dim=6, num_heads=2, grid_size=(4, 5))
+    with pytest.raises(ValueError, match="'carope' reads tokens of 16 channels, and this attention is given 12"):
+        encoding.rotate(q, q, grid, tokens=torch.randn(1, 20, 12))
     with pytest.raises(ValueError, match="needs the full map of tokens, patch_drop_rate"):
         tiny_vit("carope", patch_drop_rate=0.5)
 

@@ -70,6 +70,7 @@ class ContextAwareRoPE(WideParameters, PositionEncoding):
                 f"channel pairs on {axes} axes and needs an even one of {2 * axes} or more"
             )
         width = self.dim if token_dim is None else check_count("token_dim", token_dim, 1, MAX_DIM)
+        self.token_dim = width
         self.frequency = nn.ModuleList(
             WideLinear(width, axes * self.num_heads, bias=theta is not None, **self.factory) for _ in range(self.depth)
         )
@@ -112,7 +113,7 @@ class ContextAwareRoPE(WideParameters, PositionEncoding):
         if not grid.dense:
             raise ValueError("carope needs the full map of tokens: it adds up along rows and columns")
         with without_autocast(q):
-            angles = self.angles(self.told(tokens), grid, layer=layer).to(wide_dtype(q))
+            angles = self.angles(self.told(tokens, self.token_dim), grid, layer=layer).to(wide_dtype(q))
             rotation = torch.stack((angles.cos(), angles.sin()), dim=-1 if self.layout == "adjacent" else -2)
             return rotate_pairs(q, rotation, self.layout), rotate_pairs(k, rotation, self.layout)
 
