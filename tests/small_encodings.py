@@ -34,7 +34,7 @@ def tokens_of(q: Tensor) -> Tensor:
 
 def logits(encoding: Composition, q: Tensor, k: Tensor, grid: Grid, layer: int = 1) -> Tensor:
     """What the softmax would see, unscaled."""
-    rotated_q, rotated_k = encoding.rotate(q, k, grid, layer=layer)
+    rotated_q, rotated_k = encoding.rotate(q, k, grid, layer=layer, tokens=tokens_of(q))
     total = rotated_q @ rotated_k.transpose(-2, -1)
     for bias in encoding.bias(q, k, grid, layer=layer, tokens=tokens_of(q)):
         total = total + bias.matrix(q.dtype)

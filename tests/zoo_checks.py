@@ -30,7 +30,7 @@ def through(encoding: Composition, q: Tensor, k: Tensor, v: Tensor, x: Tensor, g
     """What each site makes of random inputs: tokens, logits, attended values."""
     tokens = torch.cat((x[:, : grid.prefix], encoding.add(x[:, grid.prefix :], grid)), dim=1)
     biases = encoding.bias(q, k, grid, layer=layer, tokens=tokens)
-    turned, others = encoding.rotate(q, k, grid, layer=layer)
+    turned, others = encoding.rotate(q, k, grid, layer=layer, tokens=tokens)
     logits = turned @ others.transpose(-2, -1) * q.shape[-1] ** -0.5
     for bias in biases:
         logits = logits + bias.matrix(q.dtype)

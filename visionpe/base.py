@@ -69,8 +69,10 @@ class PositionEncoding(HasPolicy, Unscriptable, OwnTensors):
     hands_on_hints: ClassVar[bool] = False
     # True where queries and keys leave `rotate` wider than they came.
     widens: ClassVar[bool] = False
-    # True where `bias` reads the tokens that attention is given, by a keyword of that name.
-    reads_tokens: ClassVar[bool] = False
+    # True where `rotate` or `bias` reads the tokens that attention is given, by a keyword of that name.
+    reads_tokens: bool = False
+    # True for what is added ahead of every block, that of a later stage of a pyramid too.
+    joins_every_block: ClassVar[bool] = False
     # True where attended tokens are taken for a piece of the map, in which neighbours stand side by side.
     reads_neighbours: bool = False
 
@@ -138,6 +140,24 @@ class PositionEncoding(HasPolicy, Unscriptable, OwnTensors):
         """
         if len(self.grid_size) != 2:
             raise ValueError(f"grid_size={self.grid_size}: {type(self).name} stands on two axes")
+
+    def told(self, tokens: Tensor | None, width: int) -> Tensor:
+        """The tokens that attention is given, where an encoding reads them.
+
+        Raises:
+            ValueError: If attention does not tell them, or they are not as wide as the encoding was built for.
+        """
+        if tokens is not None and tokens.shape[-1] != width:
+            raise ValueError(
+                f"pos_encoding={self.spelling!r} reads tokens of {width} channels, and this attention is given "
+                f"{tokens.shape[-1]}; allowed: ViT, ViTDet, Swin, and adapted models of one width"
+            )
+        if tokens is None:
+            raise ValueError(
+                f"pos_encoding={self.spelling!r} reads the tokens that attention is given, and this attention does not "
+                "tell them; allowed: ViT, ViTDet, Swin, and adapted models of one width"
+            )
+        return tokens
 
     def logit_factor(self, grid: Grid) -> float:
         """A factor on all logits that belongs to the policy in force. Default: 1."""

@@ -142,9 +142,14 @@ class Composition(HasPolicy, nn.ModuleDict):
             return grid.each(lambda own, its: self._call(part, site, its, own, layer=layer), x)
         return self._call(part, site, x, grid, layer=layer)
 
-    def rotate(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> tuple[Tensor, Tensor]:
+    def rotate(
+        self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0, tokens: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         for part in self._acting("rotate"):
-            q, k = self._call(part, "rotate", q, k, grid, layer=layer)
+            if getattr(part, "reads_tokens", False):
+                q, k = self._call(part, "rotate", q, k, grid, layer=layer, tokens=tokens)
+            else:
+                q, k = self._call(part, "rotate", q, k, grid, layer=layer)
         return q, k
 
     def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0, tokens: Tensor | None = None) -> list[Bias]:

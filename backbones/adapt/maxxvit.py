@@ -107,7 +107,7 @@ class AdaptedMaxxVitStage(Stage, MaxxVitStage):
             first=first,
             **context,
         )
-        check_widths(self.pos_encoding, inputs=weight.shape[1] == dim)
+        check_widths(self.pos_encoding, inputs=weight.shape[1] == dim, joined=False)  # the first ones change it
         if first and isinstance(block, TransformerBlock2d):
             self._add_before(spec, dim=weight.shape[1], grid_size=before, **context)
 

@@ -81,7 +81,7 @@ def encoded_attention(
     decay = None
     if encoding.acts_on_logits():
         biases = encoding.bias(q, k, grid, layer=layer, tokens=tokens)  # of the content, not of its rotation
-        turned, k = encoding.rotate(q, k, grid, layer=layer)
+        turned, k = encoding.rotate(q, k, grid, layer=layer, tokens=tokens)
         if turned is not q:
             if scale is None and turned.shape[-1] != q.shape[-1]:
                 scale = q.shape[-1] ** -0.5  # of the heads, not of what an encoding makes of them

@@ -13,7 +13,7 @@ from visionpe.composition import Composition
 from visionpe.mixed import MixedGrid
 
 # Sites after which the attention of an image is no longer the plain kernel of queries, keys and values.
-APART = ("bias", "mix")
+APART = ("bias", "value", "output", "mix")
 
 
 def mixed_attention(
@@ -68,7 +68,7 @@ def mixed_attention(
 
 
 def _serves_all(q: Tensor, encoding: Composition, grid: MixedGrid, plain: Any) -> bool:
-    if plain is None or encoding.acts(*APART):
+    if plain is None or encoding.acts(*APART) or encoding.reads_tokens:
         return False
     if grid.packed and not (q.is_cuda and plain.fused_attn and not (plain.training and plain.attn_drop.p)):
         return False

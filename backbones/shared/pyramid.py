@@ -67,7 +67,7 @@ class Stage(nn.Module):
         """``(B, height, width, C)`` to ``(B, height', width', C')``."""
         x = self.downsample(x)
         encoding: Any = self.pos_encoding.map
-        if self.adds and encoding.acts("add"):
+        if (self.adds or self.pos_encoding.joins_every_block) and encoding.acts("add"):
             grid = Grid(size=map_size(x))
             x = encoding.add(x.flatten(1, 2), grid).unflatten(1, grid.size)
         for index, (block, partitions) in enumerate(zip(self.blocks, self.partitions(map_size(x), x.device))):

@@ -53,21 +53,27 @@ def check_pooled(part: PositionEncoding) -> None:
         )
 
 
-def check_widths(encoding: StageEncoding, *, inputs: bool, outputs: bool = True) -> None:
+def check_widths(encoding: StageEncoding, *, inputs: bool, outputs: bool = True, joined: bool | None = None) -> None:
     """Refuse an encoding that acts in every block of a stage, where the width there is not the one it is built for.
 
     Args:
         encoding: Of the stage.
         inputs: Whether the inputs of all attentions have that width.
         outputs: Whether the outputs of all blocks have it.
+        joined: Whether something may be added to the inputs of all blocks; None for ``inputs``.
 
     Raises:
         ValueError: Names it, and what can work.
     """
     for part in encoding.map.parts:
-        before_each = injects(part)
-        if (before_each and not inputs) or (not before_each and "refine" in part.sites() and not outputs):
-            what = "input of every attention" if before_each else "output of every block"
+        before_each, what = injects(part), ""
+        if part.joins_every_block and not (inputs if joined is None else joined):
+            what = "input of every block"
+        elif before_each and not inputs:
+            what = "input of every attention"
+        elif not before_each and "refine" in part.sites() and not outputs:
+            what = "output of every block"
+        if what:
             raise ValueError(
                 f"pos_encoding={part.spelling!r} acts on the {what}, whose width changes within a stage here; allowed: "
                 "what adds to the tokens once, such as 'ape', or acts in attention"
@@ -129,6 +135,8 @@ class StageEncoding(nn.Module):
             for part in attending if its.pools else ():
                 check_pooled(part)
             self.inside[kind] = Composition(attending)
+        # True where positions are added ahead of the first block of this stage, as well as after the patch embedding.
+        self.joins_every_block = any(part.joins_every_block for part in kept)
         # True where a part takes windows for pieces of the map, so that neighbours must be neighbours there.
         self.reads_neighbours = any(part.reads_neighbours for part in self.parts)
 

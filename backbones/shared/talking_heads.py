@@ -42,6 +42,9 @@ class MixedWeights(AttentionWeights):
         logits = kernels.weights(logits, (), self.mask, None, start, stop)
         return _across_heads(self.after, self.after_bias, logits)
 
+    def of(self, values: Tensor) -> Tensor:
+        return mixed_values(self, values, nn.Identity())
+
 
 def _across_heads(matrix: Tensor | nn.Module | None, bias: Tensor | None, x: Tensor) -> Tensor:
     """Heads of ``(B, heads, rows, N)`` mixed, in one pass without a sum beside the product."""
@@ -56,7 +59,7 @@ def _across_heads(matrix: Tensor | nn.Module | None, bias: Tensor | None, x: Ten
     return mixed.unflatten(2, x.shape[2:])
 
 
-def mixed_values(weights: MixedWeights, v: Tensor, drop: nn.Dropout) -> Tensor:
+def mixed_values(weights: MixedWeights, v: Tensor, drop: nn.Module) -> Tensor:
     """Values ``(B, heads, N, head_dim)`` by such weights, of which a part at a time is held."""
     whole = is_exporting()  # the graph serves every size, so it cannot be cut into a number of chunks
     chunks = [(0, weights.q.shape[-2])] if whole else weights.chunks()

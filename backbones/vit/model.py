@@ -203,7 +203,14 @@ class VisionTransformer(TakesMixedSizes, GivesFeatures, LoadsPublished, TimmVisi
         return self.norm(x)
 
     def forward(
-        self, x: Any, attn_mask: Tensor | None = None, *, cameras: Cameras | None = None, **mixed: Any
+        self,
+        x: Any,
+        attn_mask: Tensor | None = None,
+        *,
+        cameras: Cameras | None = None,
+        patch_coord: Tensor | None = None,
+        patch_valid: Tensor | None = None,
+        batching: Batching = "auto",
     ) -> Tensor:
         """Images to logits ``(B, num_classes)``.
 

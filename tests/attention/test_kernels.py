@@ -17,6 +17,8 @@ from visionpe.backbones.shared.windows import Windows
 HEADS, HEAD_DIM = 2, 16
 OPTIONS = [
     {"name": "irpe", "on": "qkv"},
+    {"name": "shaw", "values": True, "prefix_slots": 1},
+    {"name": "deberta", "terms": "c2p"},
     {"name": "irpe", "method": "cross", "mode": "bias", "on": "qk"},
     {"name": "seqpe", "site": "logits"},
     {"name": "manhattan", "form": "axial"},
@@ -56,8 +58,9 @@ def setting(place: str) -> tuple[Grid, Tensor | None, int]:
 
 def run(encoding: Composition, inputs: list[Tensor], grid: Grid, mask: Tensor | None, kernel: str) -> Tensor:
     q, k, v = inputs
-    biases = encoding.bias(q, k, grid, tokens=q.transpose(1, 2).flatten(2))
-    q, k = encoding.rotate(q, k, grid)
+    tokens = q.transpose(1, 2).flatten(2)
+    biases = encoding.bias(q, k, grid, tokens=tokens)
+    q, k = encoding.rotate(q, k, grid, tokens=tokens)
     attended = attend(q, k, v, biases=biases, mask=mask, kernel=kernel)
     return encoding.mix(attended, v, grid, weights=AttentionWeights(q, k, biases, mask))
 

@@ -19,6 +19,7 @@ SPECS = [
     "rope_mixed+ape",
     "lape(sincos)",
     {"name": "irpe", "on": "qkv"},
+    {"name": "shaw", "values": True},
     {"name": "seqpe", "site": "logits"},
 ]
 # The second map is smaller than a window, the third one token high.

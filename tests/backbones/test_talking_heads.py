@@ -9,8 +9,9 @@ from conftest import tiny_vit
 
 import visionpe
 from visionpe.attention import kernels
+from visionpe.attention.dispatch import AttentionWeights
 
-SPECS = ["none", "alibi+ape", {"name": "irpe", "on": "qkv"}, "rope_mixed"]
+SPECS = ["none", "alibi+ape", {"name": "irpe", "on": "qkv"}, {"name": "shaw", "values": True}, "rope_mixed"]
 
 
 def mixing(spec: object, **kwargs: object) -> torch.nn.Module:
@@ -52,6 +53,17 @@ def test_formula(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(kernels, "CHUNK_BYTES", size)
         got = attn(x, model.pos_encoding, grid, attn_mask=~hidden)
         torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
+def test_other_values() -> None:
+    """What reads the weights for values of its own gets those that were mixed."""
+    attn, (q, k) = mixing("none").blocks[0].attn, torch.randn(2, 2, 2, 13, 16)
+    _, weights = attn.attended(k, AttentionWeights(q, k))
+    values = torch.randn(1, 1, 13, 5)
+    torch.testing.assert_close(weights.of(values), weights.rows(0, 13) @ values, atol=1e-5, rtol=1e-5)
+    plain = AttentionWeights(q, k).of(values)
+    torch.testing.assert_close(plain, AttentionWeights(q, k).rows(0, 13) @ values, atol=1e-5, rtol=1e-5)
 
 
 def test_in_a_model() -> None:

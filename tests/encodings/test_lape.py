@@ -107,7 +107,7 @@ def test_specifications() -> None:
         ("lape(ape+sincos)", r"over='ape\+sincos' is not one absolute encoding"),
         ("lape(lape(ape))", r"over='lape\(ape\)' is not one absolute"),
         ("lape(appe)", "encoding 'appe' is unknown; did you mean"),
-        ("ape(sincos)", r"'ape' goes over no other encoding; allowed: lape\(\.\.\.\)"),
+        ("ape(sincos)", r"'ape' goes over no other encoding; allowed: every_block\(\.\.\.\), lape\(\.\.\.\)"),
         ("lape(ape", "its parentheses do not match"),
         ("lape)ape(", "its parentheses do not match"),
         ("lape(ape)x", "its parentheses do not match"),

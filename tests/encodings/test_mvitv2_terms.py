@@ -13,7 +13,7 @@ from torch import Tensor
 from zoo_checks import close, read
 
 from visionpe import Grid, LowRankBias, attend, create_encoding
-from visionpe.encodings.bias.decomposed import decomposed_terms, offset_index
+from visionpe.encodings.bias.axes import decomposed_terms, offset_index
 
 # Queries, keys: the same, keys pooled, queries pooled, both, and sides that the stride does not divide.
 SIZES = [

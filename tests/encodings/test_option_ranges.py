@@ -25,6 +25,7 @@ REFUSED: dict[str, dict[str, tuple[Any, ...]]] = {
     "sincos": {"interleaved": FLAG, "temperature": POSITIVE},
     "fourier": {"features": COUNT, "hidden": COUNT, "gamma": POSITIVE, "groups": COUNT},
     "lape": {"eps": POSITIVE, "prefix_slots": (-1, 0.5, nan, "1", 99999)},
+    "every_block": {"shared": FLAG, "prefix_slots": (-1, 0.5, nan, "1", 99999)},
     "seqpe": {
         **dict.fromkeys(("encoder_dim", "encoder_heads", "encoder_layers", "max_digits"), COUNT),
         "temperature": POSITIVE,
@@ -51,6 +52,26 @@ REFUSED: dict[str, dict[str, tuple[Any, ...]]] = {
     },
     "rope_golden": {"min_freq": POSITIVE, "max_freq": POSITIVE, "spread": (None, "cube"), "ref_feat_shape": (7,)},
     "xl": {"bands": COUNT, "theta": POSITIVE, "init_std": STD},
+    "shaw": {
+        "clip": (0, -1, 0.5, nan, "3", True, 10**7),
+        "values": FLAG,
+        "prefix_slots": (-1, 2, 0.5, "1"),
+        "init_std": STD,
+    },
+    "deberta": {
+        "buckets": (*COUNT[:-1], 1, 10**7),
+        "longest": (0, 5, 0.5, nan, "9", 10**7),
+        "terms": (None, "q"),
+        "form": (None, "published"),
+        "norm": FLAG,
+        "shared": FLAG,
+        "init_std": STD,
+    },
+    "carope": {
+        "theta": tuple(v for v in (*POSITIVE, 1) if v is not None),
+        "layout": (None, "axis_half"),
+        "token_dim": COUNT,
+    },
     "liere": {"block_size": (0, 1, 3, 0.5, nan, "4")},
     "pape": {"parabolas": COUNT, "form": (None, "cubic"), "prefix_position": (nan, inf, "0", 1e5), "token_dim": COUNT},
     "prope": {"theta": POSITIVE, "layout": (None, "split"), "shift_coords": (0.1,), "jitter_coords": (1.1,)},
@@ -112,8 +133,9 @@ def use(encoding: Any, grid: Grid) -> None:
     encoding.add(x, grid)
     encoding.inject(x, grid)
     encoding.refine(x, grid)
-    encoding.rotate(q, q, grid)
-    encoding.bias(q, q, grid, **({"tokens": x} if encoding.reads_tokens else {}))
+    read = {"tokens": x} if encoding.reads_tokens else {}
+    encoding.rotate(q, q, grid, **(read if "rotate" in encoding.sites() else {}))
+    encoding.bias(q, q, grid, **(read if "bias" in encoding.sites() else {}))
     encoding.mix(q, q, grid)
 
 
@@ -138,7 +160,7 @@ def test_context_is_refused(option: str) -> None:
             create_encoding("ape", **{**good, option: value})
 
 
-@pytest.mark.parametrize("name", ["ape", "abswin", "rpb", "decomposed", "crse"])
+@pytest.mark.parametrize("name", ["ape", "abswin", "rpb", "decomposed", "crse", "shaw"])
 def test_tables_of_zeros(name: str) -> None:
     """A standard deviation of zero is one; torch would divide by it."""
     encoding = make(name, init_std=0)
@@ -171,6 +193,8 @@ def test_other_axes_than_built_for(name: str) -> None:
         ("rpb", [[0.0, 0.0], [0.0, 5.0]], "rpb finds 0 to 5 along an axis; allowed: spans of 5 tokens"),
         ("attention_bias", [[0.0, 0.5]], "attention_bias reads whole coordinates"),
         ("decomposed", [[0.0, 0.0], [4.0, 0.0]], "decomposed finds 0 to 4 along an axis; allowed: spans of 4 tokens"),
+        ("shaw", [[0.0, 0.0], [0.0, 5.0]], "shaw finds 0 to 5 along an axis; allowed: spans of 5 tokens"),
+        ("deberta", [[0.0, 0.5]], "deberta reads whole coordinates, and some are not"),
         ("rope_axial", [[nan, 1.0]], "coords hold NaN or infinity"),
         ("sincos", [[inf, 1.0]], "coords hold NaN or infinity"),
         ("ape", [[nan, 1.0]], "coords hold NaN or infinity"),
@@ -184,7 +208,7 @@ def test_coordinates_are_refused(name: str, places: list[list[float]], message: 
 
 def test_offsets_may_start_anywhere() -> None:
     places, q = torch.tensor([[-7.0, 3.0], [-5.0, 6.0]]), torch.randn(1, HEADS, 2, DIM // HEADS)
-    for name in ("rpb", "decomposed"):
+    for name in ("rpb", "decomposed", "shaw", "deberta"):
         encoding = randomize(make(name))
         near, far = (encoding.bias(q, q, Grid((4, 5), coords=c)).matrix(q.dtype) for c in (places, places + 7))
         torch.testing.assert_close(near, far)

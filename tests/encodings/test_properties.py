@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 import pytest
 import torch
 from conftest import ENCODINGS, tiny_spec, tiny_vit
-from small_encodings import DIM, HEADS, SPECS, logits, make, mix, qk
+from small_encodings import DIM, HEADS, SPECS, logits, make, mix, qk, tokens_of
 from torch import Tensor
 
 import visionpe
@@ -21,9 +21,12 @@ def test_dtype_is_kept_and_close(spec: str, dtype: torch.dtype) -> None:
     encoding, grid = make(spec), Grid((32, 48), 1)
     q, k = qk(grid.num_tokens)
     x = torch.randn(2, grid.num_spatial, DIM)
-    wanted = encoding.add(x, grid), *encoding.rotate(q, k, grid)
+    wanted = encoding.add(x, grid), *encoding.rotate(q, k, grid, tokens=tokens_of(q))
     encoding = copy.deepcopy(encoding).to(dtype)
-    got = encoding.add(x.to(dtype), grid), *encoding.rotate(q.to(dtype), k.to(dtype), grid)
+    got = (
+        encoding.add(x.to(dtype), grid),
+        *encoding.rotate(q.to(dtype), k.to(dtype), grid, tokens=tokens_of(q.to(dtype))),
+    )
     for a, b in zip(got, wanted):
         assert a.dtype == dtype
         assert (a.float() - b).norm() / b.norm() < 0.01

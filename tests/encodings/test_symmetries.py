@@ -13,6 +13,7 @@ from torch import Tensor
 from visionpe import Composition, Grid
 
 TABLES = ["rpb", "attention_bias"]
+VECTORS = ["shaw", "deberta"]
 NETWORKS = ["cpb", "dpb", "fire"]
 ROTARY = [
     "rope_axial",
@@ -29,12 +30,30 @@ ROTARY = [
     "prope",
     "gta",
 ]
-RELATIVE = ["none", *ROTARY, "alibi", "kerple", "manhattan", "pape", "xl", "crse", *NETWORKS, *TABLES]
+RELATIVE = ["none", *ROTARY, "alibi", "kerple", "manhattan", "pape", "xl", *VECTORS, "crse", *NETWORKS, *TABLES]
 ABSOLUTE = ["ape", "sincos", "rays"]
 # Tested with the others here, and by formulas of their own.
-OWN = ["liere", "cpe", "lepe", "lape", "abswin", "fourier", "seqpe", "irpe", "decomposed", "lookhere"]
+OWN = [
+    "carope",
+    "every_block",
+    "liere",
+    "cpe",
+    "lepe",
+    "lape",
+    "abswin",
+    "fourier",
+    "seqpe",
+    "irpe",
+    "decomposed",
+    "lookhere",
+]
 # These tell the axes apart by channel, head or digit.
-UNEQUAL_AXES = [*(name for name in ROTARY if name not in ("rope_axial", "rope_mixed", "comrope")), "lookhere", "seqpe"]
+UNEQUAL_AXES = [
+    *(name for name in ROTARY if name not in ("rope_axial", "rope_mixed", "comrope")),
+    "carope",
+    "lookhere",
+    "seqpe",
+]
 COORDINATES = [name for name in ENCODINGS if name in RELATIVE + ABSOLUTE and name != "none"]
 
 
@@ -51,7 +70,7 @@ def test_shift_changes_nothing(name: str, prefix: int) -> None:
     a, b = (logits(encoding, q, k, Grid((3, 5), prefix, coords=c))[..., prefix:, prefix:] for c in (here, there))
     torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
     if name != "none":
-        extent = (6, 10) if name in TABLES else (3, 5)
+        extent = (6, 10) if name in TABLES + VECTORS else (3, 5)
         stretched = logits(encoding, q, k, Grid(extent, prefix, coords=2 * here))[..., prefix:, prefix:]
         assert (a - stretched).abs().max() > 0.1
 
@@ -96,6 +115,10 @@ def transposed(name: str, encoding: Composition) -> Composition:
             part.fc1.weight.copy_(part.fc1.weight[:, [1, 0, 2, 4, 3, 5]])
         if name == "xl":
             part.weight.copy_(part.weight.flip(2))
+        if name == "shaw":
+            part.k_table.copy_(part.k_table.flip(1))
+        if name == "deberta":
+            part.table.copy_(part.table.flip(0))
         if name == "pape":
             part.position.copy_(part.position.flip(-1))
         if name == "fourier":
@@ -117,6 +140,9 @@ def transposed(name: str, encoding: Composition) -> Composition:
         part.table = torch.nn.Parameter(part.table.transpose(0, 1))
     if name == "abswin":
         part.window_table = torch.nn.Parameter(part.window_table.transpose(0, 1))
+    if name == "every_block":
+        for each in part.tables:
+            each.table = torch.nn.Parameter(each.table.transpose(0, 1))
     if name == "lape":
         part.over.table = torch.nn.Parameter(part.over.table.transpose(0, 1))
     if name == "decomposed":
@@ -170,7 +196,7 @@ def test_axes_swapped(name: str, policy: int) -> None:
 @pytest.mark.parametrize("prefix", [1, 5])
 def test_prefix_tokens_have_no_position(spec: str, prefix: int) -> None:
     encoding, (q, k), grid = make(spec), qk(20 + prefix), Grid((4, 5), prefix)
-    rotated_q, rotated_k = encoding.rotate(q, k, grid, layer=1)
+    rotated_q, rotated_k = encoding.rotate(q, k, grid, layer=1, tokens=tokens_of(q))
     if spec in ("harope", "string"):  # there they change their basis, in which they meet as before
         wanted = q[:, :, :prefix] @ k[:, :, :prefix].mT
         torch.testing.assert_close((rotated_q @ rotated_k.mT)[:, :, :prefix, :prefix], wanted, atol=1e-3, rtol=1e-3)

@@ -202,7 +202,7 @@ def test_gradient_checkpointing(spec: str, options: dict) -> None:
         ("croped(ape)", "encoding 'croped' is unknown; did you mean cropped.*; over them: cropped"),
         (
             "sincos(ape)",
-            r"goes over no other encoding; allowed: lape\(...\), harope\(...\), string\(...\), cropped\(...\), dropped",
+            r"allowed: every_block\(...\), lape\(...\), harope\(...\), string\(...\), cropped\(...\), dropped",
         ),
         ({"name": "dropped", "over": "ape", "rat": 0.5}, "'dropped' takes no option 'rat'; did you mean rate"),
         ({"name": "dropped", "over": "ape", "rate": 1.5}, "rate=1.5 is no probability; allowed: 0 to 1"),

@@ -31,6 +31,23 @@ def piecewise_index(offsets: Tensor, ratio: float, stretch: float = 1.0) -> Tens
     return torch.where(size <= alpha, offsets.round(), offsets.sign() * far).long()
 
 
+def log_index(offsets: Tensor, buckets: int, longest: int) -> Tensor:
+    """Bucket of whole signed distances as in DeBERTa: exact up to half of the buckets, logarithmic beyond.
+
+    Args:
+        offsets: Whole, any shape.
+        buckets: On either side.
+        longest: The distance ``longest - 1`` falls into the last of them, and longer ones beyond.
+
+    Returns:
+        Integers (int64).
+    """
+    half = buckets // 2
+    size = offsets.abs().clamp(min=half).float()
+    far = ((size / half).log() / log((longest - 1) / half) * (half - 1)).ceil().long() + half
+    return torch.where(offsets.abs() <= half, offsets, offsets.sign() * far)
+
+
 class BucketBias(Bias):
     """A choice among products of each token with a small table, by the bucket of the pair.
 

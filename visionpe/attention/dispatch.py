@@ -172,6 +172,15 @@ class AttentionWeights:
         logits = self.q[..., start:stop, :] * scale @ self.k.transpose(-2, -1)
         return kernels.weights(logits, self.biases, self.mask, self.decay, start, stop)
 
+    def of(self, values: Tensor) -> Tensor:
+        """Other values, ``(1 or B, 1 or heads, N, channels)``, by these weights: ``(B, heads, N, channels)``."""
+        if (
+            is_exporting()
+        ):  # kernels ask whether values are as wide as keys, of which a graph for every size knows nothing
+            return self.rows(0, self.q.shape[-2]) @ values
+        values = values.expand(*self.k.shape[:2], -1, -1)
+        return attend(self.q, self.k, values, biases=self.biases, mask=self.mask, scale=self.scale, decay=self.decay)
+
     def chunks(self) -> list[tuple[int, int]]:
         """Ranges of queries whose weights fit into a small buffer."""
         row = self.q.shape[0] * self.q.shape[1] * self.k.shape[-2] * self.q.element_size()

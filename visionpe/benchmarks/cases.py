@@ -91,8 +91,9 @@ class Core(nn.Module):
     def forward(self, qkv: Tensor) -> Tensor:
         """``(B, N, 3, heads, head_dim)``, as a linear layer leaves them, to ``(B, heads, N, head_dim)``."""
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-        biases = self.encoding.bias(q, k, self.grid, tokens=qkv[:, :, 0].flatten(2))
-        q, k = self.encoding.rotate(q, k, self.grid)
+        tokens = qkv[:, :, 0].flatten(2)
+        biases = self.encoding.bias(q, k, self.grid, tokens=tokens)
+        q, k = self.encoding.rotate(q, k, self.grid, tokens=tokens)
         scale = v.shape[-1] ** -0.5
         told = self.encoding.value(v, self.grid)
         attended = attend(q, k, told, biases=biases, kernel=self.kernel, scale=scale)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from visionpe.backbones.vit.published import comrope, croma, irpe, lape, minivit, seqpe
+from visionpe.backbones.vit.published import comrope, croma, every_block, irpe, lape, minivit, seqpe
 from visionpe.utils.weight_files import Weights
 
 __all__ = ["in_layout_of_deit"]
 
 # MiniViT's is over iRPE's.
-LAYOUTS = (lape, minivit, irpe, seqpe, croma, comrope)
+LAYOUTS = (lape, every_block, minivit, irpe, seqpe, croma, comrope)
 
 
 def in_layout_of_deit(state: Weights, model: Any) -> Weights:

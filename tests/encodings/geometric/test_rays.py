@@ -22,7 +22,7 @@ def make(**options: Any) -> Any:
 
 
 def told(encoding: Any, grid: Grid) -> Tensor:
-    return encoding.told(grid, device=torch.device("cpu"), dtype=torch.float64)
+    return encoding.looks(grid, device=torch.device("cpu"), dtype=torch.float64)
 
 
 @pytest.mark.parametrize("frame", ["first", "world", "camera"])

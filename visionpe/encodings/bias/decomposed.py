@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visionpe.attention.bias import AxesBias, LowRankBias
-from visionpe.base import PositionEncoding
+from visionpe.encodings.bias.axes import AxisVectors
 from visionpe.grid import Grid
 from visionpe.policy.functions import READ_POLICIES, is_trained_size, resize_offset_table
 from visionpe.policy.grammar import PolicyTerm
@@ -43,60 +42,8 @@ def resize_offsets(table: Tensor, size: int, policy: str | PolicyTerm = "interpo
     return F.interpolate(wide.T[None], size=2 * size - 1, mode="linear")[0].T.to(table.dtype)
 
 
-def offset_index(queries: int, keys: int, *, stride: int | None = None, device: torch.device | None = None) -> Tensor:
-    """Rows of a table of offsets for all pairs along one axis whose queries or keys are pooled.
-
-    Both kinds of token are stretched over the finer of the two grids: "MViTv2", section 4.1, and its published code.
-
-    Args:
-        queries, keys: Tokens along the axis.
-        stride: Every how many keys a query stands, from the first, where these are not stretched.
-
-    Returns:
-        ``(queries, keys)``, from 0 to ``2 max(queries, keys) - 2``.
-    """
-    i = torch.arange(queries, device=device)[:, None]
-    if stride is not None or queries == keys:
-        return i * (stride or 1) - torch.arange(keys, device=device) + keys - 1
-    back = torch.arange(keys - 1, -1, -1, device=device)
-    # In whole numbers: in floating point some offsets come out just below a whole one.
-    return max(queries, keys) * (i * keys + back * queries) // (queries * keys)
-
-
-def decomposed_terms(
-    q: Tensor,
-    tables: Sequence[Tensor],
-    query_size: Sequence[int],
-    key_size: Sequence[int],
-    stride: Sequence[int] | None = None,
-) -> list[Tensor]:
-    """Products of every query with the table entries of all rows, of all columns, ... of the keys.
-
-    Their sum over the axes, each at the place of the key, is the bias; the grids differ where attention pools.
-
-    Args:
-        q: Unscaled spatial queries, ``(B, heads, N, head_dim)``.
-        tables: One ``(2 max(n, m) - 1, head_dim)`` an axis of n queries and m keys.
-        query_size, key_size: Tokens per axis.
-        stride: See :class:`~visionpe.grid.Grid`.
-
-    Returns:
-        One ``(B, heads, N, m)`` an axis.
-    """
-    q, terms = q.unflatten(2, tuple(query_size)), []
-    steps: Sequence[int | None] = stride or [None] * len(tables)
-    for axis, (table, n, m, step) in enumerate(zip(tables, query_size, key_size, steps), start=2):
-        entries = table[offset_index(n, m, stride=step, device=q.device)]  # (n, m, head_dim)
-        lines = q.movedim(axis, 2)  # (B, heads, n, ..., head_dim)
-        lines = lines if lines.ndim > 4 else lines[:, :, :, None]  # of one axis there are no others
-        term = torch.einsum("bhnxc,nmc->bhnxm", lines.flatten(3, -2), entries)
-        term = term.unflatten(3, lines.shape[3:-1]).movedim(2, axis)  # (B, heads, *query_size, m)
-        terms.append(term.flatten(2, -2))
-    return terms
-
-
 @register_encoding("decomposed")
-class DecomposedRelativePosition(PositionEncoding):
+class DecomposedRelativePosition(AxisVectors):
     """The unscaled query times a learned vector for the offset in rows, plus one for the offset in columns.
 
     Source: "MViTv2", eq. 4, in the form of ViTDet and SAM: ``logit += q . height_table[y_q - y_k + H - 1] +
@@ -120,10 +67,8 @@ class DecomposedRelativePosition(PositionEncoding):
     """
 
     source = "MViTv2, arXiv 2112.01526; ViTDet, arXiv 2203.16527"
-    structure = "low rank"
     policies = ("interpolate", *READ_POLICIES)
     resized_on_load = tuple(f"{axis}_table" for axis in AXES)
-    whole_coords = True
     takes_pooled = True
     stacked = (("*_table", 0),)
 
@@ -154,41 +99,10 @@ class DecomposedRelativePosition(PositionEncoding):
     def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> LowRankBias:
         self.check_axes(grid)
         tables = [self._resized(table[layer], n).to(q.dtype) for table, n in zip(self.tables, grid.finer.size)]
-        tokens = q[..., grid.prefix :, :]  # (B, heads, N_spatial, head_dim)
-        products = self._dense(tokens, tables, grid) if grid.dense else self._listed(tokens, tables, grid)
-        if grid.prefix:
-            products = [F.pad(product, (0, 0, grid.prefix, 0)) for product in products]  # (B, heads, N, n)
+        products = self.products(q, tables, grid)
         if not grid.dense:
-            return LowRankBias(torch.cat(products, dim=-1), self._places(grid, q.device, q.dtype))
-        key = (grid.size, grid.prefix, q.device, q.dtype)
-        places = partial(self._places, grid, q.device, q.dtype)
-        return AxesBias(products, grid, lambda: self.cache.get(key, places))
-
-    def _dense(self, tokens: Tensor, tables: list[Tensor], grid: Grid) -> list[Tensor]:
-        """Products of every query with the table entries of all rows, of all columns, ...: ``(B, heads, N, n)``."""
-        return decomposed_terms(tokens, tables, grid.queries or grid.size, grid.size, grid.stride)
-
-    def _positions(self, grid: Grid, device: torch.device) -> list[Tensor]:
-        """Whole coordinates along each axis, the smallest 0: only offsets matter."""
-        places = grid.whole_positions(self.name, device=device, offsets=True)
-        return list((places - places.amin(-2, keepdim=True)).unbind(-1))
-
-    def _listed(self, tokens: Tensor, tables: list[Tensor], grid: Grid) -> list[Tensor]:
-        """The same where tokens are no full grid: products with all offsets, of which each token takes its own."""
-        products = []
-        for table, p, n in zip(tables, self._positions(grid, tokens.device), grid.size):
-            index = p[..., None] - torch.arange(n, device=p.device) + n - 1  # ([B,] N, n)
-            every = tokens @ table.T  # (B, heads, N, 2 n - 1)
-            index = index.expand(len(tokens), -1, -1)[:, None]  # one for all samples, or each its own
-            products.append(every.gather(-1, index.expand(-1, every.shape[1], -1, -1)))
-        return products
-
-    def _places(self, grid: Grid, device: torch.device, dtype: torch.dtype) -> Tensor:
-        """In which row, column, ... each key stands, one-hot: ``(1 or B, 1, N, rank)``."""
-        hot = [p[..., None] == torch.arange(n, device=device) for p, n in zip(self._positions(grid, device), grid.size)]
-        places = torch.cat(hot, dim=-1).to(dtype)  # ([B,] N_spatial, rank)
-        places = F.pad(places, (0, 0, grid.prefix, 0))
-        return places[:, None] if places.ndim == 3 else places[None, None]
+            return LowRankBias(torch.cat(products, dim=-1), self.places(grid, q.device, q.dtype))
+        return AxesBias(products, grid, lambda: self.places(grid, q.device, q.dtype))
 
     def set_input_grid(self, grid_size: Sequence[int]) -> None:
         """Resize the tables themselves, as timm does in ``set_input_size``."""

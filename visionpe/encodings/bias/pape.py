@@ -72,6 +72,7 @@ class ParabolicPositionEncoding(PositionEncoding):
         self.form, self.prefix_position = form, prefix_position
         axes = len(self.grid_size)
         width = self.dim if token_dim is None else check_count("token_dim", token_dim, 1, MAX_DIM)
+        self.token_dim = width
         lines = parabolas if form == "parabolic" else 1
         self.shape = nn.ModuleList(
             nn.Linear(width, (2 if form == "parabolic" else 1) * self.num_heads * lines, bias=False, **self.factory)
@@ -107,11 +108,7 @@ class ParabolicPositionEncoding(PositionEncoding):
 
     def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0, tokens: Tensor | None = None) -> ParabolaBias:
         self.check_axes(grid)
-        if tokens is None:
-            raise ValueError(
-                f"pos_encoding={self.spelling!r} reads the tokens that attention is given, and this attention does not "
-                "tell them; allowed: ViT, ViTDet, Swin, and adapted models of one width"
-            )
+        tokens = self.told(tokens, self.token_dim)
         shape = self.shape[layer](tokens)  # (B, N, 2 * heads * lines), or of a alone
         dtype = torch.promote_types(q.dtype, torch.float32)
         with without_autocast(q):

@@ -87,7 +87,7 @@ class Rays(PositionEncoding):
     def no_weight_decay(self) -> set[str]:
         return set()  # an ordinary network
 
-    def told(self, grid: Grid, *, device: torch.device, dtype: torch.dtype) -> Tensor:
+    def looks(self, grid: Grid, *, device: torch.device, dtype: torch.dtype) -> Tensor:
         """What the network is told of every spatial token, ``([B,] N, 3 k)``."""
         self.check_axes(grid)
         places = grid.positions(device=device, dtype=dtype).unbind(-1)
@@ -127,7 +127,7 @@ class Rays(PositionEncoding):
 
     def add(self, x: Tensor, grid: Grid) -> Tensor:
         with without_autocast(x):
-            table = self.fc2(F.gelu(self.fc1(self.told(grid, device=x.device, dtype=wide_dtype(x)))))
+            table = self.fc2(F.gelu(self.fc1(self.looks(grid, device=x.device, dtype=wide_dtype(x)))))
         return x + table.to(x.dtype)
 
     def extra_repr(self) -> str:

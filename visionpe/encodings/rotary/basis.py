@@ -53,7 +53,7 @@ class ChangedBasis(Keeps, WideParameters, PositionEncoding):
                 f"over={over!r} is not one rotary encoding; allowed: rope_axial, rope_mixed and others that only rotate"
             )
         self.over = inner[0]
-        for fact in ("takes_coords", "whole_coords", "takes_pooled", "reads_neighbours"):
+        for fact in ("takes_coords", "whole_coords", "takes_pooled", "reads_neighbours", "reads_tokens"):
             setattr(self, fact, getattr(self.over, fact))
 
     def reset_parameters(self) -> None:
@@ -95,9 +95,10 @@ class ChangedBasis(Keeps, WideParameters, PositionEncoding):
             return self.kept.get(layer, None, sources, build)
         return build()
 
-    def rotate(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> tuple[Tensor, Tensor]:
+    def rotate(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0, **read: Any) -> tuple[Tensor, Tensor]:
         with without_autocast(q):
             q_basis, k_basis = self.bases(layer)
             wide = torch.promote_types(q.dtype, q_basis.dtype)
-            turned = self.over.rotate(q.to(wide) @ q_basis.to(wide), k.to(wide) @ k_basis.to(wide), grid, layer=layer)
+            q_wide, k_wide = q.to(wide) @ q_basis.to(wide), k.to(wide) @ k_basis.to(wide)
+            turned = self.over.rotate(q_wide, k_wide, grid, layer=layer, **read)
             return turned[0].to(q.dtype), turned[1].to(k.dtype)

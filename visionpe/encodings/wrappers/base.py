@@ -22,8 +22,8 @@ from visionpe.tracing import is_exporting, is_tracing
 STORES = ("_parameters", "_buffers", "_non_persistent_buffers_set", "_modules")
 # What is known of an encoding once it is built.
 FACTS = (
-    *("name", "source", "structure", "policies", "modifiers", "resized_on_load", "takes_coords"),
-    *("reads_neighbours", "renamed", "reads_tokens", "sites", "stacked", "widens", "without_policy"),
+    *("name", "source", "structure", "policies", "modifiers", "resized_on_load", "takes_coords", "reads_neighbours"),
+    *("joins_every_block", "renamed", "reads_tokens", "sites", "stacked", "widens", "without_policy"),
 )
 SIZES = ("dim", "num_heads", "head_dim", "depth", "factory")
 
@@ -162,11 +162,15 @@ class PositionWrapper(PositionEncoding):
     def refine(self, x: Tensor, grid: Grid, *, layer: int = 0) -> Tensor:
         return self.beneath.refine(x, self.stand(x, grid), layer=layer)
 
-    def rotate(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> tuple[Tensor, Tensor]:
-        return self.beneath.rotate(q, k, self.stand(q, grid), layer=layer)
+    def rotate(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0, **read: Any) -> tuple[Tensor, Tensor]:
+        return self.beneath.rotate(q, k, self.stand(q, grid), layer=layer, **self._read("rotate", read))
 
     def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0, **read: Any) -> Bias | None:
-        return self.beneath.bias(q, k, self.stand(q, grid), layer=layer, **read)
+        return self.beneath.bias(q, k, self.stand(q, grid), layer=layer, **self._read("bias", read))
+
+    def _read(self, site: str, read: dict[str, Any]) -> dict[str, Any]:
+        """What the encoding underneath reads at a site besides: nothing where it does not act, and the base answers."""
+        return read if site in self.acts_at else {}
 
     def mix(
         self, attended: Tensor, v: Tensor, grid: Grid, *, layer: int = 0, weights: AttentionWeights | None = None

@@ -90,8 +90,8 @@ class DroppedPositions(PositionWrapper):
         encoded = super().refine(x, grid, layer=layer)
         return self._where(x, grid, encoded, x) if self._active("refine") else encoded
 
-    def rotate(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> tuple[Tensor, Tensor]:
-        turned_q, turned_k = super().rotate(q, k, grid, layer=layer)
+    def rotate(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0, **read: Any) -> tuple[Tensor, Tensor]:
+        turned_q, turned_k = super().rotate(q, k, grid, layer=layer, **read)
         if not self._active("rotate"):
             return turned_q, turned_k
         return self._where(q, grid, turned_q, q), self._where(q, grid, turned_k, k)
