@@ -19,8 +19,8 @@ class SizeBySize(nn.Module):
 
     def forward_features(self, x: Any, attn_mask: Tensor | None = None, **mixed: Any) -> Any:
         """Images ``(B, C, H, W)`` to maps ``(B, num_features, height, width)``; of several sizes a list of maps."""
-        if not is_mixed(x) and not mixed:
-            return super().forward_features(x, attn_mask)  # type: ignore[misc]
+        if not is_mixed(x) and mixed.get("patch_coord") is None:
+            return super().forward_features(x, attn_mask, **mixed)  # type: ignore[misc]
         of_one_size = super().forward_features  # type: ignore[misc]
         return self._each_size(lambda images: of_one_size(images, attn_mask), x, **mixed)
 

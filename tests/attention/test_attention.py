@@ -200,7 +200,7 @@ def test_flex_reads_the_table(size: tuple[int, ...], prefix: int) -> None:
 
 
 def test_flex_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(flex, "_compiled", lambda _: flex.flex_attention)  # eager: the compiler takes half a minute
+    monkeypatch.setattr(flex, "compiled", lambda _: flex.flex_attention)  # eager: the compiler takes half a minute
     leaves, biases, mask = case()
     (q, k, v), offset = (t.detach() for t in leaves[:3]), biases[:1]
     q, k, v = (torch.nn.functional.pad(t, (0, 8)) for t in (q, k, v))  # no head dimension below 16
