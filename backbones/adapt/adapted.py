@@ -99,12 +99,23 @@ class Adapted(Unscriptable, nn.Module):
     def in_our_layout(self, state: State) -> dict[str, Any]:
         """A state dict of the original with positions as this model has them; one of this model as it is.
 
-        Positions that this model does not have, and those of blocks that were cut off, are left out.
+        Positions that this model does not have, and those of blocks that were cut off, are left out. Encodings that
+        were asked for, of which the original has nothing, stay as they are.
         """
         if not any(self.is_position(key) for key in state):
             return dict(state)
         rest = {key: value for key, value in state.items() if not self.is_position(key)}
-        return rest | self._own_positions(state)
+        return rest | self._new_encodings(state) | self._own_positions(state)
+
+    def _new_encodings(self, state: State) -> dict[str, Tensor]:
+        """What this model has of encodings that the original has not."""
+        if self.asked is None:
+            return {}
+        had = {key.rpartition(".")[0] for key in self.positions(state)}
+        groups = [name for name, each in self.named_modules() if isinstance(each, Composition)]
+        parts = {f"{name}.{part}" for name in groups for part in self.get_submodule(name)._modules}
+        new = tuple(f"{part}." for part in parts if not any(key == part or key.startswith(f"{part}.") for key in had))
+        return {key: value for key, value in self.state_dict().items() if new and key.startswith(new)}
 
     def _own_positions(self, state: State) -> dict[str, Tensor]:
         """Of :meth:`positions` what this model has."""
