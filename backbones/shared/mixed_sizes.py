@@ -37,7 +37,6 @@ class TakesMixedSizes(nn.Module):
         self,
         x: Any,
         attn_mask: Tensor | None = None,
-        *,
         patch_coord: Tensor | None = None,
         patch_valid: Tensor | None = None,
         batching: Batching = "auto",

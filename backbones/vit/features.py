@@ -41,9 +41,17 @@ class GivesFeatures(nn.Module):
     pos_encoding: Any
     num_prefix_tokens: int
     cut_keys: set[str]
-    _tokens: Any
+    _embed: Any
+    _final: Any
     _block: Any
-    _ended: Any
+
+    def _tokens(self, x: Any, attn_mask: Any = None) -> tuple[Tensor, Any]:
+        """Images to tokens, and where they stand."""
+        return self._embed(x)
+
+    def _ended(self, x: Tensor, grid: Any) -> Any:
+        """What follows the last block."""
+        return self._final(x)
 
     def forward_intermediates(
         self,

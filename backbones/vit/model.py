@@ -206,8 +206,7 @@ class VisionTransformer(TakesMixedSizes, GivesFeatures, LoadsPublished, TimmVisi
         self,
         x: Any,
         attn_mask: Tensor | None = None,
-        *,
-        cameras: Cameras | None = None,
+        cameras: Cameras | None = None,  # by place too: the older exporter to ONNX gives all of them so
         patch_coord: Tensor | None = None,
         patch_valid: Tensor | None = None,
         batching: Batching = "auto",
