@@ -48,10 +48,13 @@ def cases(name: str, pixels: int, device: torch.device, *, longest: bool) -> lis
     """
     torch.manual_seed(0)
     try:
-        model: Any = timm.create_model(name, img_size=pixels)
+        model: Any = timm.create_model(name, img_size=pixels, num_classes=0)  # a new classifier says nothing
         model = (model if hasattr(model, "pos_encoding") else visionpe.adapt(model)).eval().to(device)
     except Exception as error:
         raise InputError(f"--models {name}: {error}; allowed: ViTs") from None
+    for key, parameter in model.named_parameters():
+        if key.endswith("gamma"):
+            parameter.fill_(1)  # blocks that add next to nothing say nothing either
     patch = model.patch_embed.patch_size
     if longest:
         largest = max(height * width for height, width in PHOTOGRAPHS)
@@ -112,7 +115,7 @@ def run(args: argparse.Namespace, console: Console) -> list[Row]:
     about = {"device": device_name(device), "python": platform.python_version(), "torch": torch.__version__}
     about |= {"timm": timm.__version__, "visionpe": visionpe.__version__}
     settings |= {"threads": torch.get_num_threads(), "batch_size": len(PHOTOGRAPHS)}
-    notes = [f"Medians of {args.repeats} interleaved rounds; differences are from the images one by one."]
+    notes = [f"Medians of {args.repeats} interleaved rounds; differences of features are from the images one by one."]
     write(args.out, args.name, rows, settings=settings, about=about, notes=notes)
     for title, own in groups(rows, len(PHOTOGRAPHS)).items():
         console.print(table(own, title))
