@@ -96,9 +96,25 @@ def check_whole(coords: Tensor | None, limits: tuple[int, ...], reader: str, off
                 raise ValueError(f"coords: {reader} finds {first:g} to {last:g} along an axis; allowed: {span}")
 
 
+class OfOnePass:
+    """Mixin of what tells where the tokens of one pass stand, with a dict ``_kept``."""
+
+    def keep(self, key: Hashable, build: Callable[[], Any]) -> Any:
+        """What follows from these positions and no parameter: built once, and gone with this object.
+
+        For irregular tokens, whose positions are those of one pass; of a full grid the encodings keep their own.
+        """
+        if is_tracing():
+            return build()
+        kept: dict[Hashable, Any] = self._kept  # type: ignore[attr-defined]
+        if key not in kept:
+            kept[key] = build()
+        return kept[key]
+
+
 @opaque
 @dataclass(frozen=True)
-class Grid:
+class Grid(OfOnePass):
     """Where the tokens of one sequence stand.
 
     Args:
@@ -275,14 +291,3 @@ class Grid:
             limits = self.size if most is None else (most,) * self.axes
             self.keep(("whole", limits, offsets), lambda: check_whole(self.coords, limits, reader, offsets))
         return self.positions(device=device, dtype=torch.long)
-
-    def keep(self, key: Hashable, build: Callable[[], Any]) -> Any:
-        """What follows from these positions and no parameter: built once, and gone with this object.
-
-        For irregular tokens, whose positions are those of one pass; of a full grid the encodings keep their own.
-        """
-        if is_tracing():
-            return build()
-        if key not in self._kept:
-            self._kept[key] = build()
-        return self._kept[key]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
@@ -11,10 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from visionpe.grid import Grid
+from visionpe.grid import Grid, OfOnePass
 from visionpe.opaque import opaque
 
 V = TypeVar("V")
+
+
+def places(groups: Iterable[Iterable[int]]) -> list[int]:
+    """Where 0, 1, 2, ... are, when groups of these follow each other."""
+    order = [sample for group in groups for sample in group]
+    return sorted(range(len(order)), key=order.__getitem__)
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,7 @@ class Part:
 
 @opaque
 @dataclass(frozen=True)
-class MixedGrid:
+class MixedGrid(OfOnePass):
     """Where the tokens of images of several sizes stand that share a tensor.
 
     Padded, that is ``(B, N, ...)`` with N tokens of the longest image, and nothing is told of what is behind those of
@@ -71,13 +77,10 @@ class MixedGrid:
     @cached_property
     def _places(self) -> list[int]:
         """Where in the parts, one after the other, the images of the batch are."""
-        order = [sample for part in self.parts for sample in part.samples]
-        return sorted(range(len(order)), key=order.__getitem__)
+        return places([part.samples for part in self.parts])
 
-    def _index(self, key: Any, places: Callable[[], Sequence[int]], device: torch.device) -> Tensor:
-        if (key, device) not in self._kept:
-            self._kept[key, device] = torch.tensor(places(), device=device)
-        return self._kept[key, device]
+    def _index(self, key: Any, build: Callable[[], Sequence[int]], device: torch.device) -> Tensor:
+        return self.keep((key, device), lambda: torch.tensor(build(), device=device))
 
     def split(self, x: Tensor) -> list[Tensor]:
         """Each part alone, ``(its images, its tokens, ...)``."""

@@ -140,7 +140,7 @@ class AdaptedPlain(TakesMixedSizes, GivesFeatures, Adapted):
         if isinstance(self.patch_drop, PatchDropoutWithIndices):
             x, kept = self.patch_drop(x)
             if kept is not None:
-                grid = Grid(grid.size, grid.prefix, coords=grid.positions(device=x.device)[kept], known="whole")
+                grid = grid.kept(kept)
         return self.norm_pre(x), grid
 
     def _block(self, index: int, x: Tensor, grid: Grid | MixedGrid, attn_mask: Tensor | None) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from visionpe.attention.dispatch import AttentionWeights
-from visionpe.attention.documents import attend_documents
+from visionpe.attention.documents import attend_documents, document_blocks
 from visionpe.composition import Composition
 from visionpe.mixed import MixedGrid
 
@@ -55,7 +55,8 @@ def mixed_attention(
             q, k = _turned(q, k, encoding, grid, layer)
         q, k = q.to(v.dtype), k.to(v.dtype)  # a norm under autocast gives float32
         if grid.packed:
-            return attend_documents(q, k, v, grid.image_of_token(q.device), scale=scale)
+            blocks = grid.keep(("blocks", q.device), lambda: document_blocks(grid.image_of_token(q.device)))
+            return attend_documents(q, k, v, blocks, scale=scale)
         mask = grid.valid(q.device)[:, None, None]
         return attended(v, AttentionWeights(q, k, [], mask, scale, None))[0]
 

@@ -14,7 +14,7 @@ from visionpe.backbones.shared.images import check_mask
 from visionpe.backbones.shared.mixed_images import Batch, Batching, is_mixed, read_mixed
 from visionpe.checks import check_choice
 from visionpe.grid import Grid
-from visionpe.mixed import MixedGrid, Part, mixed_grid
+from visionpe.mixed import MixedGrid, Part, mixed_grid, places
 
 
 class TakesMixedSizes(nn.Module):
@@ -69,11 +69,10 @@ class TakesMixedSizes(nn.Module):
         for index, feature in enumerate(features):
             shapes.setdefault(tuple(feature.shape), []).append(index)
         heads = [self.forward_head(torch.stack([features[i] for i in its]), *args, **kwargs) for its in shapes.values()]
-        order = [index for its in shapes.values() for index in its]
-        places = sorted(range(len(order)), key=order.__getitem__)
+        order = places(shapes.values())
         if isinstance(heads[0], tuple):  # of a student in training
-            return tuple(torch.cat(each)[places] for each in zip(*heads))
-        return torch.cat(heads)[places]
+            return tuple(torch.cat(each)[order] for each in zip(*heads))
+        return torch.cat(heads)[order]
 
     def _tokens(
         self,
@@ -137,7 +136,4 @@ class TakesMixedSizes(nn.Module):
             raise ValueError("patch_valid: patches are missing already; allowed with that: patch_drop_rate=0")
         rows = torch.arange(len(x), device=x.device)[:, None]
         prefix, spatial = x[:, : grid.prefix], x[:, grid.prefix :]
-        coords = grid.positions(device=x.device)[kept]
-        return torch.cat((prefix, spatial[rows, kept]), dim=1), Grid(
-            grid.size, grid.prefix, coords=coords, known="whole"
-        )
+        return torch.cat((prefix, spatial[rows, kept]), dim=1), grid.kept(kept)

@@ -13,7 +13,7 @@ from timm.data.naflex_transforms import patchify_image
 from torch import Tensor, nn
 
 import visionpe
-from visionpe.attention.documents import attend_documents
+from visionpe.attention.documents import attend_documents, document_blocks
 from visionpe.mixed import Part, mixed_grid
 
 SIZES = [(24, 24), (16, 40), (8, 8), (24, 24), (36, 12)]
@@ -183,7 +183,7 @@ def test_documents_are_segments() -> None:
     parts = [Part(visionpe.Grid((2, 3)), (0, 2)), Part(visionpe.Grid((5, 1)), (1,))]
     grid = mixed_grid(parts, packed=True)
     q, k, v = torch.randn(3, 1, 2, 17, 8)
-    out = attend_documents(q, k, v, grid.image_of_token(q.device))
+    out = attend_documents(q, k, v, document_blocks(grid.image_of_token(q.device)))
     for start, stop in ((0, 6), (6, 12), (12, 17)):
         own = visionpe.attend(q[:, :, start:stop], k[:, :, start:stop], v[:, :, start:stop])
         torch.testing.assert_close(out[:, :, start:stop], own, atol=1e-5, rtol=1e-5)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 
 from visionpe.benchmarks.options import BACKBONES, HEADS, KERNELS, LEVELS, PASSES
@@ -186,49 +187,31 @@ def encodings(argv: Sequence[str] | None = None, prog: str = "visionpe benchmark
     return exit_code(work)
 
 
-def backbones(argv: Sequence[str] | None = None, prog: str = "visionpe benchmark backbones") -> int:
-    """The benchmark of backbones; returns the exit code, 2 for bad input."""
-    args = backbones_parser(prog).parse_args(argv)
+def _run(module: str, args: argparse.Namespace) -> int:
+    """A benchmark of :mod:`visionpe.benchmarks`; returns the exit code."""
 
     def work() -> None:
         check_output(args.out, "--out", folder=True)
         from rich.console import Console
 
-        from visionpe.benchmarks.backbones import run
-
-        run(args, Console(markup=False))
+        import_module(f"visionpe.benchmarks.{module}").run(args, Console(markup=False))
 
     return exit_code(work)
+
+
+def backbones(argv: Sequence[str] | None = None, prog: str = "visionpe benchmark backbones") -> int:
+    """The benchmark of backbones; returns the exit code, 2 for bad input."""
+    return _run("backbones", backbones_parser(prog).parse_args(argv))
 
 
 def mixed(argv: Sequence[str] | None = None, prog: str = "visionpe benchmark mixed") -> int:
     """The benchmark of images of several sizes; returns the exit code, 2 for bad input."""
-    args = mixed_parser(prog).parse_args(argv)
-
-    def work() -> None:
-        check_output(args.out, "--out", folder=True)
-        from rich.console import Console
-
-        from visionpe.benchmarks.mixed import run
-
-        run(args, Console(markup=False))
-
-    return exit_code(work)
+    return _run("mixed", mixed_parser(prog).parse_args(argv))
 
 
 def swin3d(argv: Sequence[str] | None = None, prog: str = "visionpe benchmark swin3d") -> int:
     """The benchmark of attention among voxels; returns the exit code, 2 for bad input."""
-    args = swin3d_parser(prog).parse_args(argv)
-
-    def work() -> None:
-        check_output(args.out, "--out", folder=True)
-        from rich.console import Console
-
-        from visionpe.benchmarks.voxels import run
-
-        run(args, Console(markup=False))
-
-    return exit_code(work)
+    return _run("voxels", swin3d_parser(prog).parse_args(argv))
 
 
 BENCHMARKS: dict[str, Callable[..., int]] = {
