@@ -17,7 +17,7 @@ def small_vits(
     """What to train.
 
     Args:
-        encodings: Names with a ``configs/<data>/<name>_vit.py``.
+        encodings: Names with a ``configs/<data>/<name>_vit.py`` that begin with an encoding's.
         seeds: Trainings of each.
         data: A folder of configs: ``digits``, ``mnist``, ``elpv`` or ``caltech101``.
         out: The runs stand in ``runs/<data>`` below it.
@@ -29,8 +29,9 @@ def small_vits(
     from mmengine.config import Config  # takes seconds to import
 
     folder = config_root() / data
-    # Configs of detectors and segmentors stand beside them.
-    known = [name for name in visionpe.list_encodings() if (folder / f"{name}_vit.py").is_file()]
+    # Configs of detectors and segmentors stand beside them; `seqpe_mul` is an encoding with options.
+    names = tuple(f"{name}_" for name in visionpe.list_encodings())
+    known = sorted(path.stem[: -len("_vit")] for path in folder.glob("*_vit.py") if path.name.startswith(names))
     trainings = []
     for encoding in dict.fromkeys(encodings):
         if encoding not in known:
