@@ -27,7 +27,7 @@ MAY_USE = {
     "cameras": "checks opaque tracing",
     "grid": "cameras opaque tracing",
     "memo": "grid tracing",
-    "kept": "tracing",
+    "kept": "grid tracing",
     "mixed": "grid opaque",
     "_renamed": "",
     "utils": "",

@@ -63,7 +63,11 @@ def by_loading(encoding: Any) -> None:
 def by_other_parameters(encoding: Any) -> None:
     for key, value in others(encoding).items():
         holder, _, name = key.rpartition(".")
-        setattr(encoding.get_submodule(holder), name, nn.Parameter(value))
+        other = nn.Parameter(value)
+        while other._version < encoding.get_parameter(key)._version:  # as old
+            with torch.no_grad():
+                other.add_(0)
+        setattr(encoding.get_submodule(holder), name, other)
 
 
 def by_another_size(encoding: Any) -> None:
@@ -101,6 +105,61 @@ def test_a_change_of_one_parameter_is_seen(spec: str) -> None:
             after = [matrix(encoding, grid, layer) for layer in (0, 1)]
             assert any(not torch.equal(one, other) for one, other in zip(before, after))
             assert all(torch.equal(after[layer], anew(encoding, grid, layer)) for layer in (0, 1))
+
+
+def in_place(encoding: Any) -> None:
+    for value in encoding.parameters():
+        value.mul_(2)
+
+
+def by_policy(encoding: Any) -> None:
+    encoding.set_policy("temperature+rescale" if "temperature" in encoding.modifiers else encoding.policies[-1])
+
+
+@pytest.mark.parametrize("change", [in_place, by_loading, by_other_parameters, by_policy])
+@pytest.mark.parametrize("spec", [*TABLES, "kerple"])
+def test_a_change_between_the_layers_of_a_pass_is_seen(spec: str, change: Callable[[Any], None]) -> None:
+    encoding, grid = built(spec, depth=3), Grid((5, 2))
+    with torch.no_grad():
+        for layer in range(3):
+            matrix(encoding, Grid((5, 2)), layer)
+        before = [matrix(encoding, grid, layer) for layer in range(2)]
+        change(encoding)
+        after = matrix(encoding, grid, 2)
+        assert torch.equal(after, anew(encoding, grid, 2))
+        assert all(torch.equal(matrix(encoding, grid, layer), anew(encoding, grid, layer)) for layer in range(3))
+        assert change is by_policy or not torch.equal(before[0], matrix(encoding, grid))
+
+
+@pytest.mark.parametrize("spec", [*TABLES, "kerple"])
+def test_a_change_between_passes_that_ask_different_layers_is_seen(spec: str) -> None:
+    encoding = built(spec)
+    with torch.no_grad():
+        for layer in (0, 1, 0):
+            matrix(encoding, Grid((3, 4)), layer)
+        by_data(encoding)
+        assert torch.equal(matrix(encoding, Grid((3, 4)), 1), anew(encoding, layer=1))
+
+
+def test_gradients_asked_for_inside_a_pass_are_there() -> None:
+    encoding, grid = built(), Grid((3, 4))
+    with torch.no_grad():
+        for layer in (0, 1, 0):
+            matrix(encoding, grid, layer)
+    assert matrix(encoding, grid, 1).requires_grad
+
+
+def test_numbers_are_compared_once_a_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoding, compared = built(depth=4), []
+    equal = torch.equal
+    monkeypatch.setattr(torch, "equal", lambda *pair: compared.append(1) or equal(*pair))
+    with torch.no_grad():
+        for size in ((3, 4), (3, 4), (5, 2)):
+            grid = Grid(size)
+            for layer in range(4):
+                matrix(encoding, grid, layer)
+    # At the first pass there is nothing to compare with; where the size is new, each layer is made anew.
+    assert len(compared) == 3 + 1 + 4
 
 
 @pytest.mark.parametrize("spec", SPECS)

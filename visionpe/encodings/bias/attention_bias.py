@@ -32,6 +32,7 @@ class AttentionBias(OffsetEncoding):
     resized_on_load = ("table",)
     whole_coords = True
     stacked = (("table", 0),)
+    stacks = True
     kept_bytes = 128 * 2**20  # LeViT's own code keeps all
 
     def __init__(self, **context: Any) -> None:
@@ -44,7 +45,7 @@ class AttentionBias(OffsetEncoding):
         nn.init.zeros_(self.table)
 
     def made_of(self, layer: int) -> Sequence[Tensor]:
-        return (self.table[layer],)
+        return (self.table,)
 
     def resized(self, size: Sequence[int], layer: int) -> Tensor:
         """The table of a layer for a grid of ``size``, mirrored: ``(heads, 2 height - 1, 2 width - 1)``."""

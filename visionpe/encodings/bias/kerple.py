@@ -33,6 +33,7 @@ class Kerple(OffsetEncoding):
     source = "KERPLE, arXiv 2205.09921"
     irregular = True
     stacked = (("r1", 0), ("r2", 0))
+    stacks = True
 
     def __init__(self, *, kernel: KernelName = "log", **context: Any) -> None:
         super().__init__(**context)
@@ -48,7 +49,7 @@ class Kerple(OffsetEncoding):
         nn.init.uniform_(self.r2, 0.02, 1)
 
     def made_of(self, layer: int) -> Sequence[Tensor]:
-        return self.r1[layer], self.r2[layer]
+        return self.r1, self.r2
 
     def function(self, offsets: Sequence[Tensor], grid: Grid, layer: int) -> Tensor:
         distance = self.distance(offsets, grid)

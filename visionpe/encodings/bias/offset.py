@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from math import prod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from visionpe.attention.bias import Bias, DenseBias, OffsetBias, with_prefix
 from visionpe.attention.pooled import PooledOffsetBias, pooled_shift
 from visionpe.base import PositionEncoding
 from visionpe.grid import Grid
-from visionpe.kept import Keeps, may_keep
+from visionpe.kept import Keeps, KeptOfLayers, may_keep
 from visionpe.policy.functions.positions import OFFSET_POLICIES, rescale_positions
 from visionpe.precision import wide_dtype, without_autocast
 
@@ -49,6 +49,8 @@ class OffsetEncoding(Keeps, PositionEncoding):
     fixed: ClassVar[bool] = False
     # With parameters, what the matrices of all layers may take together for them to be kept, see `made_of`.
     kept_bytes: ClassVar[int] = 32 * 2**20
+    # Whether those of all layers are the same few, which are compared once a pass.
+    stacks: ClassVar[bool] = False
 
     @abstractmethod
     def function(self, offsets: Sequence[Tensor], grid: Grid, layer: int) -> Tensor:
@@ -65,6 +67,8 @@ class OffsetEncoding(Keeps, PositionEncoding):
 
     def made_of(self, layer: int) -> Sequence[Tensor]:
         """All parameters that the bias of a layer follows from, if it follows from nothing else; by default none.
+
+        Those of all layers, where ``stacks`` says that they are the same.
 
         On a CPU, in evaluation and without gradients, the matrix of a small grid is kept until one of them changes.
         """
@@ -113,7 +117,15 @@ class OffsetEncoding(Keeps, PositionEncoding):
         """The bias of pairs that touch a prefix token, ``(heads, 3)``, see :func:`with_prefix`; None for 0."""
         return None
 
+    def new_store(self) -> Any:
+        return KeptOfLayers() if self.stacks else super().new_store()
+
     def bias(self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0) -> Bias:
+        told = (self.policy_terms, self.grid_size, q.dtype)
+        if self.stacks:
+            kept: Bias | None = self.kept.in_pass(grid, layer, told, self.made_of(layer))
+            if kept is not None:
+                return kept
         self.check_axes(grid)
         sources = self.made_of(layer) if grid.dense and not (self.training or self.fixed) else ()
         if not sources or not may_keep(sources) or self._nbytes(q, grid) > self.kept_bytes:
@@ -124,8 +136,11 @@ class OffsetEncoding(Keeps, PositionEncoding):
             bias.kept = True
             return bias
 
-        key = (grid.size, grid.prefix, grid.queries, grid.stride, self.policy_terms, self.grid_size, q.dtype)
-        return self.kept.get(layer, key, sources, build)
+        if self.stacks:
+            bias: Bias = self.kept.get(grid, layer, told, sources, build)
+        else:
+            bias = self.kept.get(layer, (grid.size, grid.prefix, grid.queries, grid.stride, told), sources, build)
+        return bias
 
     def _nbytes(self, q: Tensor, grid: Grid) -> int:
         """What the matrices of all layers take."""

@@ -52,6 +52,7 @@ class RelativePositionBias(OffsetEncoding):
     resized_on_load = ("table",)
     whole_coords = True
     stacked = (("*table", 0),)
+    stacks = True
 
     def __init__(
         self,
@@ -88,8 +89,7 @@ class RelativePositionBias(OffsetEncoding):
         return table if self.gain == 1 else table * self.gain
 
     def made_of(self, layer: int) -> Sequence[Tensor]:
-        at = 0 if self.shared else layer
-        return (self.table[at],) if self.prefix_table is None else (self.table[at], self.prefix_table[at])
+        return (self.table,) if self.prefix_table is None else (self.table, self.prefix_table)
 
     def function(self, offsets: Sequence[Tensor], grid: Grid, layer: int) -> Tensor:
         return look_up(self.resized(grid.size, layer), offsets).to(offsets[0].dtype)
