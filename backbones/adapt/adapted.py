@@ -16,6 +16,7 @@ from visionpe.composition import Composition
 from visionpe.graphs import Unscriptable
 from visionpe.policy.sizes import Size, as_size, trained_size
 from visionpe.registry import Spec, parse_spec
+from visionpe.utils.weight_files import unwrapped
 
 State = Mapping[str, Tensor]
 # In timm's registry, for models that were saved after they had been adapted.
@@ -77,6 +78,10 @@ class Adapted(Unscriptable, nn.Module):
         """
         raise NotImplementedError
 
+    def from_published(self, state: State) -> State:
+        """A state dict of the authors' code in timm's layout; any other as it is. Default: they are the same."""
+        return state
+
     def take_weights(self, original: nn.Module) -> None:
         """Take the positions of the original, which may be trained on as before or not at all, as they were there."""
         had = original.state_dict(keep_vars=True)
@@ -121,6 +126,11 @@ class Adapted(Unscriptable, nn.Module):
         """Of :meth:`positions` what this model has."""
         known = self.state_dict().keys()
         return fit_blocks({key: value for key, value in self.positions(state).items() if key in known}, self)
+
+    def load_state_dict(self, state_dict: Any, strict: bool = True, assign: bool = False) -> Any:
+        """Load weights in this layout, in timm's or in that of the authors, or the content of a whole file."""
+        state = self.from_published(unwrapped(state_dict)) if isinstance(state_dict, Mapping) else state_dict
+        return super().load_state_dict(state, strict=strict, assign=assign)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         for key in self.cut_keys:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import timm
 from timm.models import PretrainedCfg, load_pretrained, register_model
 from timm.models._features import FeatureGetterNet
 
 from visionpe.backbones.adapt.adapted import ARCHITECTURE
 from visionpe.backbones.adapt.adapting import adapt, adapt_or_say, may_adapt
+from visionpe.backbones.adapt.originals import build_original
 from visionpe.backbones.adapt.stacked import fit_blocks
 from visionpe.backbones.shared.registering import FeatureGetter
 from visionpe.checks import shown
@@ -70,14 +70,14 @@ def adapted(
             if model is None:
                 features = {"features_only": True, "feature_cls": "getter"} if features_only else {}
                 indices = {} if out_indices is None else {"out_indices": out_indices}
-                model = timm.create_model(original, pretrained=pretrained, **kwargs, **features, **indices)
+                model = build_original(original, pretrained=pretrained, **kwargs, **features, **indices)
                 return model if policy is None else build_policy(model, policy)
         else:
-            model = adapt(timm.create_model(original, pretrained=pretrained, **kwargs), pos_encoding=pos_encoding)
+            model = adapt(build_original(original, pretrained=pretrained, **kwargs), pos_encoding=pos_encoding)
     else:
         known = {key: saved[key] for key in FROM_CFG if saved.get(key) is not None}
         channels = {"in_chans": saved["input_size"][0]} if saved.get("input_size") else {}
-        built = timm.create_model(original, pretrained=False, **{**known, **channels, **kwargs})
+        built = build_original(original, pretrained=False, **{**known, **channels, **kwargs})
         model = adapt(built, pos_encoding=pos_encoding)
         model.pretrained_cfg = model.default_cfg = {**saved, **(overlay or {}), "architecture": ARCHITECTURE}
         if pretrained:
@@ -110,7 +110,7 @@ def _adapted_or_none(original: str, pretrained: bool, kwargs: Mapping[str, Any])
     """The adapted model, or None where it cannot be adapted; most of those are not even built."""
     if not may_adapt(original):
         return None
-    model, why_not = adapt_or_say(timm.create_model(original, pretrained=pretrained, **kwargs))
+    model, why_not = adapt_or_say(build_original(original, pretrained=pretrained, **kwargs))
     return None if why_not else model
 
 

@@ -10,11 +10,14 @@ from torch import Tensor
 
 from visionpe.backbones.adapt.adapted import State, adapts
 from visionpe.backbones.adapt.pooling import AdaptedPooling, PooledAttention, PooledBlock, map_of_images
+from visionpe.backbones.adapt.published_layouts import renamed
 from visionpe.backbones.shared.pooling import pool_map
 from visionpe.backbones.shared.position_tables import table_shape
 from visionpe.backbones.shared.windows import Pair
 from visionpe.graphs import one_node
 
+# Of the authors' head: timm's.
+HEAD = {"head.projection.": "head.fc.", "norm.": "head.norm.", "encoder_norm.": "head.norm."}
 WINDOW_TABLES = {"pos_embed": "table", "pos_embed_win": "window_table"}
 
 
@@ -98,6 +101,9 @@ class AdaptedHiera(AdaptedPooling, Hiera):
     def take_images(self) -> None:
         self.patch_embed.__class__ = AdaptedHieraPatches
         self.pos_embed = self.pos_embed_win = None
+
+    def from_published(self, state: State) -> State:
+        return {renamed(key, HEAD): value for key, value in state.items()}
 
     def positions(self, state: State) -> dict[str, Tensor]:
         if "pos_embed" not in state:

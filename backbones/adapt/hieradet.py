@@ -17,6 +17,8 @@ from visionpe.graphs import one_node
 
 # timm's name of a table: ours.
 TABLES = {"pos_embed": "table", "pos_embed_window": "window_table"}
+# Where the encoder stands in a file of the whole of SAM 2.
+TRUNK = ("image_encoder.trunk.", "trunk.")
 # As SAM 2 was trained, pixels, where a model does not say it.
 TRAINED_SIZE = (1024, 1024)
 
@@ -76,6 +78,19 @@ class AdaptedHieraDet(AdaptedPooling, HieraDet):
         else:
             any_size(self.patch_embed, Patches)
         self.pos_embed = self.pos_embed_window = None
+
+    def from_published(self, state: State) -> State:
+        for trunk in TRUNK:
+            if f"{trunk}pos_embed" in state:
+                state = {key.removeprefix(trunk): value for key, value in state.items() if key.startswith(trunk)}
+        if "blocks.0.mlp.layers.0.weight" not in state:
+            return state
+        state = {
+            key.replace(".mlp.layers.0.", ".mlp.fc1.").replace(".mlp.layers.1.", ".mlp.fc2."): value
+            for key, value in state.items()
+        }
+        # The authors' encoder ends with its features; the head is timm's own.
+        return {key: value for key, value in self.state_dict().items() if key.startswith("head.")} | state
 
     def positions(self, state: State) -> dict[str, Tensor]:
         return {

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from visionpe.backbones.adapt.adapted import State, adapts
 from visionpe.backbones.adapt.levit_blocks import ON_MAPS
+from visionpe.backbones.adapt.published_layouts import renamed
 from visionpe.backbones.adapt.staged import AdaptedStages
 from visionpe.backbones.shared.images import check_images
 from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind, check_widths
@@ -22,6 +23,11 @@ from visionpe.utils.errors import MisfitError
 
 TABLE = "attention_biases"
 TABLE_KEY = re.compile(rf"stages\.(\d+)\.(?:downsample\.attn_downsample|blocks\.(\d+)\.attn)\.{TABLE}")
+
+# Of the authors' layers: timm's.
+INSIDE_MLP = {"0": "ln1", "2": "ln2"}
+LAYERS = {".c.": ".linear.", ".l.": ".linear.", ".proj.1": ".proj.ln", ".q.1": ".q.ln"}
+LAYER = re.compile("|".join(map(re.escape, LAYERS)))
 
 
 def _as_map(table: Tensor, size: Pair) -> Tensor:
@@ -107,6 +113,24 @@ class LevitPositions(AdaptedStages):
         for its in stage.attentions().values():
             _check_values(encoding, its[0])
         return encoding
+
+    def from_published(self, state: State) -> State:
+        if "patch_embed.0.c.weight" not in state:
+            return state
+        beginnings = {f"patch_embed.{2 * i}.": f"stem.conv{i + 1}." for i in range(4)}
+        number = 0  # of the authors' blocks, one for each attention and each MLP
+        for index, stage in enumerate(self.stages):
+            shrinking = [("", "downsample.", "attn_downsample")] if stage.shrinks else []
+            for mark, place, attention in [
+                *shrinking,
+                *(("m.", f"blocks.{i}.", "attn") for i in range(len(stage.blocks))),
+            ]:
+                beginnings[f"blocks.{number}.{mark}"] = f"stages.{index}.{place}{attention}."
+                for layer, own in INSIDE_MLP.items():
+                    beginnings[f"blocks.{number + 1}.m.{layer}."] = f"stages.{index}.{place}mlp.{own}."
+                number += 2
+        out = {renamed(key, beginnings): value for key, value in state.items() if not key.endswith("_bias_idxs")}
+        return {LAYER.sub(lambda found: LAYERS[found[0]], key): value for key, value in out.items()}
 
     def positions(self, state: State) -> dict[str, Tensor]:
         tables: dict[tuple[int, str], dict[int, Tensor]] = defaultdict(dict)

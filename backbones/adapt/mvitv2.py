@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from visionpe.backbones.adapt.adapted import Adapted, State, adapts
 from visionpe.backbones.adapt.attentions import from_heads, to_heads
 from visionpe.backbones.adapt.pooling import check_blocks
+from visionpe.backbones.adapt.published_layouts import renamed
 from visionpe.backbones.adapt.told import Told, run_told
 from visionpe.backbones.adapt.wrapped import weight_of
 from visionpe.backbones.shared.images import check_images
@@ -216,6 +217,18 @@ class AdaptedMViT(Adapted, MultiScaleVit):
             n * s for n, s in zip(self.stages[0].feat_size, getattr(blocks[0].attn.pool_q, "stride", (1, 1)))
         )
         return height, width
+
+    def from_published(self, state: State) -> State:
+        if "blocks.0.norm1.weight" not in state:
+            return state
+        beginnings = {"head.projection.": "head.fc."}
+        # Blocks of the authors are numbered through all stages.
+        every = ((s, b, block) for s, stage in enumerate(self.stages) for b, block in enumerate(stage.blocks))
+        for count, (stage, turn, block) in enumerate(every):
+            shortcut = "mlp" if block.shortcut_proj_attn is None else "attn"
+            beginnings[f"blocks.{count}.proj."] = f"stages.{stage}.blocks.{turn}.shortcut_proj_{shortcut}."
+            beginnings[f"blocks.{count}."] = f"stages.{stage}.blocks.{turn}."
+        return {renamed(key, beginnings): value for key, value in state.items()}
 
     def positions(self, state: State) -> dict[str, Tensor]:
         out: dict[str, Tensor] = {}

@@ -6,18 +6,11 @@ under its licences and with its preprocessing.
 
 from __future__ import annotations
 
-import sys
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import replace
 from math import ceil
 from typing import Any
 
-import timm
-from timm.models import PretrainedCfg, generate_default_cfgs, register_model
-
-from visionpe.backbones.adapt.entry import adapted, as_features, check_feature_class
-from visionpe.checks import shown
+from visionpe.backbones.adapt.naming import register
 
 # Name and tag here: name and tag in timm. The first tag of a name is the default.
 NAMES = {
@@ -92,51 +85,11 @@ def quarters(depth: int) -> tuple[int, ...]:
     return tuple(sorted({ceil(depth * part / 4) - 1 for part in (1, 2, 3, 4)}))
 
 
-def create(
-    variant: str,
-    originals: Mapping[str, str],
-    pretrained: bool = False,
-    *,
-    pretrained_cfg: Any = None,
-    features_only: bool = False,
-    out_indices: Any = None,
-    feature_cls: Any = None,
-    **kwargs: Any,
-) -> Any:
-    """Build a model, as timm's entry points do.
-
-    Args:
-        variant: Name of the model.
-        originals: Tag to name and tag in timm; the first is the default.
-        pretrained: Load the weights, from where timm hosts them.
-        pretrained_cfg: A tag, or a configuration of other weights of the default one's architecture.
-        features_only: Give features ``(B, dim, height, width)`` between the blocks.
-        out_indices: Of blocks; by default the last of each quarter of the depth.
-        feature_cls: None or ``getter``, the same.
-        kwargs: ``pos_encoding`` and ``policy``, see :func:`visionpe.adapt`, and keywords of timm's model.
-
-    Raises:
-        ValueError: If there is no such tag.
-    """
-    check_feature_class(feature_cls)
-    tag = pretrained_cfg if isinstance(pretrained_cfg, str) and pretrained_cfg else next(iter(originals))
-    if tag not in originals:
-        raise ValueError(f"{variant}.{tag}: tag {shown(tag)} is unknown; allowed: {', '.join(originals)}")
-    cfg = {} if pretrained_cfg is None or isinstance(pretrained_cfg, str) else {"pretrained_cfg": pretrained_cfg}
-    model = adapted(pretrained, original=originals[tag], **cfg, **kwargs)
-    if not features_only:
-        return model
-    return as_features(model, quarters(len(model.blocks)) if out_indices is None else out_indices)
+def _blocks(model: Any) -> tuple[int, ...]:
+    return quarters(len(model.blocks))
 
 
-def _cfg(original: str) -> PretrainedCfg:
-    """What timm states of weights: source, preprocessing, licence. Adapted models take any size."""
-    cfg = timm.get_pretrained_cfg(original, allow_unregistered=False)
-    assert cfg is not None
-    return replace(cfg, architecture=None, tag=None, fixed_input_size=False)
-
-
-default_cfgs = generate_default_cfgs({name: _cfg(original) for name, original in NAMES.items()})
+default_cfgs: dict[str, Any] = {}
 
 
 def _register_all() -> None:
@@ -145,20 +98,7 @@ def _register_all() -> None:
         variant, tag = full.split(".")
         by_name[variant][tag] = original
     for variant, originals in by_name.items():
-
-        def entry(
-            pretrained: bool = False,
-            *,
-            _variant: str = variant,
-            _originals: Mapping[str, str] = originals,
-            **kwargs: Any,
-        ) -> Any:
-            return create(_variant, _originals, pretrained, **kwargs)
-
-        entry.__name__ = entry.__qualname__ = variant
-        entry.__module__ = __name__
-        entry.__doc__ = f"timm's {' or '.join(dict.fromkeys(n.split('.')[0] for n in originals.values()))}, adapted."
-        setattr(sys.modules[__name__], variant, register_model(entry))
+        register(__name__, variant, originals, _blocks)
 
 
 _register_all()
