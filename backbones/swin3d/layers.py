@@ -8,25 +8,15 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from timm.models import checkpoint
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
-from visionpe.backbones.shared.block import EncodedAttention
 from visionpe.backbones.shared.images import check_dtype
 from visionpe.backbones.shared.stage_encoding import StageEncoding
-from visionpe.backbones.swin3d.level import Level, SparsePartition
-from visionpe.composition import Composition
+from visionpe.backbones.shared.voxel_backbone import VoxelStage
+from visionpe.backbones.shared.voxel_blocks import SparseBlock, VoxelBatchNorm
+from visionpe.backbones.shared.voxel_level import Level
 from visionpe.sparse import Neighbourhood, SparseConv, coarsen
 from visionpe.sparse.cells import grouped
-
-
-class VoxelBatchNorm(nn.BatchNorm1d):
-    """Batch norm over all voxels of a batch."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.training and len(x) == 1:
-            raise ValueError("features: 1 voxel in the whole batch; batch norm needs 2 or more in training")
-        return super().forward(x)
 
 
 class _Inner(nn.Module):
@@ -77,56 +67,7 @@ class ResidualConvs(nn.Module):
         return F.relu(self.norm2(self.conv2(y, around)) + x)
 
 
-class SparseAttention(EncodedAttention):
-    """Self-attention among the voxels of each window."""
-
-    def forward(self, x: Tensor, encoding: Composition, cut: SparsePartition, layer: int) -> Tensor:
-        """Attend.
-
-        Args:
-            x: ``(N, dim)``.
-            encoding: What voxels are told of their positions in a window.
-            cut: The windows.
-            layer: Index of the block among those that the encoding serves.
-
-        Returns:
-            ``(N, dim)``.
-        """
-        gate = self.gate(x).sigmoid() if self.gate is not None else None
-        qkv = self.qkv(x).unflatten(-1, (3, self.num_heads, self.head_dim))
-        parts = [
-            self.encoded(part, encoding, pack.grid, layer=layer, mask=pack.mask)  # (windows, length, dim)
-            for part, pack in zip(cut.split(qkv), cut.packs)
-        ]
-        return self.projected(cut.join(parts), gate)
-
-
-class SparseBlock(Block):
-    """timm's pre-norm block around :class:`SparseAttention`; drop path draws one coin a voxel, as published.
-
-    Args:
-        depth: Index of the block in its stage.
-        args, kwargs: Of timm's block.
-    """
-
-    def __init__(self, *args: Any, depth: int = 0, **kwargs: Any) -> None:
-        super().__init__(*args, **{**kwargs, "attn_layer": SparseAttention}, depth=depth)
-        self.layer = depth
-
-    def forward(self, x: Tensor, encoding: StageEncoding, level: Level, cut: SparsePartition) -> Tensor:
-        """``(N, dim)`` to ``(N, dim)``."""
-        inside: Any = encoding.inside["window"]
-        normed = self.norm1(x)
-        if encoding.map.acts("inject"):
-            normed = encoding.map.inject(normed[None], level.places, layer=self.layer)[0]
-        x = x + self.drop_path1(self.ls1(self.attn(normed, inside, cut, self.layer)))
-        x = x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
-        if encoding.map.acts("refine"):
-            x = encoding.map.refine(x[None], level.cells, layer=self.layer)[0]
-        return x
-
-
-class SparseBlocks(nn.Module):
+class SparseBlocks(VoxelStage):
     """Blocks of one level, every other one in shifted windows, then the way to the next level.
 
     Args:
@@ -142,7 +83,6 @@ class SparseBlocks(nn.Module):
         super().__init__()
         self.blocks, self.pos_encoding, self.window = nn.ModuleList(blocks), encoding, window
         self.downsample = downsample
-        self.grad_checkpointing = False
 
     def forward(self, x: Tensor, level: Level) -> Tensor:
         """``(N, dim)`` to ``(N, dim)``."""

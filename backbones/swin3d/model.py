@@ -12,30 +12,28 @@ from torch import Tensor, nn
 
 from visionpe.backbones.shared.arguments import check_keywords, keywords_of
 from visionpe.backbones.shared.images import take_indices
-from visionpe.backbones.shared.loading import LoadsPublished
 from visionpe.backbones.shared.pyramid import init_linear
 from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind
-from visionpe.backbones.swin3d.checks import check_irregular, check_levels, check_settings, check_voxels
+from visionpe.backbones.shared.voxel_backbone import VoxelBackbone
+from visionpe.backbones.shared.voxel_blocks import SparseBlock
+from visionpe.backbones.shared.voxel_checks import check_irregular, check_levels, check_settings, check_voxels
+from visionpe.backbones.shared.voxel_level import Level
 from visionpe.backbones.swin3d.layers import (
     ConvStem,
     GridDown,
     KnnDown,
     ResidualConvs,
-    SparseBlock,
     SparseBlocks,
     coarser,
 )
-from visionpe.backbones.swin3d.level import Level
 from visionpe.backbones.swin3d.weights import Filtered, load_filtered, published, to_module_keys, to_published_keys
-from visionpe.base import PositionEncoding
 from visionpe.encodings.bias.crse import parse_signals
 from visionpe.graphs import no_node
 from visionpe.registry import Spec
-from visionpe.sparse import Voxels
 from visionpe.utils.weight_files import StateDict
 
 
-class Swin3DTransformer(LoadsPublished):
+class Swin3DTransformer(VoxelBackbone):
     """Voxels to the features of every level, or to one vector (or class scores) for each cloud.
 
     Source: "Swin3D: A Pretrained Transformer Backbone for 3D Indoor Scene Understanding", arXiv 2304.06906. It takes
@@ -194,48 +192,6 @@ class Swin3DTransformer(LoadsPublished):
         coarse = coarser(level, downsample.stride)
         return downsample(x, level, coarse).to(x.dtype), coarse
 
-    def forward_features(self, x: Any) -> Voxels:
-        """Voxels to those of the last level."""
-        y, level = self.encode(x)[-1]
-        return level.holding(y)
-
-    def forward_head(self, x: Voxels, pre_logits: bool = False) -> Tensor:
-        """Voxels of the last level to class scores ``(clouds, num_classes)``, or to the mean of each cloud."""
-        count = torch.bincount(x.cloud)[:, None].clamp(min=1)
-        mean = x.features.new_zeros(len(count), x.features.shape[1]).index_add(0, x.cloud, x.features) / count
-        return mean if pre_logits else self.head(self.head_drop(mean))
-
-    def forward(self, x: Any) -> Any:
-        """Voxels to class scores ``(clouds, num_classes)``; with ``num_classes=0`` to the mean of each cloud."""
-        features = self.forward_features(x)
-        return self.forward_head(features) if self.global_pool else features
-
-    def forward_intermediates(
-        self,
-        x: Any,
-        indices: int | Sequence[int] | None = None,
-        norm: bool = False,
-        stop_early: bool = False,
-        output_fmt: str = "NCHW",
-        intermediates_only: bool = False,
-    ) -> Any:
-        """Voxels of the levels, in timm's manner.
-
-        Args:
-            x: Voxels.
-            indices: The last n levels if an int, these levels if a sequence, all if None.
-            norm, output_fmt: Have no effect: there is no final norm, and voxels have no layout.
-            stop_early: Compute no level after the last one asked for.
-            intermediates_only: Leave the final voxels out.
-
-        Returns:
-            ``(final voxels, list of voxels)``, or the list alone. Features are those ahead of the next level.
-        """
-        wanted, last = take_indices(len(self.feature_info), indices)
-        levels = [level.holding(y) for y, level in self.encode(x, last if stop_early else None)]
-        taken = [each for i, each in enumerate(levels) if i in wanted]
-        return taken if intermediates_only else (levels[-1], taken)
-
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
@@ -247,31 +203,6 @@ class Swin3DTransformer(LoadsPublished):
         if prune_head:
             self.reset_classifier(0, "")
         return wanted
-
-    def get_classifier(self) -> nn.Module:
-        return self.head
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new head, or none with 0."""
-        check_settings(num_classes=num_classes, **({} if global_pool is None else {"global_pool": global_pool}))
-        self.num_classes = num_classes
-        self.global_pool = self.global_pool if global_pool is None else global_pool
-        self.head: nn.Module = nn.Identity()
-        if num_classes:
-            self.head = nn.Linear(self.num_features, num_classes, **self.factory)
-        init_linear(self.head)
-
-    @torch.jit.ignore
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        for each in self.modules():
-            if isinstance(each, SparseBlocks):
-                each.grad_checkpointing = enable
-
-    @torch.jit.ignore
-    def no_weight_decay(self) -> set[str]:
-        """Parameters that weight decay should leave alone."""
-        encodings = [(name, each) for name, each in self.named_modules() if isinstance(each, PositionEncoding)]
-        return {f"{name}.{key}" for name, each in encodings for key in each.no_weight_decay()}
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from visionpe.backbones.shared.pyramid import init_linear
-from visionpe.backbones.swin3d.checks import check_settings
-from visionpe.backbones.swin3d.layers import Upsample, VoxelBatchNorm
+from visionpe.backbones.shared.voxel_blocks import VoxelBatchNorm
+from visionpe.backbones.shared.voxel_checks import check_settings
+from visionpe.backbones.swin3d.layers import Upsample
 from visionpe.backbones.swin3d.model import Swin3DTransformer
 from visionpe.sparse import Voxels
 

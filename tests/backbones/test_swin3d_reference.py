@@ -12,7 +12,7 @@ from reference_files import REFERENCE
 from safetensors import safe_open
 from torch import Tensor
 
-from visionpe.backbones.swin3d.level import Level
+from visionpe.backbones.shared.voxel_level import Level
 from visionpe.sparse import Voxels
 
 

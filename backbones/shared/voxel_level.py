@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -28,6 +29,18 @@ class Packed:
     length: int
     grid: Grid
     mask: Tensor | None
+
+
+class Parts(Protocol):
+    """A way to cut a level into parts among whose voxels there is attention."""
+
+    packs: Sequence[Packed]
+
+    def split(self, x: Tensor) -> list[Tensor]:
+        """``(N, ...)`` to parts, ``(parts, length, ...)`` for each pack."""
+
+    def join(self, parts: list[Tensor]) -> Tensor:
+        """Parts back to ``(N, ...)``."""
 
 
 class SparsePartition:

@@ -1,0 +1,115 @@
+"""What every backbone on sparse voxels shares: features, head, and timm's conventions."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from visionpe.backbones.shared.images import take_indices
+from visionpe.backbones.shared.loading import LoadsPublished
+from visionpe.backbones.shared.pyramid import init_linear
+from visionpe.backbones.shared.voxel_checks import check_settings
+from visionpe.backbones.shared.voxel_level import Level
+from visionpe.base import PositionEncoding
+from visionpe.sparse import Voxels
+
+
+class VoxelStage(nn.Module):
+    """Blocks of one level.
+
+    Attributes:
+        grad_checkpointing: Compute them again where their gradients are asked for.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.grad_checkpointing = False
+
+
+class VoxelBackbone(LoadsPublished):
+    """Voxels to the features of every level, or to one vector (or class scores) for each cloud.
+
+    A subclass sets what stands below, and says what the levels are.
+    """
+
+    feature_info: Any
+    num_classes: int
+    num_features: int
+    global_pool: str
+    head_drop: nn.Module
+    factory: dict[str, Any]
+
+    @abstractmethod
+    def encode(self, x: Any, stop: int | None = None) -> list[tuple[Tensor, Level]]:
+        """Features ``(N, dim)`` of every level up to ``stop``, the finest first, and the level."""
+
+    def forward_features(self, x: Any) -> Voxels:
+        """Voxels to those of the last level."""
+        y, level = self.encode(x)[-1]
+        return level.holding(y)
+
+    def forward_head(self, x: Voxels, pre_logits: bool = False) -> Tensor:
+        """Voxels of the last level to class scores ``(clouds, num_classes)``, or to the mean of each cloud."""
+        count = torch.bincount(x.cloud)[:, None].clamp(min=1)
+        mean = x.features.new_zeros(len(count), x.features.shape[1]).index_add(0, x.cloud, x.features) / count
+        return mean if pre_logits else self.head(self.head_drop(mean))
+
+    def forward(self, x: Any) -> Any:
+        """Voxels to class scores ``(clouds, num_classes)``; with ``num_classes=0`` to the mean of each cloud."""
+        features = self.forward_features(x)
+        return self.forward_head(features) if self.global_pool else features
+
+    def forward_intermediates(
+        self,
+        x: Any,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> Any:
+        """Voxels of the levels, in timm's manner.
+
+        Args:
+            x: Voxels.
+            indices: The last n levels if an int, these levels if a sequence, all if None.
+            norm, output_fmt: Have no effect: there is no final norm, and voxels have no layout.
+            stop_early: Compute no level after the last one asked for.
+            intermediates_only: Leave the final voxels out.
+
+        Returns:
+            ``(final voxels, list of voxels)``, or the list alone. Features are those ahead of the next level.
+        """
+        wanted, last = take_indices(len(self.feature_info), indices)
+        levels = [level.holding(y) for y, level in self.encode(x, last if stop_early else None)]
+        taken = [each for i, each in enumerate(levels) if i in wanted]
+        return taken if intermediates_only else (levels[-1], taken)
+
+    def get_classifier(self) -> nn.Module:
+        return self.head
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A new head, or none with 0."""
+        check_settings(num_classes=num_classes, **({} if global_pool is None else {"global_pool": global_pool}))
+        self.num_classes = num_classes
+        self.global_pool = self.global_pool if global_pool is None else global_pool
+        self.head: nn.Module = nn.Identity()
+        if num_classes:
+            self.head = nn.Linear(self.num_features, num_classes, **self.factory)
+        init_linear(self.head)
+
+    @torch.jit.ignore
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        for each in self.modules():
+            if isinstance(each, VoxelStage):
+                each.grad_checkpointing = enable
+
+    @torch.jit.ignore
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that weight decay should leave alone."""
+        encodings = [(name, each) for name, each in self.named_modules() if isinstance(each, PositionEncoding)]
+        return {f"{name}.{key}" for name, each in encodings for key in each.no_weight_decay()}
