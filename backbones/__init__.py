@@ -6,6 +6,7 @@ from visionpe import encodings as _encodings  # noqa: F401  the names stand for 
 from visionpe._renamed import old_modules
 from visionpe.backbones import adapt as _adapt  # noqa: F401  what timm is to build again must be registered
 from visionpe.backbones.cswin import CSWinTransformer, cswin_models
+from visionpe.backbones.ptv3 import PointTransformerV3, PointTransformerV3UNet, ptv3_models
 from visionpe.backbones.swin import SwinTransformer, swin_models
 from visionpe.backbones.swin3d import Swin3DTransformer, Swin3DUNet, swin3d_models
 from visionpe.backbones.vit import VisionTransformer, vit_models
@@ -14,12 +15,15 @@ from visionpe.utils import timm_reading as _timm_reading
 
 __all__ = [
     "CSWinTransformer",
+    "PointTransformerV3",
+    "PointTransformerV3UNet",
     "Swin3DTransformer",
     "Swin3DUNet",
     "SwinTransformer",
     "VisionTransformer",
     "WindowedVisionTransformer",
     "cswin_models",
+    "ptv3_models",
     "swin3d_models",
     "swin_models",
     "vit_models",

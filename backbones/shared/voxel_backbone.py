@@ -7,13 +7,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from timm.models import checkpoint
 from torch import Tensor, nn
 
 from visionpe.backbones.shared.images import take_indices
 from visionpe.backbones.shared.loading import LoadsPublished
 from visionpe.backbones.shared.pyramid import init_linear
+from visionpe.backbones.shared.stage_encoding import StageEncoding
+from visionpe.backbones.shared.voxel_blocks import SparseBlock
 from visionpe.backbones.shared.voxel_checks import check_settings
-from visionpe.backbones.shared.voxel_level import Level
+from visionpe.backbones.shared.voxel_level import Level, Parts
 from visionpe.base import PositionEncoding
 from visionpe.sparse import Voxels
 
@@ -21,13 +24,32 @@ from visionpe.sparse import Voxels
 class VoxelStage(nn.Module):
     """Blocks of one level.
 
+    Args:
+        encoding: What their voxels are told of positions.
+
     Attributes:
+        adds: Whether tables are added ahead of these blocks: they come first.
         grad_checkpointing: Compute them again where their gradients are asked for.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, encoding: StageEncoding) -> None:
         super().__init__()
-        self.grad_checkpointing = False
+        self.pos_encoding = encoding
+        self.adds = self.grad_checkpointing = False
+
+    def told(self, x: Tensor, level: Level) -> Tensor:
+        """Voxels ``(N, dim)`` with what is added ahead of the first block."""
+        encoding: Any = self.pos_encoding.map
+        joins = self.pos_encoding.joins_every_block
+        if not (encoding.acts("add") and (joins or self.adds)):
+            return x
+        return encoding.add(x[None], level.cells if joins else level.places)[0]
+
+    def run(self, block: SparseBlock, x: Tensor, level: Level, parts: Parts) -> Tensor:
+        """One of them, ``(N, dim)`` to ``(N, dim)``."""
+        if self.grad_checkpointing and torch.is_grad_enabled():
+            return checkpoint(block, x, self.pos_encoding, level, parts)
+        return block(x, self.pos_encoding, level, parts)
 
 
 class VoxelBackbone(LoadsPublished):

@@ -1,4 +1,4 @@
-"""What Swin3D refuses: settings of its levels, encodings that need a full grid, voxels that it cannot read."""
+"""What backbones on voxels refuse: levels, encodings that need a full grid, voxels that they cannot read."""
 
 from __future__ import annotations
 
@@ -21,13 +21,22 @@ from visionpe.registry import Spec, encoding_classes
 from visionpe.sparse import Voxels
 
 # Setting of a level -> its largest value.
-LARGEST = {"embed_dims": MAX_DIM, "depths": MAX_DEPTH, "num_heads": MAX_DIM, "window_size": MAX_WINDOW}
+LARGEST = {
+    "embed_dims": MAX_DIM,
+    "depths": MAX_DEPTH,
+    "num_heads": MAX_DIM,
+    "window_size": MAX_WINDOW,
+    "patch_size": 2**16,
+}
 CHECKS: dict[str, Check] = {
     "first_down_stride": counts(1, 64),
     "down_k": counts(1, 1024),
     "up_k": counts(1, 1024),
     "cloud_size": counts(1, MAX_SIDE),
     "decoder_attn": check_flag,
+    "shuffle_orders": check_flag,
+    "equal_patches": check_flag,
+    "form": lambda name, value: check_choice(name, value, ("conv", "linear")),
     "global_pool": lambda name, value: check_choice(name, value, ("avg", "")),
 }
 
@@ -50,7 +59,7 @@ def check_levels(first: int, mlp_ratio: float, **settings: Any) -> list[tuple[in
     Args:
         first: The first level that has attention; what those before it say of blocks and windows is not read.
         mlp_ratio: Width of the MLPs over that of the tokens.
-        settings: ``embed_dims depths num_heads window_size``.
+        settings: ``embed_dims depths num_heads``, and ``window_size`` or ``patch_size``.
 
     Returns:
         They as tuples, in the order given.

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from visionpe.grid import Grid
 from visionpe.opaque import opaque
-from visionpe.sparse import Neighbourhood, SparseWindows, Voxels, cells_around, nearest
+from visionpe.sparse import Neighbourhood, SparseWindows, Voxels, cells_around, coarsen, nearest
+from visionpe.sparse.cells import grouped
+
+V = TypeVar("V")
 
 
 @opaque
@@ -119,7 +122,7 @@ class Level:
 
     def __init__(self, voxels: Voxels, cloud_size: int) -> None:
         self.voxels, self.cloud_size = voxels, cloud_size
-        self._cuts: dict[tuple[int, bool], SparsePartition] = {}
+        self._kept: dict[Hashable, Any] = {}
         cloud, stride = voxels.cloud, voxels.stride
         clouds = int(cloud[-1]) + 1
         index = cloud[:, None].expand(-1, voxels.axes)
@@ -136,15 +139,22 @@ class Level:
 
     def cut(self, window: int, shifted: bool) -> SparsePartition:
         """The partition into windows of that many cells."""
-        key = (window, shifted)
-        if key not in self._cuts:
-            self._cuts[key] = SparsePartition(self, window, shifted)
-        return self._cuts[key]
+        return self.keep(("cut", window, shifted), lambda: SparsePartition(self, window, shifted))
+
+    def keep(self, key: Hashable, build: Callable[[], V]) -> V:
+        """What ``build()`` makes, once for this level and key."""
+        if key not in self._kept:
+            self._kept[key] = build()
+        return self._kept[key]
 
     @property
     def around(self) -> Neighbourhood:
         """The 27 cells around each voxel."""
-        return cells_around(self.cells)
+        return self.cells_within(3)
+
+    def cells_within(self, width: int) -> Neighbourhood:
+        """The cells of a cube around each voxel, so many a side."""
+        return cells_around(self.cells, width)
 
     def holding(self, features: Tensor) -> Voxels:
         """The voxels with other features."""
@@ -155,3 +165,26 @@ class Level:
         side = max(self.voxels.stride, other.voxels.stride)
         own, its = self.voxels, other.voxels
         return nearest(own.positions, own.cloud, its.positions, its.cloud, k, cell=float(side))
+
+
+def coarser(level: Level, stride: int) -> Level:
+    """The next level: cells of ``stride`` of this one's, each with the signals of one of its voxels."""
+    voxels = level.voxels
+    side = voxels.stride * stride
+    coords, signals, rows = coarsen(voxels.coords, voxels.signals, side)
+    next_ = type(voxels)(voxels.features[rows], coords, signals, side)
+    return Level(next_, max(1, -(-level.cloud_size // stride)))
+
+
+def groups(level: Level, coarse: Level) -> Tensor:
+    """The voxel of a coarser level in whose cell each voxel stands: rows ``(N,)``."""
+    corner = level.voxels.coords.clone()
+    corner[:, 1:] = corner[:, 1:].div(coarse.voxels.stride, rounding_mode="floor")
+    group, _ = grouped(corner)  # by first appearance, as the coarse voxels are
+    return group
+
+
+def largest_of_groups(x: Tensor, group: Tensor, number: int) -> Tensor:
+    """The largest of each channel among the rows of a group: ``(N, dim)`` to ``(number, dim)``."""
+    index = group[:, None].expand_as(x)
+    return x.new_zeros(number, x.shape[1]).scatter_reduce(0, index, x, "amax", include_self=False)

@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 import torch.nn.functional as F
-from timm.models import checkpoint
 from torch import Tensor, nn
 
 from visionpe.backbones.shared.images import check_dtype
 from visionpe.backbones.shared.stage_encoding import StageEncoding
 from visionpe.backbones.shared.voxel_backbone import VoxelStage
 from visionpe.backbones.shared.voxel_blocks import SparseBlock, VoxelBatchNorm
-from visionpe.backbones.shared.voxel_level import Level
-from visionpe.sparse import Neighbourhood, SparseConv, coarsen
-from visionpe.sparse.cells import grouped
+from visionpe.backbones.shared.voxel_level import Level, groups, largest_of_groups
+from visionpe.sparse import Neighbourhood, SparseConv
 
 
 class _Inner(nn.Module):
@@ -80,19 +77,15 @@ class SparseBlocks(VoxelStage):
     def __init__(
         self, blocks: Sequence[SparseBlock], encoding: StageEncoding, window: int, downsample: nn.Module | None = None
     ) -> None:
-        super().__init__()
-        self.blocks, self.pos_encoding, self.window = nn.ModuleList(blocks), encoding, window
+        super().__init__(encoding)
+        self.blocks, self.window = nn.ModuleList(blocks), window
         self.downsample = downsample
 
     def forward(self, x: Tensor, level: Level) -> Tensor:
         """``(N, dim)`` to ``(N, dim)``."""
-        dtype = x.dtype
+        dtype, x = x.dtype, self.told(x, level)
         for i, block in enumerate(self.blocks):
-            cut = level.cut(self.window, bool(i % 2))
-            if self.grad_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, self.pos_encoding, level, cut)
-            else:
-                x = block(x, self.pos_encoding, level, cut)
+            x = self.run(block, x, level, level.cut(self.window, bool(i % 2)))
         return x.to(dtype)
 
 
@@ -134,23 +127,7 @@ class GridDown(nn.Module):
 
     def forward(self, x: Tensor, level: Level, coarse: Level) -> Tensor:
         """``(N, dim)`` to ``(M, dim_out)``."""
-        coords = level.voxels.coords
-        corner = coords.clone()
-        corner[:, 1:] = coords[:, 1:].div(coarse.voxels.stride, rounding_mode="floor")
-        group, _ = grouped(corner)  # by first appearance, as the coarse voxels are
-        y = self.linear(self.norm(x))
-        index = group[:, None].expand_as(y)
-        out = y.new_zeros(len(coarse.voxels), y.shape[1])
-        return out.scatter_reduce(0, index, y, "amax", include_self=False)
-
-
-def coarser(level: Level, stride: int) -> Level:
-    """The next level: cells of ``stride`` of this one's, each with the signals of one of its voxels."""
-    voxels = level.voxels
-    side = voxels.stride * stride
-    coords, signals, rows = coarsen(voxels.coords, voxels.signals, side)
-    next_ = type(voxels)(voxels.features[rows], coords, signals, side)
-    return Level(next_, max(1, -(-level.cloud_size // stride)))
+        return largest_of_groups(self.linear(self.norm(x)), groups(level, coarse), len(coarse.voxels))
 
 
 class Upsample(nn.Module):

@@ -17,14 +17,13 @@ from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind
 from visionpe.backbones.shared.voxel_backbone import VoxelBackbone
 from visionpe.backbones.shared.voxel_blocks import SparseBlock
 from visionpe.backbones.shared.voxel_checks import check_irregular, check_levels, check_settings, check_voxels
-from visionpe.backbones.shared.voxel_level import Level
+from visionpe.backbones.shared.voxel_level import Level, coarser
 from visionpe.backbones.swin3d.layers import (
     ConvStem,
     GridDown,
     KnnDown,
     ResidualConvs,
     SparseBlocks,
-    coarser,
 )
 from visionpe.backbones.swin3d.weights import Filtered, load_filtered, published, to_module_keys, to_published_keys
 from visionpe.encodings.bias.crse import parse_signals
@@ -137,6 +136,8 @@ class Swin3DTransformer(VoxelBackbone):
             next_ = down(embed_dims[i], embed_dims[i + 1], step) if i + 1 < levels else None
             blocks = self.blocks_of(i, [next(rates) for _ in range(depths[i])], next_, first=i == self.first)
             self.layers.append(blocks)
+        first: Any = self.layers[0]
+        first.adds = True
         self.head_drop = nn.Dropout(drop_rate)
         self.reset_classifier(num_classes)
         init_linear(self)
@@ -177,8 +178,6 @@ class Swin3DTransformer(VoxelBackbone):
         else:
             y = stem(y, level.around).to(y.dtype)
         layers: list[Any] = list(self.layers)
-        if (encoding := layers[0].pos_encoding.map).acts("add"):
-            y = encoding.add(y[None], level.places)[0]
         for layer in layers:
             y = layer(y, level)
             out.append((y, level))

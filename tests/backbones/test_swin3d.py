@@ -11,8 +11,8 @@ from tiny_voxels import cloud, double, moved, tiny, without_pairs
 from torch import Tensor
 
 import visionpe
-from visionpe.backbones.shared.voxel_level import Level
-from visionpe.backbones.swin3d.layers import ResidualConvs, coarser
+from visionpe.backbones.shared.voxel_level import Level, coarser
+from visionpe.backbones.swin3d.layers import ResidualConvs
 from visionpe.sparse import Voxels
 
 IRREGULAR = [name for name in visionpe.list_encodings() if visionpe.get_encoding(name).irregular]

@@ -40,12 +40,13 @@ class Neighbourhood:
 
 
 def cells_around(grid: Grid, width: int = 3) -> Neighbourhood:
-    """The neighbourhood of the voxels of a grid with ``coords`` in whole cells and ``cloud``, kept with the grid."""
+    """The neighbourhood of the voxels of a grid with ``coords`` in cells and ``cloud``, kept with the grid."""
 
     def build() -> Neighbourhood:
         assert grid.coords is not None
         assert grid.cloud is not None
-        return Neighbourhood(torch.cat((grid.cloud[:, None], grid.coords), dim=1), width=width)
+        cells = grid.coords.floor().long() if grid.coords.is_floating_point() else grid.coords
+        return Neighbourhood(torch.cat((grid.cloud[:, None], cells), dim=1), width=width)
 
     return grid.keep(("cells around", width), build)
 
@@ -57,20 +58,32 @@ class SparseConv(nn.Module):
         dim, dim_out: Channels.
         axes: Of the coordinates.
         width: Of the kernel, cells; odd.
+        bias: Add one number a channel.
         factory: ``device`` and ``dtype``.
 
     ``kernel`` is ``(width ** axes, dim, dim_out)``, the first axis fastest, a correlation: entry k is what the
     neighbour at ``offsets(axes, width)[k]`` is multiplied by. MinkowskiEngine stores it so.
     """
 
-    def __init__(self, dim: int, dim_out: int, *, axes: int = 3, width: int = 3, **factory: Any) -> None:
+    def __init__(
+        self, dim: int, dim_out: int, *, axes: int = 3, width: int = 3, bias: bool = False, **factory: Any
+    ) -> None:
         super().__init__()
+        self.axes, self.width = axes, width
         self.kernel = nn.Parameter(torch.empty(width**axes, dim, dim_out, **factory))
+        self.bias = nn.Parameter(torch.empty(dim_out, **factory)) if bias else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         bound = (self.kernel.shape[0] * self.kernel.shape[1]) ** -0.5
         nn.init.uniform_(self.kernel, -bound, bound)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def dense(self) -> Tensor:
+        """The kernel as PyTorch's convolutions of full maps take it: ``(dim_out, dim, width, ...)``."""
+        kernel = self.kernel.unflatten(0, (self.width,) * self.axes)  # the first axis last
+        return kernel.permute(self.axes + 1, self.axes, *reversed(range(self.axes)))
 
     def forward(self, x: Tensor, around: Neighbourhood) -> Tensor:
         """``(N, dim)`` to ``(N, dim_out)``."""
@@ -78,4 +91,4 @@ class SparseConv(nn.Module):
         for k, (here, there) in enumerate(around.pairs):
             if k != len(self.kernel) // 2 and len(here):
                 out = out.index_add(0, here, x[there] @ self.kernel[k])
-        return out
+        return out if self.bias is None else out + self.bias

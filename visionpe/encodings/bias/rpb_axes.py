@@ -1,0 +1,66 @@
+"""A relative position bias that is a sum over the axes, each with a clamped table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from visionpe.checks import check_count
+from visionpe.encodings.bias.offset import OffsetEncoding
+from visionpe.grid import Grid
+from visionpe.ranges import MAX_SIDE, check_table
+from visionpe.registry import register_encoding
+
+
+@register_encoding("rpb_axes")
+class AxesPositionBias(OffsetEncoding):
+    """One learned number for each axis, offset along it and head, added up; offsets beyond the table have its last.
+
+    Source: Point Transformer V3, arXiv 2312.10035, whose code has it for patches of points (RPE): linear in the reach
+    where ``rpb`` is quadratic or cubic. ``table`` is ``(depth, axes, 2 reach + 1, heads)``, from the most negative
+    offset on. Real offsets, of sparse voxels, are rounded.
+
+    Args:
+        reach: The longest offset that has a number of its own, in tokens; default: the longest on the trained grid.
+        init_std: Of the table at first.
+        context: See :class:`~visionpe.base.PositionEncoding`. Policy ``extrapolate`` counts offsets in tokens,
+            ``interpolate`` in tokens of the trained grid.
+
+    Raises:
+        ValueError: If ``reach`` is no positive whole number, or the table would be too large.
+    """
+
+    source = "PTv3, arXiv 2312.10035"
+    irregular = True
+    stacked = (("table", 0),)
+    stacks = True
+
+    def __init__(self, *, reach: int | None = None, **context: Any) -> None:
+        super().__init__(**context)
+        longest = max(max(self.grid_size) - 1, 1)
+        self.reach = longest if reach is None else check_count("reach", reach, 1, MAX_SIDE)
+        axes = len(self.grid_size)
+        shape = check_table("reach", (self.reach,), self.depth, axes, 2 * self.reach + 1, self.num_heads)
+        self.table = nn.Parameter(torch.empty(shape, **self.factory))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        nn.init.trunc_normal_(self.table, std=0.02)
+
+    def made_of(self, layer: int) -> Sequence[Tensor]:
+        return (self.table,)
+
+    def function(self, offsets: Sequence[Tensor], grid: Grid, layer: int) -> Tensor:
+        total: Tensor | None = None
+        for table, d in zip(self.table[layer], self.scaled(offsets, grid)):  # (2 reach + 1, heads)
+            places = (d.round().clamp(-self.reach, self.reach) + self.reach).long()
+            values = table.to(d.dtype)[places].movedim(-1, 0)  # (heads, ...)
+            total = values if total is None else total + values
+        assert total is not None
+        return total
+
+    def extra_repr(self) -> str:
+        return f"reach={self.reach}, {super().extra_repr()}"
