@@ -47,6 +47,8 @@ class PointTransformerV3(VoxelBackbone):
         orders: Curves, by which the blocks of a level take turns: ``z z-trans hilbert hilbert-trans``.
         shuffle_orders: In training, draw their turn anew for every level and pass. The published code does it in
             evaluation too, where its outputs are random.
+        curve_margin: Cells beyond the largest coordinate for which the cube of the curves has room, 0 to 8: 1 as in
+            Pointcept, 0 as in the authors' repository without it. A Hilbert curve turns where that takes another bit.
         equal_patches: All patches of a batch are as short as its smallest cloud, as in the published code without
             flash attention, so that the clouds of a batch matter to each other.
         form: ``conv`` (a convolution in the stem, batch norms between levels) or ``linear`` (a linear stem, layer
@@ -80,6 +82,7 @@ class PointTransformerV3(VoxelBackbone):
         strides: Sequence[int] = (2, 2, 2, 2),
         orders: Sequence[Order] = ORDERS,  # type: ignore[assignment]
         shuffle_orders: bool = True,
+        curve_margin: int = 1,
         equal_patches: bool = False,
         form: Form = "conv",
         mlp_ratio: float = 4.0,
@@ -103,6 +106,7 @@ class PointTransformerV3(VoxelBackbone):
         flags = {"qkv_bias": qkv_bias, "shuffle_orders": shuffle_orders, "equal_patches": equal_patches}
         others = {"mlp_ratio": mlp_ratio, "init_values": init_values, "form": form, "global_pool": global_pool}
         counted = {"in_chans": in_chans, "num_classes": num_classes, "cloud_size": cloud_size}
+        counted["curve_margin"] = curve_margin
         check_settings(**rates, **flags, **others, **counted, proj_drop_rate=proj_drop_rate, device=device, dtype=dtype)
         lists = {"embed_dims": embed_dims, "depths": depths, "num_heads": num_heads}
         one = isinstance(patch_size, int) and not isinstance(patch_size, bool) and hasattr(depths, "__len__")
@@ -114,6 +118,7 @@ class PointTransformerV3(VoxelBackbone):
         self.in_chans, self.num_classes, self.global_pool, self.form = in_chans, num_classes, global_pool, form
         self.embed_dims, self.depths, self.num_heads, self.patch_sizes = embed_dims, depths, num_heads, sizes
         self.orders, self.shuffle_orders, self.equal_patches = orders, shuffle_orders, equal_patches
+        self.curve_margin = curve_margin
         self.cloud_size, self.spec, self.signals = cloud_size, pos_encoding, parse_signals(signals)
         self.num_features = self.head_hidden_size = self.embed_dim = embed_dims[-1]
         drops = {"attn_drop": attn_drop_rate, "proj_drop": proj_drop_rate, "init_values": init_values}
@@ -168,7 +173,7 @@ class PointTransformerV3(VoxelBackbone):
     def walk(self, x: Any, stop: int | None = None) -> list[tuple[Tensor, Level, Sequence[Order], int]]:
         """Features ``(N, dim)`` of every level up to ``stop``, the level, its curves, and the bits of a coordinate."""
         voxels = voxels_of(x, self.in_chans, self.signals)
-        level, y, out = Level(voxels, self.cloud_size), voxels.features, []
+        level, y, out, bits = Level(voxels, self.cloud_size), voxels.features, [], 0
         y = self.stem(y, level).to(y.dtype)
         stages: list[Any] = list(self.stages)
         for stage in stages[: None if stop is None else stop + 1]:
@@ -176,7 +181,11 @@ class PointTransformerV3(VoxelBackbone):
                 coarse = coarser(level, stage.change.stride)
                 y, level = stage.change(y, level, coarse).to(y.dtype), coarse
             assert level.cells.coords is not None
-            turns, bits = self._turns(), bits_of(level.cells.coords)
+            if not out or self.form == "linear":
+                bits = bits_of(level.cells.coords, self.curve_margin)
+            else:  # the authors' first code does not ask again
+                bits = max(bits - (stage.change.stride - 1).bit_length(), bits_of(level.cells.coords))
+            turns = self._turns()
             y = stage(y, level, turns, bits)
             out.append((y, level, turns, bits))
         return out

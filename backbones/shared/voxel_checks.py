@@ -33,6 +33,7 @@ CHECKS: dict[str, Check] = {
     "down_k": counts(1, 1024),
     "up_k": counts(1, 1024),
     "cloud_size": counts(1, MAX_SIDE),
+    "curve_margin": counts(0, 8),
     "decoder_attn": check_flag,
     "shuffle_orders": check_flag,
     "equal_patches": check_flag,

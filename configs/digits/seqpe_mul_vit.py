@@ -1,4 +1,4 @@
 _base_ = "_base_.py"
 
 # Position times queries and keys, as published beside the sum.
-model = dict(model_name="seqpe_vit_ti", pos_encoding=dict(name="seqpe", combine="mul"))
+model = dict(model_name="seqpe_vit_ti", pos_encoding=dict(name="seqpe", site="qk_mul"))

@@ -16,9 +16,10 @@ ORDERS: tuple[str, ...] = get_args(Order)
 MAX_BITS = 16
 
 
-def bits_of(cells: Tensor) -> int:
-    """Bits of the largest coordinate."""
-    return int(cells.max()).bit_length()
+def bits_of(cells: Tensor, margin: int = 0) -> int:
+    """Bits of the largest coordinate, and of so many beyond it, at most 16."""
+    largest = int(cells.max())
+    return max(largest.bit_length(), min((largest + margin).bit_length(), MAX_BITS))
 
 
 def curve_order(cells: Tensor, cloud: Tensor, order: Order, bits: int | None = None) -> Tensor:
