@@ -173,7 +173,8 @@ class PointTransformerV3(VoxelBackbone):
     def walk(self, x: Any, stop: int | None = None) -> list[tuple[Tensor, Level, Sequence[Order], int]]:
         """Features ``(N, dim)`` of every level up to ``stop``, the level, its curves, and the bits of a coordinate."""
         voxels = voxels_of(x, self.in_chans, self.signals)
-        level, y, out, bits = Level(voxels, self.cloud_size), voxels.features, [], 0
+        level, y, bits = Level(voxels, self.cloud_size), voxels.features, 0
+        out: list[tuple[Tensor, Level, Sequence[Order], int]] = []
         y = self.stem(y, level).to(y.dtype)
         stages: list[Any] = list(self.stages)
         for stage in stages[: None if stop is None else stop + 1]:
