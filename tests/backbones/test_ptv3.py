@@ -114,6 +114,25 @@ def test_against_loops(form: str, table: bool) -> None:
     torch.testing.assert_close(own, wanted, atol=1e-9, rtol=1e-9)
 
 
+@pytest.mark.parametrize(("form", "seen"), [("conv", [3, 2, 1]), ("linear", [3, 3, 2])])
+def test_bits_of_the_levels(form: str, seen: list[int]) -> None:
+    """The first code counts down from those of the finest level, Sonata's counts anew: 6 + 1, 3 + 1, 1 + 1."""
+    model, coords = tiny("ptv3_b", form=form), torch.tensor([[0, 0, 0, 0], [0, 6, 5, 1], [0, 3, 2, 6]])
+    voxels = (torch.randn(3, 6, dtype=torch.float64), coords, coords[:, 1:] + 0.5)
+    with torch.no_grad():
+        assert [bits for *_, bits in model.walk(voxels)] == seen
+
+
+def test_drop_path() -> None:
+    """It grows along the encoder, and falls in every level of the decoder, as published."""
+    model = tiny(drop_path_rate=0.3)
+    rates = [
+        [block.drop_path1.drop_prob for block in stage.blocks if hasattr(block.drop_path1, "drop_prob")]
+        for stage in (*model.stages, *model.decoder)
+    ]
+    assert [[round(rate, 4) for rate in some] for some in rates] == [[0.1], [0.2], [0.3], [0.3], [0.15]]
+
+
 @pytest.mark.parametrize("name", ["ptv3_b_unet", "ptv3_l_unet"])
 def test_published_keys(name: str, tmp_path: Path) -> None:
     model = tiny(name, pos_encoding="xcpe+rpb_axes")

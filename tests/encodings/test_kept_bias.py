@@ -20,7 +20,8 @@ GRID = Grid((3, 4))
 POOLING = Grid((3, 4), stride=(2, 2))
 TABLES = ("attention_bias", "rpb", "rpb(prefix_slots=1)", "rpb(shared=True)")
 NETWORKS = ("cpb", 'cpb(form="raw", dropout=0.5)', "cpb(shared=True)", "fire", "dpb(hidden=5)")
-SPECS = (*TABLES, *NETWORKS, "kerple")
+STACKED = ("kerple", "rpb_axes")
+SPECS = (*TABLES, *NETWORKS, *STACKED)
 
 
 def built(spec: str = "attention_bias", depth: int = 2) -> Any:
@@ -117,7 +118,7 @@ def by_policy(encoding: Any) -> None:
 
 
 @pytest.mark.parametrize("change", [in_place, by_loading, by_other_parameters, by_policy])
-@pytest.mark.parametrize("spec", [*TABLES, "kerple"])
+@pytest.mark.parametrize("spec", [*TABLES, *STACKED])
 def test_a_change_between_the_layers_of_a_pass_is_seen(spec: str, change: Callable[[Any], None]) -> None:
     encoding, grid = built(spec, depth=3), Grid((5, 2))
     with torch.no_grad():
@@ -131,7 +132,7 @@ def test_a_change_between_the_layers_of_a_pass_is_seen(spec: str, change: Callab
         assert change is by_policy or not torch.equal(before[0], matrix(encoding, grid))
 
 
-@pytest.mark.parametrize("spec", [*TABLES, "kerple"])
+@pytest.mark.parametrize("spec", [*TABLES, *STACKED])
 def test_a_change_between_passes_that_ask_different_layers_is_seen(spec: str) -> None:
     encoding = built(spec)
     with torch.no_grad():

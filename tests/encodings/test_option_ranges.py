@@ -51,6 +51,8 @@ REFUSED: dict[str, dict[str, tuple[Any, ...]]] = {
         **dict.fromkeys(("jitter_coords", "rescale_coords"), (0.5, nan, inf, "2")),
     },
     "rope_golden": {"min_freq": POSITIVE, "max_freq": POSITIVE, "spread": (None, "cube"), "ref_feat_shape": (7,)},
+    "rpb_axes": {"reach": (0, -1, 0.5, nan, "3", True, 10**7), "init_std": STD},
+    "xcpe": {"kernel_size": (0, 2, -1, 0.5, nan, "3")},
     "xl": {"bands": COUNT, "theta": POSITIVE, "init_std": STD},
     "shaw": {
         "clip": (0, -1, 0.5, nan, "3", True, 10**7),

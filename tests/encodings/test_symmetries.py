@@ -14,6 +14,7 @@ from visionpe import Composition, Grid
 
 TABLES = ["rpb", "attention_bias"]
 VECTORS = ["shaw", "deberta"]
+CLAMPED = ["rpb_axes", *VECTORS]
 NETWORKS = ["cpb", "dpb", "fire"]
 ROTARY = [
     "rope_axial",
@@ -30,7 +31,7 @@ ROTARY = [
     "prope",
     "gta",
 ]
-RELATIVE = ["none", *ROTARY, "alibi", "kerple", "manhattan", "pape", "xl", *VECTORS, "crse", *NETWORKS, *TABLES]
+RELATIVE = ["none", *ROTARY, "alibi", "kerple", "manhattan", "pape", "xl", *CLAMPED, "crse", *NETWORKS, *TABLES]
 ABSOLUTE = ["ape", "sincos", "rays"]
 # Tested with the others here, and by formulas of their own.
 OWN = [
@@ -46,6 +47,7 @@ OWN = [
     "irpe",
     "decomposed",
     "lookhere",
+    "xcpe",
 ]
 # These tell the axes apart by channel, head or digit.
 UNEQUAL_AXES = [
@@ -70,7 +72,7 @@ def test_shift_changes_nothing(name: str, prefix: int) -> None:
     a, b = (logits(encoding, q, k, Grid((3, 5), prefix, coords=c))[..., prefix:, prefix:] for c in (here, there))
     torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
     if name != "none":
-        extent = (6, 10) if name in TABLES + VECTORS else (3, 5)
+        extent = (6, 10) if name in TABLES + CLAMPED else (3, 5)
         stretched = logits(encoding, q, k, Grid(extent, prefix, coords=2 * here))[..., prefix:, prefix:]
         assert (a - stretched).abs().max() > 0.1
 
@@ -106,6 +108,12 @@ def transposed(name: str, encoding: Composition) -> Composition:
     with torch.no_grad():
         if name == "rope_mixed":
             part.freqs.copy_(part.freqs.flip(0))
+        if name == "rpb_axes":
+            part.table.copy_(part.table.flip(1))
+        if name == "xcpe":
+            for each in part.layers:
+                kernel = each.conv.kernel
+                kernel.copy_(kernel.unflatten(0, (3, 3)).transpose(0, 1).flatten(0, 1).clone())
         if name == "cpe":
             part.convs[0].weight.copy_(part.convs[0].weight.transpose(-1, -2).clone())
         if name == "lepe":

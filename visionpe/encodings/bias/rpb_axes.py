@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from visionpe.checks import check_count
 from visionpe.encodings.bias.offset import OffsetEncoding
 from visionpe.grid import Grid
-from visionpe.ranges import MAX_SIDE, check_table
+from visionpe.policy.functions import POSITION_POLICIES
+from visionpe.ranges import MAX_SIDE, check_init_std, check_table, draw_table
 from visionpe.registry import register_encoding
 
 
@@ -37,9 +38,11 @@ class AxesPositionBias(OffsetEncoding):
     irregular = True
     stacked = (("table", 0),)
     stacks = True
+    policies = POSITION_POLICIES  # beyond the table they are clamped anyway
 
-    def __init__(self, *, reach: int | None = None, **context: Any) -> None:
+    def __init__(self, *, reach: int | None = None, init_std: float = 0.02, **context: Any) -> None:
         super().__init__(**context)
+        self.init_std = check_init_std(init_std)
         longest = max(max(self.grid_size) - 1, 1)
         self.reach = longest if reach is None else check_count("reach", reach, 1, MAX_SIDE)
         axes = len(self.grid_size)
@@ -48,7 +51,7 @@ class AxesPositionBias(OffsetEncoding):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        nn.init.trunc_normal_(self.table, std=0.02)
+        draw_table(self.table, self.init_std)
 
     def made_of(self, layer: int) -> Sequence[Tensor]:
         return (self.table,)

@@ -82,16 +82,19 @@ class EnhancedConditionalEncoding(PositionEncoding):
         return set()  # ordinary layers
 
     def add(self, x: Tensor, grid: Grid) -> Tensor:
-        return self._before(0, x, grid)
+        return self._told(0, x, grid)
 
     def refine(self, x: Tensor, grid: Grid, *, layer: int = 0) -> Tensor:
         """Ahead of the next block, if there is one."""
-        return self._before(layer + 1, x, grid) if layer + 1 < len(self.layers) else x
+        if layer + 1 >= len(self.layers):
+            return x
+        prefix, tokens = x[:, : grid.prefix], x[:, grid.prefix :]
+        tokens = self._told(layer + 1, tokens, grid)
+        return torch.cat((prefix, tokens), dim=1) if grid.prefix else tokens
 
-    def _before(self, layer: int, x: Tensor, grid: Grid) -> Tensor:
+    def _told(self, layer: int, x: Tensor, grid: Grid) -> Tensor:
+        """Spatial tokens ahead of a block."""
         self.check_axes(grid)
         if not grid.dense and grid.cloud is None:
             raise ValueError("xcpe needs the full map of tokens: a convolution is undefined where patches are dropped")
-        prefix, tokens = x[:, : grid.prefix], x[:, grid.prefix :]
-        tokens = tokens + self.layers[layer](tokens, grid)
-        return torch.cat((prefix, tokens), dim=1) if grid.prefix else tokens
+        return x + self.layers[layer](x, grid)
