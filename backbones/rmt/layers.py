@@ -1,4 +1,4 @@
-"""What stands around attention in RMT: convolutions with batch norms, an MLP with a convolution inside, and the head."""
+"""What stands around attention in RMT: convolutions with batch norms, an MLP with one inside, and the head."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class ConvMlp(Mlp):
 
     def __init__(self, in_features: int, hidden_features: int, **options: Any) -> None:
         super().__init__(in_features, hidden_features, **options)
-        factory = {key: options.get(key) for key in ("device", "dtype")}
+        factory: dict[str, Any] = {key: options.get(key) for key in ("device", "dtype")}
         self.conv = SizedConv2d(hidden_features, 3, **factory)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ class ProjectedHead(ClassifierHead):
 
     def __init__(self, dim: int, width: int, *, num_classes: int, token_label: bool = False, **options: Any) -> None:
         super().__init__(width, num_classes, **options)
-        factory = {key: options.get(key) for key in ("device", "dtype")}
+        factory: dict[str, Any] = {key: options.get(key) for key in ("device", "dtype")}
         self.proj: nn.Module = nn.Linear(dim, width, **factory)
         self.norm: nn.Module = nn.BatchNorm2d(width, **factory)
         self.aux = nn.Linear(dim, num_classes, **factory) if token_label and num_classes else None
@@ -100,7 +100,7 @@ class ProjectedHead(ClassifierHead):
         """A new classifier, or two, or none with 0."""
         super().reset(num_classes, *args, **options)
         if self.aux is not None:
-            like = {"device": self.aux.weight.device, "dtype": self.aux.weight.dtype}
+            like: dict[str, Any] = {"device": self.aux.weight.device, "dtype": self.aux.weight.dtype}
             self.aux = nn.Linear(self.aux.in_features, num_classes, **like) if num_classes else None
 
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:

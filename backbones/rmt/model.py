@@ -96,7 +96,7 @@ class RMT(Pyramid):
         decomposed: Sequence[bool] | None = None,
         decay_init: float | Sequence[float] = 2.0,
         decay_range: float | Sequence[float] = (4.0, 4.0, 6.0, 6.0),
-        init_values: float | None | Sequence[float | None] = None,
+        init_values: float | Sequence[float | None] | None = None,
         projection: int = 1024,
         token_label: bool = False,
         drop_path_rate: float = 0.0,
@@ -172,10 +172,10 @@ class RMT(Pyramid):
         """Change the nominal size, pixels; tables per position are resized, policies keep the trained size."""
         if img_size is None:
             return
-        img_size, _ = check_image_size(img_size, ConvStem.patch_size)
-        for stage, size in self._stages_at(img_size):
+        image, _ = check_image_size(img_size, ConvStem.patch_size)
+        for stage, size in self._stages_at(image):
             stage.pos_encoding.set_input_grid(size, stage.windows(size))
-        self.record_size(img_size)
+        self.record_size(image)
 
     def set_trained_size(self, img_size: tuple[int, int], patch_size: tuple[int, int]) -> None:
         """Let policies of encodings measure from another size, pixels."""

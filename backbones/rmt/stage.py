@@ -129,7 +129,7 @@ class RMTStage(Stage):
         grid_size: Pair,
         decomposed: bool,
     ) -> None:
-        super().__init__(downsample, blocks, encoding)  # type: ignore[arg-type]
+        super().__init__(downsample, blocks, encoding)
         self.grid_size, self.decomposed = grid_size, decomposed
 
     def windows(self, size: Pair) -> dict[str, Pair]:
