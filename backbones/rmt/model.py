@@ -62,7 +62,8 @@ class RMT(Pyramid):
             measure from this one.
         embed_dim, depths, num_heads: Of the stages.
         mlp_ratio: Width of the MLPs over that of the tokens; one number, or one for each stage.
-        decomposed: Whether a stage attends along rows and columns; by default all but the last two.
+        decomposed: Whether a stage attends along rows and columns, one answer, or one for each; by default all but the
+            last two.
         decay_init, decay_range: Of the Manhattan decay, see :class:`~visionpe.encodings.bias.manhattan.ManhattanDecay`;
             one number, or one for each stage.
         init_values: Of LayerScale, None for none; one, or one for each stage.
@@ -93,7 +94,7 @@ class RMT(Pyramid):
         depths: Sequence[int] = (2, 2, 8, 2),
         num_heads: Sequence[int] = (4, 4, 8, 16),
         mlp_ratio: float | Sequence[float] = 3.0,
-        decomposed: Sequence[bool] | None = None,
+        decomposed: bool | Sequence[bool] | None = None,
         decay_init: float | Sequence[float] = 2.0,
         decay_range: float | Sequence[float] = (4.0, 4.0, 6.0, 6.0),
         init_values: float | Sequence[float | None] | None = None,
@@ -115,12 +116,12 @@ class RMT(Pyramid):
         split = _each("decomposed", split, stages, check_flag)
         self.projection = check_count("projection", projection, 1, MAX_DIM)
         self.token_label = check_flag("token_label", token_label)
+        if dims[0] < 2:
+            raise ValueError(f"embed_dim={shown(dims)}: half of the first is that of the stem; allowed: 2 or more")
         for i, (dim, heads) in enumerate(zip(dims, num_heads)):
             check_blocks(dims[i : i + 1], depths[i : i + 1], ratios[i])
             if dim % heads:
                 raise ValueError(f"num_heads={heads} of stage {i} must divide its width, {dim}; allowed: {dim} / n")
-        if dims[0] < 2:
-            raise ValueError(f"embed_dim={shown(dims)}: half of the first is that of the stem; allowed: 2 or more")
         image, _ = check_image_size(img_size, ConvStem.patch_size)
 
         factory = shared.factory

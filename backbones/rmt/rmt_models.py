@@ -54,4 +54,6 @@ def _cfgs(prefix: str, size: str) -> dict[str, dict[str, Any]]:
     return {"": base_cfg(fixed_input_size=True, pool_size=(7, 7), crop_pct=0.875, first_conv="patch_embed.proj.0")}
 
 
-Family("rmt", RMT, SIZES, OWN_ENCODING, __name__, _cfgs).register_all()
+Family(
+    "rmt", RMT, SIZES, OWN_ENCODING, __name__, _cfgs, of_features={"feature_norms": True}
+).register_all()

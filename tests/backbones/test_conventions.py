@@ -113,7 +113,7 @@ def test_features(name: str) -> None:
     for m, stride in zip(maps, strides):
         assert all(abs(n - side / stride) < 1 for n, side in zip(m.shape[2:], (70, 100)))
     options = {**SMALL, **FAMILIES[family_of(name)][1]}
-    if family_of(name) == "cswin":  # whose features come with norms of their own
+    if family_of(name) in ("cswin", "rmt"):  # whose features come with norms of their own
         options["feature_norms"] = False
     indices = (0, 2)
     backbone = timm.create_model(name, features_only=True, out_indices=indices, **options).eval()
