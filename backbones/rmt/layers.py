@@ -31,7 +31,7 @@ class ConvStem(nn.Module):
         for i, stride in enumerate((2, 1, 2, 1)):
             conv = nn.Conv2d(widths[i], widths[i + 1], 3, stride=stride, padding=1, **factory)
             layers += [conv, nn.BatchNorm2d(widths[i + 1], **factory), nn.GELU()]
-        self.proj = nn.Sequential(*layers[:-1])
+        self.layers = nn.Sequential(*layers[:-1])
 
     def grid_size(self, img_size: Sequence[int]) -> tuple[int, int]:
         """Tokens along each axis of an image, pixels."""
@@ -41,11 +41,11 @@ class ConvStem(nn.Module):
     @one_node
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` to ``(B, height, width, dim)``, rounded up."""
-        first: Any = self.proj[0]
+        first: Any = self.layers[0]
         check_images(x, first.in_channels, first)
         if not is_transformed():  # `vmap` knows no memory formats
             x = x.contiguous(memory_format=torch.channels_last)
-        return self.proj(x).permute(0, 2, 3, 1)
+        return self.layers(x).permute(0, 2, 3, 1)
 
 
 class Merge(nn.Module):

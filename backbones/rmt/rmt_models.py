@@ -51,9 +51,7 @@ default_cfgs: dict[str, Any] = {}
 def _cfgs(prefix: str, size: str) -> dict[str, dict[str, Any]]:
     # The size is called fixed so that img_size follows the weights; any size runs. The files have no address that a
     # program could load from.
-    return {"": base_cfg(fixed_input_size=True, pool_size=(7, 7), crop_pct=0.875, first_conv="patch_embed.proj.0")}
+    return {"": base_cfg(fixed_input_size=True, pool_size=(7, 7), crop_pct=0.875, first_conv="patch_embed.layers.0")}
 
 
-Family(
-    "rmt", RMT, SIZES, OWN_ENCODING, __name__, _cfgs, of_features={"feature_norms": True}
-).register_all()
+Family("rmt", RMT, SIZES, OWN_ENCODING, __name__, _cfgs, of_features={"feature_norms": True}).register_all()

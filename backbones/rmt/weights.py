@@ -29,6 +29,8 @@ HEAD = {"head": "head.fc", "aux_head": "head.aux", "proj": "head.proj", "norm": 
 
 def _renamed(key: str) -> str:
     """An official key in our words."""
+    if key.startswith("patch_embed.proj."):
+        return key.replace("proj", "layers", 1)
     if match := re.fullmatch(r"layers\.(\d+)\.downsample\.(.+)", key):
         return f"stages.{int(match[1]) + 1}.downsample.{match[2]}"
     if match := re.fullmatch(r"extra_norms\.(.+)", key):

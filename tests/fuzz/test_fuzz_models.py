@@ -118,7 +118,9 @@ def change(family: str, spec: str | None, what: str, data: Any) -> Any:
         return timm.create_model(name, features_only=True, out_indices=indices, **options)(torch.randn(1, 3, 24, 28))
     network: Any = model(family, spec)
     if what == "set_input_size":
-        third = {"vit": "patch_size", "vitdet": "patch_size", "swin": "window_size", "cswin": "stripe_widths"}.get(family)
+        third = {"vit": "patch_size", "vitdet": "patch_size", "swin": "window_size", "cswin": "stripe_widths"}.get(
+            family
+        )
         options = {"img_size": size(data)} if data.draw(st.booleans()) else {}
         if third and data.draw(st.booleans()):
             options[third] = data.draw(st.one_of(st.sampled_from((2, 4, (2, 2), (1, 2, 2))), value(third)))
