@@ -247,30 +247,6 @@ def test_policies_measure_from_the_trained_size() -> None:
         assert model(image(32, 64)).shape == (2, 3)
 
 
-def test_token_label() -> None:
-    """The second classifier adds half of the largest logits of all tokens, as published for evaluation."""
-    model, x = build(token_label=True), image(32, 32)
-    with torch.no_grad():
-        last = model.forward_features(x)
-        plain = model.head.fc(model.forward_head(last, pre_logits=True))
-        torch.testing.assert_close(model(x), plain + 0.5 * model.head.aux(last).flatten(1, 2).max(1)[0])
-        model.reset_classifier(7)
-        assert model(x).shape == (2, 7)
-        model.reset_classifier(0)
-        assert model.head.aux is None
-        assert model(x).shape == (2, 8)
-
-
-def test_features() -> None:
-    """Norms of their own, as in the published backbone; without the projection ahead of the classifier."""
-    backbone = timm.create_model("rmt_t", features_only=True, out_indices=(1,), **LINES).eval()
-    assert isinstance(backbone.model.norms[1], torch.nn.LayerNorm)
-    assert backbone.model.norms[1].eps == 1e-5
-    assert not any(key.startswith("head.") for key in backbone.model.state_dict())
-    with torch.no_grad():
-        assert backbone(image(40, 24))[0].shape == (2, 16, 5, 3)
-
-
 def test_one_graph_for_every_size() -> None:
     model, x = build(depths=(1, 1)), image(48, 64)
     graph = torch.export.export(model, (x,), dynamic_shapes=({2: Dim.AUTO, 3: Dim.AUTO},), strict=False).module()

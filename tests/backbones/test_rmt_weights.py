@@ -161,3 +161,27 @@ def test_what_does_not_fit_is_refused() -> None:
     refused(r"not in the model: .*pos_encoding", of=timm.create_model("none_rmt_t", **TINY))
     names = visionpe.list_encodings()
     assert {part["name"] for part in model.encoding_spec} <= set(names)
+
+
+def test_token_label() -> None:
+    """The second classifier adds half of the largest logits of all tokens, as published for evaluation."""
+    model, x = source(token_label=True), image(32, 32)
+    with torch.no_grad():
+        last = model.forward_features(x)
+        plain = model.head.fc(model.forward_head(last, pre_logits=True))
+        torch.testing.assert_close(model(x), plain + 0.5 * model.head.aux(last).flatten(1, 2).max(1)[0])
+        model.reset_classifier(7)
+        assert model(x).shape == (2, 7)
+        model.reset_classifier(0)
+        assert model.head.aux is None
+        assert model(x).shape == (2, 48)
+
+
+def test_features() -> None:
+    """Norms of their own, as in the published backbone; without the projection ahead of the classifier."""
+    backbone = timm.create_model("rmt_t", features_only=True, out_indices=(1,), **TINY).eval()
+    assert isinstance(backbone.model.norms[1], torch.nn.LayerNorm)
+    assert backbone.model.norms[1].eps == 1e-5
+    assert not any(key.startswith("head.") for key in backbone.model.state_dict())
+    with torch.no_grad():
+        assert backbone(image(40, 24))[0].shape == (2, 24, 5, 3)
