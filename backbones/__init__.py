@@ -7,6 +7,7 @@ from visionpe._renamed import old_modules
 from visionpe.backbones import adapt as _adapt  # noqa: F401  what timm is to build again must be registered
 from visionpe.backbones.cswin import CSWinTransformer, cswin_models
 from visionpe.backbones.ptv3 import PointTransformerV3, PointTransformerV3UNet, ptv3_models
+from visionpe.backbones.rmt import RMT, rmt_models
 from visionpe.backbones.swin import SwinTransformer, swin_models
 from visionpe.backbones.swin3d import Swin3DTransformer, Swin3DUNet, swin3d_models
 from visionpe.backbones.vit import VisionTransformer, vit_models
@@ -14,6 +15,7 @@ from visionpe.backbones.vitdet import WindowedVisionTransformer, vitdet_models
 from visionpe.utils import timm_reading as _timm_reading
 
 __all__ = [
+    "RMT",
     "CSWinTransformer",
     "PointTransformerV3",
     "PointTransformerV3UNet",
@@ -24,6 +26,7 @@ __all__ = [
     "WindowedVisionTransformer",
     "cswin_models",
     "ptv3_models",
+    "rmt_models",
     "swin3d_models",
     "swin_models",
     "vit_models",

@@ -205,7 +205,7 @@ def _box_head(config: Config) -> str:
 @reads("norms of features")
 def _norms(config: Config) -> str:
     backbone = network(config)
-    has_norms = backbone.get("feature_norms", "cswin" in backbone.model_name)
+    has_norms = backbone.get("feature_norms", "cswin" in backbone.model_name or "rmt" in backbone.model_name)
     return "fresh" if has_norms and backbone.get("fresh_norms") else "of the classifier"
 
 

@@ -6,6 +6,8 @@ from mmengine.registry import MODELS
 BACKBONES = {
     "vitdet_b": {"embed_dim": 16, "depth": 4, "num_heads": 2, "img_size": 64},
     "cswin_t": {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (2, 4, 8, 8)},
+    "rmt_t": {"embed_dim": (16, 32, 32, 32), "depths": (1, 1, 1, 1), "num_heads": (2, 2, 2, 4)},
+    "rmt_s": {"embed_dim": (16, 32, 32, 32), "depths": (1, 1, 1, 1), "num_heads": (2, 2, 2, 4)},
     "swin_t": {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8)},
     "dinov3_vit_b": {"embed_dim": 16, "depth": 4, "num_heads": 2, "img_size": 32},
     "dinov2_vit_b": {"embed_dim": 16, "depth": 4, "num_heads": 2, "img_size": 32},

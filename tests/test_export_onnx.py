@@ -24,6 +24,13 @@ TINY = {
     "rope_vit_ti": {**SHARED, "depth": 1, "num_heads": 2},
     "vitdet_b": {**SHARED, "depth": 2, "num_heads": 2, "window_size": 3},
     "swin_t": {**SHARED, "depths": (1, 2), "num_heads": (1, 2), "window_size": 3},
+    "rmt_t": {
+        "img_size": 32,
+        "embed_dim": (16, 16, 16, 16),
+        "depths": (1, 1, 1, 1),
+        "num_heads": (2, 2, 2, 2),
+        "num_classes": 3,
+    },
     "cswin_t": {
         "img_size": 32,
         "embed_dim": 16,
@@ -34,7 +41,7 @@ TINY = {
     },
 }
 BUILT = [
-    pytest.param(name, marks=pytest.mark.long if name in ("cswin_t", "vitdet_b") else pytest.mark.slow)
+    pytest.param(name, marks=pytest.mark.long if name in ("cswin_t", "rmt_t", "vitdet_b") else pytest.mark.slow)
     for name in TINY
     if timm.is_model(name)
 ]

@@ -14,6 +14,7 @@ TINY = {
     "vitdet_b": {"embed_dim": 24, "depth": 4, "num_heads": 2, "out_indices": (3,), "img_size": 64, "window_size": 2},
     "swin_t": {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8)},
     "cswin_t": {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (2, 4, 8, 8)},
+    "rmt_t": {"embed_dim": (16, 32, 32, 32), "depths": (1, 1, 1, 1), "num_heads": (2, 2, 4, 4)},
 }
 # Of them, models of timm's that are adapted.
 ADAPTED = ("swin_tiny_patch4_window7_224", "vit_tiny_patch16_224")

@@ -108,11 +108,19 @@ class WindowBlock(ScaledMapBlock, Block):
     Args:
         depth: Index of the block in its stage.
         padding: See :class:`WindowAttention`.
+        attention: Its attention.
         args, kwargs: Of timm's block.
     """
 
-    def __init__(self, *args: Any, depth: int = 0, padding: Padding = "mask", **kwargs: Any) -> None:
-        super().__init__(*args, **{**kwargs, "attn_layer": WindowAttention}, depth=depth)
+    def __init__(
+        self,
+        *args: Any,
+        depth: int = 0,
+        padding: Padding = "mask",
+        attention: type[WindowAttention] = WindowAttention,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **{**kwargs, "attn_layer": attention}, depth=depth)
         self.layer = depth
         self.attn.padding = padding
 

@@ -53,6 +53,8 @@ def encoded_attention(
     mask: Tensor | None = None,
     scale: float | None = None,
     tokens: Tensor | None = None,
+    content: tuple[Tensor, Tensor] | None = None,
+    factor: float = 1.0,
 ) -> Tensor:
     """Attention with the encoding's sites ``rotate``, ``bias``, ``value``, ``output`` and ``mix``.
 
@@ -66,6 +68,8 @@ def encoded_attention(
         mask: Boolean (True takes part) or additive, broadcastable to ``(B, heads, N, N)``.
         scale: Of the logits; default ``head_dim ** -0.5``.
         tokens: What attention was given, ``(B, N, dim)``, for encodings that read it.
+        content: Queries and keys as they were before another encoding turned them, if one did: biases read these.
+        factor: On all logits, biases included.
 
     Returns:
         ``(B, heads, N, head_dim)``.
@@ -79,18 +83,20 @@ def encoded_attention(
         return mixed_attention(q, k, v, encoding, grid, alone=alone, attended=attended, **shared)
     biases: list[Bias] = []
     decay = None
-    if encoding.acts_on_logits():
-        biases = encoding.bias(q, k, grid, layer=layer, tokens=tokens)  # of the content, not of its rotation
+    if encoding.acts_on_logits() or factor != 1:
+        biases = encoding.bias(
+            *(content or (q, k)), grid, layer=layer, tokens=tokens
+        )  # of the content, not of its rotation
         turned, k = encoding.rotate(q, k, grid, layer=layer, tokens=tokens)
         if turned is not q:
             if scale is None and turned.shape[-1] != q.shape[-1]:
                 scale = q.shape[-1] ** -0.5  # of the heads, not of what an encoding makes of them
             q = turned
         if (rule := encoding.logit_rule(grid)) is not None:
-            decay = rule.decay
-            if rule.factor != 1:
-                scale = (q.shape[-1] ** -0.5 if scale is None else scale) * rule.factor
-                biases = [bias.scaled(rule.factor) for bias in biases]
+            decay, factor = rule.decay, factor * rule.factor
+        if factor != 1:
+            scale = (q.shape[-1] ** -0.5 if scale is None else scale) * factor
+            biases = [bias.scaled(factor) for bias in biases]
     if not q.dtype == k.dtype == v.dtype:  # a norm under autocast gives float32
         q, k = q.to(v.dtype), k.to(v.dtype)
     weights = AttentionWeights(q, k, biases, mask, scale, decay)

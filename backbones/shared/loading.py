@@ -47,7 +47,8 @@ def fit_pyramid(state: StateDict, model: Any) -> StateDict:
     if isinstance(model.norm, nn.Identity):
         gone.append("norm.")
     if not model.num_classes:
-        gone.append("head.")
+        own = {f"head.{key}" for key in model.head.state_dict()}
+        gone += [key for key in out if key.startswith("head.") and key not in own]
     return {key: value for key, value in out.items() if not key.startswith(tuple(gone))}
 
 

@@ -83,7 +83,7 @@ class PyramidOptions:
         return {"device": self.device, "dtype": self.dtype}
 
     def block(
-        self, dim: int, num_heads: int, *, drop_path: float, depth: int, padding: Padding = "mask"
+        self, dim: int, num_heads: int, *, drop_path: float, depth: int, padding: Padding = "mask", **own: Any
     ) -> WindowBlock:
         """A block of a stage.
 
@@ -92,18 +92,15 @@ class PyramidOptions:
             drop_path: Stochastic depth, 0 to 1.
             depth: Index of the block in its stage.
             padding: What windows beyond the map hold.
+            own: Keywords of the block that a family has of its own, or in place of these options.
         """
-        return WindowBlock(
-            dim,
-            num_heads,
-            drop_path=drop_path,
-            depth=depth,
-            padding=padding,
-            mlp_ratio=self.mlp_ratio,
-            qkv_bias=self.qkv_bias,
-            proj_drop=self.proj_drop_rate,
-            attn_drop=self.attn_drop_rate,
-            norm_layer=self.norm_layer,
-            act_layer=self.act_layer,
+        shared = {
+            "mlp_ratio": self.mlp_ratio,
+            "qkv_bias": self.qkv_bias,
+            "proj_drop": self.proj_drop_rate,
+            "attn_drop": self.attn_drop_rate,
+            "norm_layer": self.norm_layer,
+            "act_layer": self.act_layer,
             **self.factory,
-        )
+        }
+        return WindowBlock(dim, num_heads, drop_path=drop_path, depth=depth, padding=padding, **{**shared, **own})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from timm.layers import ClassifierHead, trunc_normal_
@@ -103,6 +103,9 @@ class Pyramid(LoadsPublished):
         options: See :class:`~visionpe.backbones.shared.options.PyramidOptions`.
     """
 
+    # Whether a norm follows the last stage.
+    has_final_norm: ClassVar[bool] = True
+
     def __init__(
         self,
         patch_embed: nn.Module,
@@ -117,7 +120,7 @@ class Pyramid(LoadsPublished):
         super().__init__()
         self.depths = tuple(depths)
         self.num_classes, self.global_pool = options.num_classes, options.global_pool
-        self.num_features = self.head_hidden_size = self.embed_dim = dims[-1]
+        self.num_features = self.embed_dim = dims[-1]
         self.output_fmt = "NHWC"  # of `forward_features`, as timm's Swin says it
         self.patch_embed, self.stages = patch_embed, nn.ModuleList(stages)
         self.feature_info = [
@@ -126,19 +129,25 @@ class Pyramid(LoadsPublished):
         ]
         norm, factory = options.norm_layer, options.factory
         self.norms = nn.ModuleList(norm(dim, **factory) for dim in dims) if options.feature_norms else None
-        self.norm = nn.Identity() if options.feature_norms else norm(dims[-1], **factory)
-        self.head = ClassifierHead(
+        normed = self.has_final_norm and not options.feature_norms
+        self.norm = norm(dims[-1], **factory) if normed else nn.Identity()
+        self.head = self._build_head(
             dims[-1],
-            options.num_classes,
+            num_classes=options.num_classes,
             pool_type=options.global_pool,
             drop_rate=options.drop_rate,
             input_fmt="NHWC",
             **factory,
         )
+        self.head_hidden_size = self.head.in_features
         init_linear(self)
         for stage, encoding in zip(stages, encodings):
             stage.pos_encoding = encoding()
         stages[0].adds = True
+
+    def _build_head(self, dim: int, **options: Any) -> ClassifierHead:
+        """What is made of the last map, ``dim`` wide."""
+        return ClassifierHead(dim, **options)
 
     def _normed(self, x: Tensor, index: int) -> Tensor:
         """Features of a stage as dense heads get them."""

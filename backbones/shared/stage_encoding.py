@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,7 @@ class WindowKind:
         depth: Blocks that have it.
         grid_size: Tokens along each axis of the window at the trained size; of the finer grid, where it pools.
         pools: Whether queries and keys are different tokens there.
+        takes: Which of the encodings inside attention act there; all by default.
     """
 
     dim: int
@@ -31,6 +32,7 @@ class WindowKind:
     depth: int
     grid_size: tuple[int, ...]
     pools: bool = False
+    takes: Callable[[PositionEncoding], bool] = lambda part: True
 
 
 def injects(part: PositionEncoding) -> bool:
@@ -131,7 +133,7 @@ class StageEncoding(nn.Module):
                 "grid_size": its.grid_size,
             }
             built = create_encodings(spec, **context, **factory)
-            attending = [part for part, own in zip(built, tokens) if not own]
+            attending = [part for part, own in zip(built, tokens) if not own and its.takes(part)]
             for part in attending if its.pools else ():
                 check_pooled(part)
             self.inside[kind] = Composition(attending)

@@ -15,7 +15,14 @@ from torch import nn
 
 PLAIN = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
 STAGES = {"img_size": 32, "embed_dim": 16, "depths": (1, 1), "num_heads": (2, 2)}
-MODELS = {"none_vit_ti": PLAIN, "none_vitdet_b": PLAIN | {"window_size": 3}, "swin_t": STAGES, "cswin_t": STAGES}
+LINES = STAGES | {"embed_dim": (16, 16), "mlp_ratio": 2.0, "decomposed": (True, False), "decay_range": 4.0}
+MODELS = {
+    "none_vit_ti": PLAIN,
+    "none_vitdet_b": PLAIN | {"window_size": 3},
+    "swin_t": STAGES,
+    "cswin_t": STAGES,
+    "rmt_t": LINES,
+}
 # What users of timm name, each layer of which an adapter can stand beside.
 TARGETS = ("qkv", "proj", "fc1", "fc2")
 SPECS = [*ENCODINGS, "dropped(lepe)", "dropped(cpe)"]

@@ -18,10 +18,14 @@ from visionpe.registry import names_of
 FAMILIES = {
     "swin": ("t", dict(embed_dim=24, depths=(2, 1, 2, 1), window_size=4)),
     "cswin": ("t", dict(embed_dim=32, depths=(1, 1, 2, 1), stripe_widths=(1, 2, 3, 3))),
+    "rmt": (
+        "t",
+        dict(embed_dim=(16, 32, 32, 32), depths=(1, 1, 2, 1), num_heads=(2, 2, 2, 4), mlp_ratio=2.0, projection=24),
+    ),
     "vitdet": ("b", dict(embed_dim=48, depth=3, num_heads=3, window_size=3, global_blocks=(1,))),
 }
 SMALL = dict(img_size=64, num_classes=5, drop_path_rate=0.0)
-SIZES = {"swin": "tsbl", "cswin": "tsbl", "vitdet": "blh"}
+SIZES = {"swin": "tsbl", "cswin": "tsbl", "rmt": "tsbl", "vitdet": "blh"}
 PREFIXES = [names_of(name)[0] for name in ENCODINGS]
 EVERY = [f"{prefix}_{family}_{size}" for family, (size, _) in FAMILIES.items() for prefix in PREFIXES]
 PUBLISHED = [f"{family}_{size}" for family, (size, _) in FAMILIES.items()]
@@ -83,7 +87,8 @@ def test_nothing_size_dependent_is_stored(name: str) -> None:
         x = image(44, 60)
         for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
             torch.testing.assert_close(twin(x), model(x))
-    assert not list(model.buffers())
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert len(list(model.buffers())) == 3 * len(norms)  # their statistics
 
 
 @pytest.mark.parametrize("name", OFTEN)
@@ -108,7 +113,7 @@ def test_features(name: str) -> None:
     for m, stride in zip(maps, strides):
         assert all(abs(n - side / stride) < 1 for n, side in zip(m.shape[2:], (70, 100)))
     options = {**SMALL, **FAMILIES[family_of(name)][1]}
-    if family_of(name) == "cswin":  # whose features come with norms of their own
+    if family_of(name) in ("cswin", "rmt"):  # whose features come with norms of their own
         options["feature_norms"] = False
     indices = (0, 2)
     backbone = timm.create_model(name, features_only=True, out_indices=indices, **options).eval()
@@ -128,12 +133,12 @@ def test_classifier(name: str) -> None:
     model, x = build(name), image(64, 64, batch=2)
     with torch.no_grad():
         torch.testing.assert_close(model.forward_head(model.forward_features(x)), model(x))
-        assert model.forward_head(model.forward_features(x), pre_logits=True).shape == (2, model.num_features)
+        assert model.forward_head(model.forward_features(x), pre_logits=True).shape == (2, model.head_hidden_size)
         assert model.get_classifier().out_features == 5
         model.reset_classifier(3)
         assert model(x).shape == (2, 3)
         model.reset_classifier(0)
-        assert model(x).shape == (2, model.num_features)
+        assert model(x).shape == (2, model.head_hidden_size)
 
 
 @pytest.mark.parametrize("name", CORE)

@@ -24,6 +24,7 @@ MODELS = {
     "rope_vitdet_b": PLAIN | dict(window_size=3, neck_channels=16),
     "swin_t": STAGES,
     "cswin_t": STAGES,
+    "rmt_t": STAGES | dict(embed_dim=(32, 32), mlp_ratio=2.0, decomposed=(True, False), decay_range=4.0),
 }
 
 
@@ -39,8 +40,8 @@ def test_our_files(name: str, tmp_path: Path) -> None:
     file, x = saved(source, tmp_path / "m.safetensors"), torch.randn(1, 3, 64, 64)
     headless = timm.create_model(name, checkpoint_path=file, num_classes=0, **MODELS[name]).eval()
     torch.testing.assert_close(headless.forward_features(x), source.forward_features(x))
-    # By default features of CSWin have norms of their own.
-    options = {**MODELS[name], "feature_norms": False} if "cswin" in name else MODELS[name]
+    # By default features of CSWin and RMT have norms of their own.
+    options = {**MODELS[name], "feature_norms": False} if name in ("cswin_t", "rmt_t") else MODELS[name]
     for indices in ((0, 1), (0,)):
         getter = timm.create_model(name, checkpoint_path=file, features_only=True, out_indices=indices, **options)
         wanted = source.forward_intermediates(x, list(indices), intermediates_only=True)

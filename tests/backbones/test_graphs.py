@@ -12,7 +12,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from visionpe import create_encoding
 
 CASES = [("none_vit_ti", name) for name in ENCODINGS] + [
-    (family, spec) for family in ("swin_t", "cswin_t") for spec in ("rpb+cpe", "rope_mixed", "ape+lepe")
+    (family, spec) for family in ("swin_t", "cswin_t", "rmt_t") for spec in ("rpb+cpe", "rope_mixed", "ape+lepe")
 ]
 
 
@@ -32,7 +32,7 @@ def test_fx_graphs_serve_every_size(family: str, spec: str) -> None:
     assert all(parameter.grad is not None for parameter in model.parameters())
 
 
-@pytest.mark.parametrize("family", ["none_vit_ti", "swin_t", "cswin_t"])
+@pytest.mark.parametrize("family", ["none_vit_ti", "swin_t", "cswin_t", "rmt_t"])
 def test_fx_graphs_of_features(family: str) -> None:
     features = timm.create_model(family, pos_encoding="ape", features_only=True, out_indices=(0, 1), **MODELS[family])
     graph, x = torch.fx.symbolic_trace(features.eval()), torch.randn(2, 3, 40, 32)

@@ -12,11 +12,16 @@ from torch import nn
 
 PLAIN = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "num_classes": 3}
 STAGES = {"img_size": 32, "embed_dim": 16, "depths": (1, 1), "num_heads": (2, 2), "num_classes": 3}
-MODELS = {"vit_ti": PLAIN, "vitdet_b": PLAIN | {"window_size": 3}, "swin_t": STAGES, "cswin_t": STAGES}
+LINES = STAGES | {"embed_dim": (16, 16), "mlp_ratio": 2.0, "decomposed": (True, False), "decay_range": 4.0}
+MODELS = {"vit_ti": PLAIN, "vitdet_b": PLAIN | {"window_size": 3}, "swin_t": STAGES, "cswin_t": STAGES, "rmt_t": LINES}
 SPECS = [*ENCODINGS, "dropped(ape)", "randomised(rope_mixed)", "cropped(lape(ape))", {"name": "irpe", "on": "qkv"}]
 CASES = [
     *(("vit_ti", spec) for spec in SPECS),
-    *((family, spec) for family in ("vitdet_b", "swin_t", "cswin_t") for spec in ("ape", "lepe", "cpb", "lape", "cpe")),
+    *(
+        (family, spec)
+        for family in ("vitdet_b", "swin_t", "cswin_t", "rmt_t")
+        for spec in ("ape", "lepe", "cpb", "lape", "cpe")
+    ),
 ]
 
 

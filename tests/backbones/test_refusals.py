@@ -19,10 +19,20 @@ TINY: dict[str, dict[str, Any]] = {
     "vitdet_b": {"img_size": 24, "patch_size": 4, "embed_dim": 32, "depth": 2, "num_heads": 2, "window_size": 3},
     "swin_t": {"img_size": 32, "embed_dim": 16, "depths": (2, 1), "num_heads": (2, 2), "window_size": 3},
     "cswin_t": {"img_size": 32, "embed_dim": 16, "depths": (1, 2, 1), "num_heads": (2, 2, 2)},
+    "rmt_t": {
+        "img_size": 32,
+        "embed_dim": (16, 16),
+        "depths": (1, 1),
+        "num_heads": (2, 2),
+        "mlp_ratio": 2.0,
+        "decomposed": (True, False),
+        "decay_range": 4.0,
+        "projection": 16,
+    },
     "swin3d_s": {"embed_dims": (24, 24), "depths": (2, 1), "num_heads": (2, 2), "window_size": 3},
     "swin3d_s_unet": {"embed_dims": (24, 24), "depths": (1, 1), "num_heads": (2, 2), "window_size": 3},
 }
-IMAGES = ("none_vit_ti", "vitdet_b", "swin_t", "cswin_t")
+IMAGES = ("none_vit_ti", "vitdet_b", "swin_t", "cswin_t", "rmt_t")
 RATE, COUNT = (-0.1, 1, nan, inf, "0", True), (0, -1, 0.5, nan, "2", True, 99999)
 EVERY = {"in_chans": COUNT, "num_classes": (-1, 0.5, nan, "2"), "mlp_ratio": (0, -1, nan, inf, 1e-3, 99999, "4")}
 EVERY |= {"drop_rate": RATE, "drop_path_rate": RATE, "qkv_bias": ("no", nan), "dtype": ("float32", torch.long)}
@@ -60,6 +70,19 @@ REFUSED: dict[str, dict[str, tuple[Any, ...]]] = {
     },
     "swin_t": {**EVERY, **SIZES, **PYRAMID, "window_size": (0, 0.5, nan, "7", (3, 3, 3), 99999)},
     "cswin_t": {**EVERY, **SIZES, **PYRAMID, "stripe_widths": (0, (1, 0, 1), (1, 0.5, 1), "111")},
+    "rmt_t": {
+        **EVERY,
+        **PYRAMID,
+        "img_size": SIZES["img_size"],
+        "embed_dim": (0, (0, 16), (16, 0.5), 16, (1, 16)),
+        "mlp_ratio": (0, -1, nan, inf, 1e-3, 99999, "4", (2.0,), (2.0, 0)),
+        "decomposed": ((True,), (True, 3), "no", nan),
+        "decay_init": (0, -1, nan, "2", (2.0,), (2.0, 0)),
+        "decay_range": (-1, nan, 99, "4", (4.0, 4.0, 4.0)),
+        "init_values": (-1e-4, nan, inf, "1", (None,), (None, -1)),
+        "projection": COUNT,
+        "token_label": ("no", 3, nan),
+    },
     "swin3d_s": {
         **EVERY,
         "embed_dims": ((0, 24), (24, nan), 24),

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 PLAIN = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 4, "num_heads": 2}
 STAGES = {"img_size": 32, "embed_dim": 16, "depths": (1, 2, 1), "num_heads": (2, 2, 2)}
+LINES = STAGES | {"embed_dim": (16, 16, 16), "mlp_ratio": 2.0, "decomposed": (True, False, True), "decay_range": 4.0}
 WINDOWED = PLAIN | {"window_size": 3}
 MODELS = {
     "vit_ti": PLAIN,
@@ -20,16 +21,21 @@ MODELS = {
     "vitdet_b late": WINDOWED | {"global_blocks": (2, 3)},
     "swin_t": STAGES | {"feature_norms": True},
     "cswin_t": STAGES | {"feature_norms": True},
+    "rmt_t": LINES | {"feature_norms": True},
 }
 PER_BLOCK = ["cpb", "dpb", "fire", "lape", "lepe", "decomposed", "dropped(lape)", "randomised(fire)"]
 PER_BLOCK += [{"name": "cpe", "layers": (1, 0)}, {"name": "seqpe", "site": "qk_mul"}]
 CASES = [
     *((family, spec) for family in ("vit_ti", "vitdet_b", "vitdet_b late") for spec in PER_BLOCK),
-    *((family, spec) for family in ("swin_t", "cswin_t") for spec in ("lepe", "dropped(lape)", "cropped(ape)")),
+    *(
+        (family, spec)
+        for family in ("swin_t", "cswin_t", "rmt_t")
+        for spec in ("lepe", "dropped(lape)", "cropped(ape)")
+    ),
 ]
 # Files of whole models: all in the ViT, in its windowed kin what stands by block and what wraps; the rest waits.
 OFTEN = [
-    case if case[0] in ("vit_ti", "swin_t", "cswin_t") or case[1] in ("cpb", "lepe", "dropped(lape)")
+    case if case[0] in ("vit_ti", "swin_t", "cswin_t", "rmt_t") or case[1] in ("cpb", "lepe", "dropped(lape)")
     else pytest.param(*case, marks=pytest.mark.long)
     for case in CASES
 ]  # fmt: skip

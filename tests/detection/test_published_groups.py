@@ -22,6 +22,7 @@ NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
 # Of the tiny classifiers; detectors and segmentors are made slim by slim_configs.
 VIT = {"img_size": 32, "embed_dim": 24, "depth": 2, "num_heads": 2, "patch_size": 8}
 PYRAMID = {"img_size": 32, "embed_dim": 16, "depths": (1, 2, 1, 1), "num_heads": (2, 2, 2, 4)}
+LINES = PYRAMID | {"embed_dim": (16, 16, 16, 16)}
 # One config of each kind of recipe and backbone.
 FILES = [
     *(f"imagenet/{name}.py" for name in ("adamw_300e/ape_vit_s", "deit3_400e/rope_ape_vit_b")),
@@ -39,6 +40,7 @@ FILES = [
     *(f"coco/{name}.py" for name in ("retinanet_cswin_t_1x", "retinanet_ape_vit_b_1x", "retinanet_rope_vit_b_1x")),
     *(f"ade20k/{name}_160k.py" for name in ("upernet_swin_t", "upernet_cswin_t", "upernet_ape_vit_b")),
     *(f"ade20k/{name}_160k.py" for name in ("segformer_cswin_t", "mask2former_swin_t")),
+    *("imagenet/rmt_300e/rmt_t.py", "coco/mask_rcnn_rmt_t_1x.py", "ade20k/upernet_rmt_s_160k.py"),
 ]
 
 
@@ -55,8 +57,9 @@ class Owner:
         self.encoding = encodings[-1].name if encodings else None
         self.is_bias = name.endswith("bias")
         stem = getattr(getattr(getattr(model, "backbone", None), "model", None), "patch_embed", None)
-        # Called stage1_conv_embed.2 by CSWin's authors, which does not say norm.
-        self.is_stem_of_cswin = stem in self.modules and "CSWin" in type(model.backbone.model).__name__
+        # Called stage1_conv_embed.2 by CSWin's authors, proj.1 and so on by RMT's, which does not say norm.
+        unnamed = ("CSWinTransformer", "RMT")
+        self.is_unnamed_norm = stem in self.modules and type(model.backbone.model).__name__ in unnamed
 
     @property
     def is_position(self) -> bool:
@@ -75,7 +78,7 @@ class Owner:
 
 def by_name_in_backbones(owner: Owner) -> bool:
     """custom_keys of Swin's and CSWin's configs: norms of the backbone and positions; batch norms are called bn."""
-    return not (owner.is_position or (owner.in_backbone and owner.is_norm and not owner.is_stem_of_cswin))
+    return not (owner.is_position or (owner.in_backbone and owner.is_norm and not owner.is_unnamed_norm))
 
 
 RULES: dict[str, Callable[[Any], bool]] = {
@@ -106,7 +109,7 @@ def built(file: str) -> tuple[nn.Module, Config]:
     init_default_scope(config.default_scope)
     if "imagenet" in file:
         config.model.pop("pretrained", None)
-        config.model.update(VIT if "vit" in file else PYRAMID)
+        config.model.update(VIT if "vit" in file else LINES if "rmt" in file else PYRAMID)
     else:
         slim(config)
     return revert_sync_batchnorm(MODELS.build(config.model)), config

@@ -181,6 +181,21 @@ def test_cpe_is_a_convolution_plus_the_identity() -> None:
     assert torch.equal(encoding.refine(x, Grid((4, 5), 1), layer=1), x)
 
 
+def test_cpe_ahead_of_the_blocks() -> None:
+    """Ahead of the first it joins the tokens; ahead of the others it follows the block before, and none the last."""
+    ahead, after = make("cpe", layers="all", ahead=True), make("cpe", layers="all")
+    ahead.load_state_dict(after.state_dict())
+    x, grid = torch.randn(1, 1 + 20, 32), Grid((4, 5), 1)
+    assert ahead.layers == after.layers == (0, 1, 2)
+    torch.testing.assert_close(ahead.add(x[:, 1:], grid), after.refine(x, grid, layer=0)[:, 1:])
+    torch.testing.assert_close(ahead.refine(x, grid, layer=1), after.refine(x, grid, layer=2))
+    assert torch.equal(ahead.refine(x, grid, layer=2), x)
+    assert torch.equal(after.add(x[:, 1:], grid), x[:, 1:])
+    assert torch.equal(make("cpe", layers=(1,), ahead=True).add(x[:, 1:], grid), x[:, 1:])
+    with pytest.raises(ValueError, match=r"ahead=True with grid_size=.*: allowed on two axes"):
+        create_encoding({"name": "cpe", "ahead": True}, dim=8, num_heads=1, grid_size=(2, 2, 2))
+
+
 def test_cpe_interpolated_is_a_dilation_at_whole_ratios() -> None:
     encoding = create_encoding("cpe", dim=4, num_heads=1, grid_size=(6, 4), policy="interpolate")
     x = torch.randn(1, 4, 12, 12)

@@ -95,6 +95,7 @@ REFUSED: dict[str, dict[str, tuple[Any, ...]]] = {
         "hidden": COUNT,
     },
     "pope": {"theta": POSITIVE, "phase_init": (None, "normal"), "layout": ("half", "axis_half")},
+    "rope_raster": {"theta": POSITIVE, "layout": (None, "axis_half")},
     "rope_vjepa": {"theta": POSITIVE, "frames": FLAG, "unequal": FLAG},
     "rope_spiral": {
         "directions": (0, 1, 3, 0.5, nan, "4"),
@@ -113,7 +114,11 @@ REFUSED: dict[str, dict[str, tuple[Any, ...]]] = {
     "crse": {"init_std": STD, "quant_size": COUNT, "signals": (None, 3)},
     "lookhere": {"global_slope": (-1, nan, inf, "1"), "layer_slopes": ((1.0, nan), (1.0,), "ab", 1), "rounded": FLAG},
     "manhattan": {"init_value": (*POSITIVE, 99999), "decay_range": (-1, nan, inf, "1")},
-    "cpe": {"kernel_size": (0, 2, 1.5, nan, "3", 99999), "layers": ((0.5,), (), (5,), (0, 0), 0, "0", (nan,))},
+    "cpe": {
+        "kernel_size": (0, 2, 1.5, nan, "3", 99999),
+        "layers": ((0.5,), (), (5,), (0, 0), 0, "0", (nan,)),
+        "ahead": FLAG,
+    },
     "lepe": {"kernel_size": (0, 2, 1.5, nan, "3", 99999)},
     "dropped(ape)": {"rate": (-0.1, 1.1, nan, "1", True)},
     "cropped(ape)": {"enlarge": (0.5, nan, inf, "2"), "scale": ((nan, 1.0), (0.5,), "ab"), "aspect": ((1.0, inf), 3)},

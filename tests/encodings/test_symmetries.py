@@ -24,6 +24,7 @@ ROTARY = [
     "rope_spiral",
     "rope_vjepa",
     "rope_mrope",
+    "rope_raster",
     "harope",
     "string",
     "pope",

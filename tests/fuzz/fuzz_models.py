@@ -30,6 +30,20 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "swin": ("swin_t", dict(img_size=24, embed_dim=16, depths=(2, 1), num_heads=(2, 2), num_classes=5, window_size=3)),
     "cswin": ("cswin_t", dict(img_size=32, embed_dim=16, depths=(1, 2, 1), num_heads=(2, 2, 2), num_classes=5)),
+    "rmt": (
+        "rmt_t",
+        dict(
+            img_size=32,
+            embed_dim=(16, 16, 16),
+            depths=(1, 2, 1),
+            num_heads=(2, 2, 2),
+            num_classes=5,
+            mlp_ratio=2.0,
+            decomposed=(True, False, True),
+            decay_range=4.0,
+            projection=16,
+        ),
+    ),
     "swin3d": (
         "swin3d_s",
         dict(embed_dims=(24, 24), depths=(2, 1), num_heads=(2, 2), window_size=3, num_classes=5, cloud_size=16),
@@ -39,7 +53,7 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
         dict(embed_dims=(24, 24), depths=(1, 1), num_heads=(2, 2), window_size=3, num_classes=5, cloud_size=16),
     ),
 }
-IMAGES = ("vit", "vitdet", "swin", "cswin")
+IMAGES = ("vit", "vitdet", "swin", "cswin", "rmt")
 CLOUDS = ("swin3d", "swin3d_unet")
 SPECS = (
     *(

@@ -27,7 +27,7 @@ EXTRA = ["policy", "trained_size", "trained_patch_size", "window_img_size", "unk
 def keywords(family: str) -> list[str]:
     """Names of all that the constructor of a family takes."""
     names = set(inspect.signature(type(model(family)).__init__).parameters)
-    if family in ("swin", "cswin"):
+    if family in ("swin", "cswin", "rmt"):
         names |= set(inspect.signature(PyramidOptions).parameters)
     if family in ("vit", "vitdet"):
         names |= set(inspect.signature(VisionTransformer.__init__).parameters)
@@ -118,9 +118,11 @@ def change(family: str, spec: str | None, what: str, data: Any) -> Any:
         return timm.create_model(name, features_only=True, out_indices=indices, **options)(torch.randn(1, 3, 24, 28))
     network: Any = model(family, spec)
     if what == "set_input_size":
-        third = {"vit": "patch_size", "vitdet": "patch_size", "swin": "window_size", "cswin": "stripe_widths"}[family]
+        third = {"vit": "patch_size", "vitdet": "patch_size", "swin": "window_size", "cswin": "stripe_widths"}.get(
+            family
+        )
         options = {"img_size": size(data)} if data.draw(st.booleans()) else {}
-        if data.draw(st.booleans()):
+        if third and data.draw(st.booleans()):
             options[third] = data.draw(st.one_of(st.sampled_from((2, 4, (2, 2), (1, 2, 2))), value(third)))
         network.set_input_size(**options)
     elif what == "reset_classifier":

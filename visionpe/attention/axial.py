@@ -112,28 +112,28 @@ def axial_attention(
     grid = bias.grid
     own_q, own_k, out = (t[..., grid.prefix :, :] for t in (q, k, v))
     for axis in reversed(range(grid.axes)):
-        lines_q, lines_k, lines_v = (_lines(t, grid.size, axis) for t in (own_q, own_k, out))
+        lines_q, lines_k, lines_v = (lines_of(t, grid.size, axis) for t in (own_q, own_k, out))
         if grid.prefix:
             count = grid.num_spatial // grid.size[axis]
             ahead = (t[:, None, :, : grid.prefix].expand(-1, count, -1, -1, -1).flatten(0, 1) for t in (k, v))
             lines_k, lines_v = (torch.cat(pair, dim=-2) for pair in zip(ahead, (lines_k, lines_v)))
         mask = bias.along(axis, q.dtype)  # (1, heads or 1, n, prefix + n)
         attended = F.scaled_dot_product_attention(lines_q, lines_k, lines_v, mask, dropout_p, scale=scale)
-        out = _tokens(attended, q.shape[0], grid.size, axis)
+        out = from_lines(attended, q.shape[0], grid.size, axis)
     if not grid.prefix:
         return out
     first = F.scaled_dot_product_attention(q[..., : grid.prefix, :], k, v, dropout_p=dropout_p, scale=scale)
     return torch.cat((first, out), dim=-2)
 
 
-def _lines(x: Tensor, size: tuple[int, ...], axis: int) -> Tensor:
+def lines_of(x: Tensor, size: tuple[int, ...], axis: int) -> Tensor:
     """Spatial tokens ``(B, heads, N, d)`` to the lines along ``axis``: ``(B * lines, heads, n, d)``."""
     x = x.unflatten(2, size).movedim(axis + 2, -2)  # (B, heads, *others, n, d)
     return x.movedim(1, -3).flatten(0, -4)
 
 
-def _tokens(x: Tensor, batch: int, size: tuple[int, ...], axis: int) -> Tensor:
-    """The inverse of :func:`_lines`."""
+def from_lines(x: Tensor, batch: int, size: tuple[int, ...], axis: int) -> Tensor:
+    """The inverse of :func:`lines_of`."""
     others = [n for a, n in enumerate(size) if a != axis]
     x = x.unflatten(0, (batch, *others)).movedim(-3, 1)  # (B, heads, *others, n, d)
     return x.movedim(-2, axis + 2).flatten(2, -2)

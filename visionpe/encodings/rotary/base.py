@@ -77,6 +77,8 @@ class RotaryEncoding(WideParameters, PositionEncoding):
     takes_pooled = True
     # Whether frequencies are radians per token; else coordinates have a unit of their own.
     in_tokens = True
+    # What the head dimension must be a multiple of: a pair for each of two axes.
+    channels: ClassVar[int] = 4
     fractional = False
 
     def __init__(
@@ -116,10 +118,11 @@ class RotaryEncoding(WideParameters, PositionEncoding):
             self.policies, self.modifiers, self.policy = (), (), None  # type: ignore[misc]
             self.without_policy = f"{self.name!r} has no policy with fractional=True"
             self.mark_as_built()
-        if self.head_dim % 4:
+        if self.head_dim % self.channels:
             raise ValueError(
                 f"dim={self.dim} and num_heads={self.num_heads} give head dimension {self.head_dim}; "
-                f"{self.name} turns channel pairs on two axes and needs a multiple of 4"
+                f"{self.name} turns channel pairs on {'two axes' if self.channels == 4 else 'one axis'} and needs a "
+                f"multiple of {self.channels}"
             )
 
     def set_policy(self, policy: str) -> None:
@@ -212,6 +215,10 @@ class RotaryEncoding(WideParameters, PositionEncoding):
         """Coordinates that a step of one token makes along each axis, in the order of ``grid.size``."""
         return [span / trained for span, trained in zip(self.spans, self.grid_size)]
 
+    def lengths(self, grid: Grid) -> list[tuple[Any, int, float]]:
+        """Of each axis of :meth:`frequencies`: tokens now, tokens in training, coordinates that a step makes."""
+        return list(zip(grid.size[::-1], self.grid_size[::-1], self.units(grid)[::-1]))
+
     def _adapted(self, freqs: Tensor, grid: Grid) -> Tensor:
         """The frequencies ``(axes, heads, pairs)`` under the policies that change them, each axis on its own ratio."""
         choices = [choice for choice in self.policy_terms if choice.name in ("ntk", "yarn", "riflex", "resonance")]
@@ -219,8 +226,12 @@ class RotaryEncoding(WideParameters, PositionEncoding):
             return freqs
         fastest, slowest = self.extremes(freqs)
         adapted = []
-        axes = zip(freqs, grid.size[::-1], self.grid_size[::-1], self.units(grid)[::-1], fastest, slowest)
-        for f, size, trained, unit, high, low in axes:  # numbers, not a tensor of them, which would be copied each time
+        axes = zip(freqs, self.lengths(grid), fastest, slowest)
+        for f, (
+            size,
+            trained,
+            unit,
+        ), high, low in axes:  # numbers, not a tensor of them, which would be copied each time
             if not is_trained_size(size, trained):
                 f = adapt_frequencies(f * unit, size, trained, choices, high * unit, low * unit) / unit
             adapted.append(f)

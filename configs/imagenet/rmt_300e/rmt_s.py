@@ -1,0 +1,3 @@
+_base_ = "../_base_/rmt_300e.py"
+
+model = dict(model_name="rmt_s", drop_path_rate=0.15)

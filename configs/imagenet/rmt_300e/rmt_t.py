@@ -1,0 +1,3 @@
+_base_ = "../_base_/rmt_300e.py"
+
+model = dict(model_name="rmt_t")
