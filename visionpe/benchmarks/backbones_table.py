@@ -22,8 +22,21 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "ViTDet": ("vitdet_b", {"depth": 2, "embed_dim": 192, "num_heads": 3, "global_blocks": (1,), "window_size": 3}),
     "Swin": ("swin_t", {"depths": (2, 1, 1, 1), "embed_dim": 48, "num_heads": (3, 3, 6, 12)}),
     "CSWin": ("cswin_t", {"depths": (1, 1, 2, 1)}),
+    "RMT": ("rmt_t", {"depths": (1, 1, 2, 1), "embed_dim": (32, 64, 64, 64), "num_heads": (2, 4, 4, 4)}),
+    "Hiera": ("hiera_t", {"stages": (1, 1, 2, 1), "embed_dim": 48, "num_heads": 1}),
+    "MViTv2": ("mvitv2_t", {"depths": (1, 1, 2, 1), "embed_dim": 48}),
+    "Twins": (
+        "twins_svt_s",
+        {"depths": (1, 1, 2, 1), "embed_dims": (48, 48, 96, 96), "num_heads": (2, 2, 4, 4), "sr_ratios": (8, 4, 2, 1)},
+    ),
+    "LeViT": ("none_levit_128s", {"depth": (1, 1, 1)}),
     "Swin3D": ("swin3d_s", {"depths": (2, 1), "embed_dims": (48, 96), "num_heads": (6, 6), "window_size": (5, 7)}),
+    "PTv3": (
+        "ptv3_b",
+        {"depths": (2, 1), "embed_dims": (48, 96), "num_heads": (2, 4), "patch_size": 16, "strides": (2,)},
+    ),
 }
+OF_VOXELS = ("Swin3D", "PTv3")
 SIZE = (80, 112)
 MARKS = ("<!-- encodings x backbones -->", "<!-- end -->")
 FITS = "yes"
@@ -61,19 +74,19 @@ def check(encoding: str, family: str) -> str:
         model = timm.create_model(name, pos_encoding=encoding, num_classes=7, **options)
     except ValueError as error:
         return str(error)
-    own = [p for m in model.modules() if isinstance(m, visionpe.PositionEncoding) for p in m.parameters()]
     with torch.no_grad():
-        for parameter in own:  # what starts at zero would hide what comes after it
+        for parameter in model.parameters():  # what starts at zero would hide what comes after it
             if not parameter.any():
                 parameter.normal_(std=0.1)
-    plain, turned = voxels() if family == "Swin3D" else images()
+    plain, turned = voxels() if family in OF_VOXELS else images()
     logits = model(plain)
     logits.square().sum().backward()
     if not logits.isfinite().all():
         raise RuntimeError(f"{encoding} in {family}: the output is not finite")
     named = [(n, p) for n, p in model.named_parameters() if "pos_encoding" in n]
-    # Of a last bias alone, which adds the same to all logits, the gradient may be zero.
-    idle = [n for n, p in named if p.grad is None or not (p.grad.any() or n.endswith("bias"))]
+    # That of a last bias, which adds the same to all logits, may be zero, and so may that of FIRE's threshold, which
+    # counts where a map is no larger.
+    idle = [n for n, p in named if p.grad is None or not (p.grad.any() or n.endswith(("bias", "threshold")))]
     if idle:
         raise RuntimeError(f"{encoding} in {family}: no gradient reaches {', '.join(idle[:3])}")
     model.eval()
