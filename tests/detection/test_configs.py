@@ -26,6 +26,21 @@ PYRAMIDS = [f"imagenet/{family}_300e/{prefix}{family}_t.py" for family in ("swin
 RECIPES = [f"imagenet/{name}" for name in ("deit3_400e/ape_vit_s", "deit3_400e/ape_vit_b", "adamw_300e/ape_vit_s")]
 RECIPES += ["imagenet/deit3_finetune/ape_vit_b", "imagenet/cswin_300e/cswin_t"]
 
+# Of the ablation, encodings of 2025 and 2026 and the text classics; some are an encoding with options.
+NEW = (
+    *("rope_golden", "rope_spiral", "rope_mrope", "rope_vjepa", "liere", "pope", "pape", "xl", "shaw", "deberta"),
+    *("carope", "seqpe", "seqpe_mul", "lape", "harope", "string", "every_block", "every_block_shared"),
+)
+OPTIONS = {
+    "rope_ape": "rope_mixed+ape",
+    "rope_axial_ape": "rope_axial+ape",
+    "rpb": {"name": "rpb", "gain": 10.0},
+    "seqpe_mul": {"name": "seqpe", "site": "qk_mul"},
+    "every_block_shared": "every_block(ape, shared=True)",
+}
+NAMED = {"rope_mixed": "rope", "rope_ape": "rope", "rope_axial_ape": "rope_axial"}
+NAMED |= {"seqpe_mul": "seqpe", "every_block_shared": "every_block"}
+
 
 @pytest.fixture(autouse=True)
 def _scope():
@@ -36,7 +51,7 @@ def test_every_encoding_has_its_configs():
     seven = {"none", "ape", "sincos", "rope_axial", "rope_mixed", "cpe", "alibi"}
     nine = seven | {"rope_ape", "rope_axial_ape"}
     found = {name: {Path(f).stem for f in FILES if Path(f).parent.as_posix() == name} for name in SETS}
-    ablation = {"fourier", "lepe", "irpe", "decomposed", "rpb", "cpb", "lookhere", "rope_norm", "fire"}
+    ablation = {"fourier", "lepe", "irpe", "decomposed", "rpb", "cpb", "lookhere", "rope_norm", "fire", *NEW}
     assert found["mnist"] == {f"{name}_vit" for name in seven}
     assert found["digits"] == {f"{name}_vit" for name in seven | ablation}
     assert found["imagenet/deit3_finetune"] == {f"{name}_vit_b" for name in nine}
@@ -54,14 +69,11 @@ def test_one_training_step(file):
         side, channels = 32, 3
         config.model.pop("pretrained", None)
     else:
-        config.model.update(embed_dim=16, depth=1, num_heads=2)
+        config.model.update(embed_dim=32, depth=1, num_heads=2)
         side, channels = 24, 1
     model = MODELS.build(config.model)
-    expected = {"rope_ape": "rope_mixed+ape", "rope_axial_ape": "rope_axial+ape"}.get(encoding)
-    if encoding == "rpb":
-        expected = {"name": "rpb", "gain": 10.0}
-    assert config.model.get("pos_encoding") == expected
-    first = {"rope_mixed": "rope", "rope_ape": "rope", "rope_axial_ape": "rope_axial"}.get(encoding, encoding)
+    assert config.model.get("pos_encoding") == OPTIONS.get(encoding)
+    first = NAMED.get(encoding, encoding)
     size = Path(file).stem.split("_vit")[1] or "_ti"
     assert model.model_name == f"{first}_vit{size}"
 
