@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from visionpe import encodings as _encodings  # noqa: F401  the names stand for these
 from visionpe._renamed import old_modules
 from visionpe.backbones import adapt as _adapt  # noqa: F401  what timm is to build again must be registered
+from visionpe.backbones.cpvt import PyramidCPVT, cpvt_models
 from visionpe.backbones.cswin import CSWinTransformer, cswin_models
 from visionpe.backbones.ptv3 import PointTransformerV3, PointTransformerV3UNet, ptv3_models
 from visionpe.backbones.rmt import RMT, rmt_models
@@ -19,11 +20,13 @@ __all__ = [
     "CSWinTransformer",
     "PointTransformerV3",
     "PointTransformerV3UNet",
+    "PyramidCPVT",
     "Swin3DTransformer",
     "Swin3DUNet",
     "SwinTransformer",
     "VisionTransformer",
     "WindowedVisionTransformer",
+    "cpvt_models",
     "cswin_models",
     "ptv3_models",
     "rmt_models",

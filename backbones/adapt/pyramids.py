@@ -13,11 +13,10 @@ from typing import Any
 import timm
 
 from visionpe.backbones.adapt.naming import register
-from visionpe.backbones.shared.stage_encoding import injects
+from visionpe.backbones.shared.stage_encoding import built_by_default, injects, works_pooled
 from visionpe.base import PositionEncoding
-from visionpe.registry import create_encodings, names_of, on_register
+from visionpe.registry import names_of, on_register
 
-ON_TOKENS = {"add", "inject", "refine"}
 ON_VALUES = {"value", "output", "mix"}
 
 
@@ -48,7 +47,7 @@ class AdaptedFamily:
             return False
         if self.widens and (injects(encoding) or encoding.joins_every_block):
             return False
-        return encoding.takes_pooled or sites <= ON_TOKENS
+        return works_pooled(encoding)
 
     def register(self, prefix: str, spec: Any) -> None:
         """Make the names of all sizes known, without the prefix and its underscore if that is empty."""
@@ -64,19 +63,11 @@ class AdaptedFamily:
             self.register("", None)
 
         def of_encoding(name: str) -> None:
-            built = _by_default(name)
+            built = built_by_default(name)
             for prefix in names_of(name) if built is not None and self.takes(built) else ():
                 self.register(prefix, None if name == self.own else name)
 
         on_register(of_encoding)
-
-
-def _by_default(name: str) -> PositionEncoding | None:
-    """An encoding with its options by default, without numbers, so that none are drawn; None where it needs others."""
-    try:
-        return create_encodings(name, dim=48, num_heads=2, depth=1, grid_size=(2, 2), device="meta")[0]
-    except (TypeError, ValueError):
-        return None
 
 
 def tagged(original: str) -> dict[str, str]:

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from timm.models.twins import Block, GlobalSubSampleAttn, LocallyGroupedAttn, PatchEmbed, Twins
+from timm.models.twins import Block, LocallyGroupedAttn, PatchEmbed, Twins
 from torch import Tensor, nn
 
 from visionpe.backbones.adapt.adapted import State, adapts
 from visionpe.backbones.adapt.staged import AdaptedStages
 from visionpe.backbones.adapt.wrapped import weight_of
 from visionpe.backbones.shared.block import run_block
-from visionpe.backbones.shared.encoded import encoded_attention
+from visionpe.backbones.shared.conv_embed import Slide
 from visionpe.backbones.shared.images import check_images
 from visionpe.backbones.shared.partition import Partition
+from visionpe.backbones.shared.reduced import ReducedAttention
 from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind
-from visionpe.backbones.shared.windowed import EncodedHeads, MapBlock, WindowHeads
+from visionpe.backbones.shared.windowed import MapBlock, WindowHeads
 from visionpe.backbones.shared.windows import Pair, WholeMap, Windows
 from visionpe.grid import Grid
-from visionpe.tracing import larger, map_size
+from visionpe.tracing import map_size
 
 
 class AnyPatches(PatchEmbed):
@@ -30,8 +29,7 @@ class AnyPatches(PatchEmbed):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, H, W)`` to ``(B, H / patch, W / patch, dim)``, rounded down, at least 1."""
-        (height, width), (down, right) = x.shape[2:], self.patch_size
-        x = F.pad(x, (0, larger(right - width, 0), 0, larger(down - height, 0)))
+        x = Slide(self.patch_size[0], self.patch_size[0]).padded(x)
         return self.norm(self.proj(x).permute(0, 2, 3, 1))
 
 
@@ -39,33 +37,6 @@ class LocalAttention(WindowHeads, LocallyGroupedAttn):
     """Attention in windows, which beyond the map hold the biases of the projection, as in training."""
 
     padding = "tokens"
-
-
-class PooledKeysAttention(EncodedHeads, GlobalSubSampleAttn):
-    """Attention of all tokens to cells of them, which a convolution makes of the map."""
-
-    def cells(self, size: Pair) -> Pair:
-        """Height and width of the map of keys: cells that are whole, at least one."""
-        height, width = (larger(n // self.sr_ratio, 1) for n in size)
-        return height, width
-
-    def forward(self, x: Tensor, partitions: Sequence[Partition]) -> Tensor:
-        """``(B, height, width, dim)`` to the same."""
-        (cut,) = partitions
-        size, heads = map_size(x), self.num_heads
-        q = self.q(x.flatten(1, 2)).unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, heads, N, head_dim)
-        kv = self.kv(self._pooled(x)).unflatten(-1, (2, heads, -1))
-        k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)
-        attended = encoded_attention(q, k, v, cut.encoding, cut.grid, layer=cut.layer, attended=self.attended)
-        return self.projected(attended.transpose(1, 2).flatten(2), None).unflatten(1, size)
-
-    def _pooled(self, x: Tensor) -> Tensor:
-        """The cells, ``(B, cells, dim)``."""
-        if self.sr is None:
-            return x.flatten(1, 2)
-        short = [larger(self.sr_ratio - n, 0) for n in map_size(x)]
-        x = self.sr(F.pad(x.permute(0, 3, 1, 2), (0, short[1], 0, short[0])))
-        return self.norm(x.flatten(2).transpose(1, 2))
 
 
 class AdaptedTwinsBlock(MapBlock, Block):
@@ -95,7 +66,7 @@ class AdaptedTwins(AdaptedStages, Twins):
         for layer, block in enumerate(blocks):
             attention = block.attn
             local = isinstance(attention, LocallyGroupedAttn)
-            block.__class__, attention.__class__ = AdaptedTwinsBlock, LocalAttention if local else PooledKeysAttention
+            block.__class__, attention.__class__ = AdaptedTwinsBlock, LocalAttention if local else ReducedAttention
             block.layer, block.kind = layer, "window" if local else "whole"
             block.turn = kinds[block.kind].depth if block.kind in kinds else 0
             kinds[block.kind] = WindowKind(
@@ -136,9 +107,7 @@ class AdaptedTwins(AdaptedStages, Twins):
                 windows = Windows(size, (block.attn.ws, block.attn.ws))
                 ways[block.kind] = (windows, Grid(size=windows.window))
             else:
-                pools = block.attn.sr_ratio > 1
-                grid = Grid(size=block.attn.cells(size), queries=size) if pools else Grid(size=size)
-                ways[block.kind] = (WholeMap(size, size), grid)
+                ways[block.kind] = (WholeMap(size, size), block.attn.grid(size))
         return ways
 
     def begin(self, x: Tensor) -> Tensor:

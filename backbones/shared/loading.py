@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -50,6 +50,29 @@ def fit_pyramid(state: StateDict, model: Any) -> StateDict:
         own = {f"head.{key}" for key in model.head.state_dict()}
         gone += [key for key in out if key.startswith("head.") and key not in own]
     return {key: value for key, value in out.items() if not key.startswith(tuple(gone))}
+
+
+def renamed(state: StateDict, rules: Iterable[tuple[str, str]], *, mark: str, holder: str = "backbone.") -> StateDict:
+    """A published state dict under our names, by the first rule that fits the beginning of each key.
+
+    Args:
+        state: As published, or in our layout, which stays as it is.
+        rules: Regular expressions of beginnings, and what stands there in our words.
+        mark: A key that tells the published layout.
+        holder: Prefix of a backbone in the file of a detector or segmentor, of which the rest is left out.
+    """
+    if holder + mark in state:
+        state = {key.removeprefix(holder): value for key, value in state.items() if key.startswith(holder)}
+    if mark not in state:
+        return dict(state)
+    patterns = [(re.compile(pattern), ours) for pattern, ours in rules]
+
+    def our(key: str) -> str:
+        found = ((match, ours) for pattern, ours in patterns if (match := pattern.match(key)))
+        match, ours = next(found, (None, ""))
+        return key if match is None else match.expand(ours) + key[match.end() :]
+
+    return {our(key): value for key, value in state.items()}
 
 
 def measure_from(encodings: nn.Module, grid_size: Sequence[int]) -> None:

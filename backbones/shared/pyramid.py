@@ -163,6 +163,10 @@ class Pyramid(LoadsPublished):
         x = self.patch_embed(x)
         for stage in self.stages:
             x = stage(x)
+        return self._final(x)
+
+    def _final(self, x: Any) -> Tensor:
+        """What the last stage gives, normed."""
         return self.norm(self._normed(x, -1))
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
@@ -210,7 +214,7 @@ class Pyramid(LoadsPublished):
                 taken.append(feature.permute(0, 3, 1, 2).contiguous() if output_fmt == "NCHW" else feature)
         if intermediates_only:
             return taken
-        return (self.norm(self._normed(x, -1)) if len(wanted) and index == len(self.stages) - 1 else x), taken
+        return (self._final(x) if len(wanted) and index == len(self.stages) - 1 else x), taken
 
     def prune_intermediate_layers(
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True

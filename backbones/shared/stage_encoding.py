@@ -13,6 +13,9 @@ from visionpe.composition import Composition
 from visionpe.encodings.wrappers.base import innermost
 from visionpe.registry import Spec, create_encodings, get_encoding, list_encodings
 
+# Sites that are not in attention.
+ON_TOKENS = {"add", "inject", "refine"}
+
 
 @dataclass(frozen=True)
 class WindowKind:
@@ -25,6 +28,7 @@ class WindowKind:
         grid_size: Tokens along each axis of the window at the trained size; of the finer grid, where it pools.
         pools: Whether queries and keys are different tokens there.
         takes: Which of the encodings inside attention act there; all by default.
+        prefix: Tokens ahead of those of the map.
     """
 
     dim: int
@@ -33,11 +37,25 @@ class WindowKind:
     grid_size: tuple[int, ...]
     pools: bool = False
     takes: Callable[[PositionEncoding], bool] = lambda part: True
+    prefix: int = 0
 
 
 def injects(part: PositionEncoding) -> bool:
     """Whether an encoding that adds to tokens does so at the input of every attention."""
     return "inject" in innermost(part).acting
+
+
+def built_by_default(name: str) -> PositionEncoding | None:
+    """An encoding with its options by default, without numbers, so that none are drawn; None where it needs others."""
+    try:
+        return create_encodings(name, dim=48, num_heads=2, depth=1, grid_size=(2, 2), device="meta")[0]
+    except (TypeError, ValueError):
+        return None
+
+
+def works_pooled(part: PositionEncoding | None) -> bool:
+    """Whether an encoding can work in a model whose attention pools queries or keys: there, or on tokens alone."""
+    return part is not None and (part.takes_pooled or set(part.sites()) <= ON_TOKENS)
 
 
 def check_pooled(part: PositionEncoding) -> None:
@@ -116,8 +134,8 @@ class StageEncoding(nn.Module):
         **factory: Any,
     ) -> None:
         super().__init__()
-        factory["prefix_slots"] = 0  # no prefix tokens on a map
-        parts = create_encodings(spec, dim=dim, num_heads=num_heads, depth=depth, grid_size=grid_size, **factory)
+        of_map = {**factory, "prefix_slots": 0}  # no prefix tokens on a map
+        parts = create_encodings(spec, dim=dim, num_heads=num_heads, depth=depth, grid_size=grid_size, **of_map)
         tokens = [set(part.sites()) <= {"add", "refine"} for part in parts]
         kept = [
             part for part, own in zip(parts, tokens) if own and (first or part.sites() != ("add",) or injects(part))
@@ -132,7 +150,7 @@ class StageEncoding(nn.Module):
                 "depth": its.depth,
                 "grid_size": its.grid_size,
             }
-            built = create_encodings(spec, **context, **factory)
+            built = create_encodings(spec, **context, **(factory if its.prefix else of_map))
             attending = [part for part, own in zip(built, tokens) if not own and its.takes(part)]
             for part in attending if its.pools else ():
                 check_pooled(part)

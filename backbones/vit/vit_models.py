@@ -59,3 +59,10 @@ FAMILY = Family("vit", VisionTransformer, SIZES, None, __name__, _cfgs, out_indi
 FAMILY.register_encodings()
 for _prefix, _spec in COMPOSED.items():
     FAMILY.register(_prefix, _spec)
+
+# CPVT as in its paper (arXiv 2102.10882, section 4, tables 1 and 4): DeiT, a convolution after the first block in the
+# place of its table; ``gap`` averages the tokens where there is no class token.
+GAP = {"class_token": False, "global_pool": "avg", "fc_norm": False}
+for _name, _options in (("cpvt", {}), ("cpvt_gap", GAP)):
+    _sizes = {size: {**SIZES[size], "init_values": 0.0, **_options} for size in ("ti", "s", "b")}
+    Family(_name, VisionTransformer, _sizes, None, __name__, _cfgs, out_indices=3).register("", "cpe")
