@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from visionpe.backbones.cpvt.weights import convert
-from visionpe.backbones.shared.arguments import MAX_PATCH
+from visionpe.backbones.shared.arguments import MAX_PATCH, check_stages
 from visionpe.backbones.shared.conv_embed import draw_convolutions
 from visionpe.backbones.shared.options import PyramidOptions
 from visionpe.backbones.shared.reduced_pyramid import (
@@ -70,7 +70,8 @@ class PyramidCPVT(ReducedPyramid):
         **options: Any,
     ) -> None:
         shared = PyramidOptions.read(type(self), {"norm_layer": partial(nn.LayerNorm, eps=1e-6), **options})
-        patches = [check_count("patch_size", patch_size, 1, MAX_PATCH), *[2] * (len(tuple(depths)) - 1)]
+        (depths,) = check_stages(depths=depths)
+        patches = [check_count("patch_size", patch_size, 1, MAX_PATCH), *[2] * (len(depths) - 1)]
         shapes = stage_shapes(
             shared,
             embed_dim=embed_dim,
@@ -80,6 +81,7 @@ class PyramidCPVT(ReducedPyramid):
             patch_sizes=patches,
             strides=patches,
             reductions=("sr_ratios", sr_ratios),
+            paddings=[0] * len(depths),
         )
         super().__init__(
             shapes,

@@ -61,6 +61,7 @@ CHECKS: dict[str, Check] = {
     "reg_tokens": counts(0, MAX_PREFIX),
     "init_values": _numbers(0, 100),
     "norm_eps": _numbers(1e-30, 1),
+    "embed_norm_eps": _numbers(1e-30, 1),
     "weight_init": lambda name, value: check_choice(name, value, ("", "skip", "reset", "jax", "jax_nlhb", "moco")),
     "norm_layer": _layer(get_norm_layer),
     "embed_norm_layer": _layer(get_norm_layer),

@@ -60,22 +60,21 @@ def stage_shapes(
     patch_sizes: Sequence[int],
     strides: Sequence[int],
     reductions: tuple[str, Sequence[int] | None],
-    paddings: Sequence[int] | None = None,
+    paddings: Sequence[int] | None,
     prefix: int = 0,
 ) -> list[StageShape]:
     """The stages, from what a constructor was given.
 
     Args:
         shared: What all pyramids take.
-        embed_dim, depths, num_heads, mlp_ratios, patch_sizes, strides, paddings: See the constructors; no padding by
-            default.
+        embed_dim, depths, num_heads, mlp_ratios, patch_sizes, strides: See the constructors.
+        paddings: Around the map that patches are cut from; None for half of their sides.
         reductions: Name and values of the keyword; None for halves of the one before, down to 1.
         prefix: Tokens ahead of the map in the last stage.
 
     Raises:
         TypeError, ValueError: Names the keyword that is out of range.
     """
-    (depths,) = check_stages(depths=depths)
     stages = len(depths)
     if not isinstance(embed_dim, Sequence):
         first = check_count("embed_dim", embed_dim)
@@ -90,17 +89,18 @@ def stage_shapes(
     for dim, depth, ratio in zip(dims, depths, ratios):
         check_blocks([dim], [depth], ratio)
     check_blocks(dims, depths, max(ratios))
-    paddings = [0] * stages if paddings is None else paddings
-    slides = [
-        check_counts(key, values, stages, low, MAX_PATCH)
-        for key, values, low in (("patch_sizes", patch_sizes, 1), ("strides", strides, 1), ("paddings", paddings, 0))
-    ]
+    patch_sizes, strides = (
+        check_counts(key, values, stages, 1, MAX_PATCH)
+        for key, values in (("patch_sizes", patch_sizes), ("strides", strides))
+    )
+    paddings = [side // 2 for side in patch_sizes] if paddings is None else paddings
+    slides = map(Slide, patch_sizes, strides, check_counts("paddings", paddings, stages, 0, MAX_PATCH))
     for i, (dim, heads) in enumerate(zip(dims, num_heads)):
         if dim % heads:
             raise ValueError(f"num_heads={heads} of stage {i} must divide its width, {dim}")
     return [
-        StageShape(*each, Slide(*slide), reduction, prefix if i == stages - 1 else 0)
-        for i, (each, slide, reduction) in enumerate(zip(zip(dims, depths, num_heads, ratios), zip(*slides), given))
+        StageShape(*each, prefix=prefix if i == stages - 1 else 0)
+        for i, each in enumerate(zip(dims, depths, num_heads, ratios, slides, given))
     ]
 
 
@@ -118,7 +118,7 @@ class ReducedPyramid(Pyramid):
         img_size: At which the model is or was trained, pixels.
         rates: Stochastic depth of the blocks of each stage.
         shared: What all pyramids take.
-        stage: Class of the stages, which it is called as.
+        stage: What builds a stage of its shape and the arguments of :class:`ReducedStage`.
         embed_norm: Of the tokens that a convolution makes, given their width.
         draw: What draws the weights of convolutions in a module anew.
     """
@@ -133,7 +133,7 @@ class ReducedPyramid(Pyramid):
         rates: Sequence[Sequence[float]],
         shared: PyramidOptions,
         embed_norm: Callable[..., nn.Module] = nn.LayerNorm,
-        stage: Callable[..., ReducedStage] = ReducedStage,
+        stage: Callable[..., ReducedStage] = lambda shape, *parts: ReducedStage(*parts),
         draw: Callable[[nn.Module], None] = lambda module: None,
     ) -> None:
         image, _ = check_image_size(img_size, shapes[0].slide.stride)
@@ -148,7 +148,7 @@ class ReducedPyramid(Pyramid):
             kinds = {"whole": WindowKind(**heads, pools=shape.reduction > 1, prefix=shape.prefix)}
             encodings.append(partial(StageEncoding, pos_encoding, **heads, kinds=kinds, first=i == 0, **factory))
             blocks = [block(shape, j, drop[j]) for j in range(shape.depth)]
-            built.append(stage(embeds[i] if i else nn.Identity(), blocks, nn.Identity()))
+            built.append(stage(shape, embeds[i] if i else nn.Identity(), blocks, nn.Identity()))
         for module in (embeds[0], *built):
             draw(module)
         reductions = [shapes[0].slide.stride]
