@@ -9,6 +9,7 @@ from visionpe.backbones.cpvt import PyramidCPVT, cpvt_models
 from visionpe.backbones.cswin import CSWinTransformer, cswin_models
 from visionpe.backbones.ptv3 import PointTransformerV3, PointTransformerV3UNet, ptv3_models
 from visionpe.backbones.rmt import RMT, rmt_models
+from visionpe.backbones.cvt import ConvolutionalTransformer, cvt_models
 from visionpe.backbones.mit import MixTransformer, mit_models
 from visionpe.backbones.swin import SwinTransformer, swin_models
 from visionpe.backbones.swin3d import Swin3DTransformer, Swin3DUNet, swin3d_models
@@ -21,6 +22,7 @@ __all__ = [
     "CSWinTransformer",
     "PointTransformerV3",
     "PointTransformerV3UNet",
+    "ConvolutionalTransformer",
     "MixTransformer",
     "PyramidCPVT",
     "Swin3DTransformer",
@@ -32,6 +34,7 @@ __all__ = [
     "cswin_models",
     "ptv3_models",
     "rmt_models",
+    "cvt_models",
     "mit_models",
     "swin3d_models",
     "swin_models",

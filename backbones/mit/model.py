@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
 from visionpe.backbones.mit.layers import MixMlp, MixStage
@@ -117,6 +118,13 @@ class MixTransformer(ReducedPyramid):
             yield embed.norm  # type: ignore[misc]
         for stage in stages:
             yield from (block.attn.norm for block in stage.blocks if block.attn.norm is not None)
+
+    @torch.jit.ignore
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """Layers by depth, for layer-wise learning-rate decay; the norm of a stage belongs to its last block."""
+        groups = super().group_matcher(coarse)
+        ends = [(rf"^stages\.({i})\.norm\.", (depth - 1,)) for i, depth in enumerate(self.depths)]
+        return groups if coarse else groups | {"blocks": [*groups["blocks"], *ends]}
 
     def saved_arguments(self) -> dict[str, Any]:
         changed = {} if self.embed_norm_eps == EMBED_NORM_EPS else {"embed_norm_eps": self.embed_norm_eps}

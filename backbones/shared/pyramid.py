@@ -63,13 +63,18 @@ class Stage(nn.Module):
         return self.cache.get(("gather", windows, device), lambda: windows.gather(device))
 
     @one_node
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         """``(B, height, width, C)`` to ``(B, height', width', C')``."""
         x = self.downsample(x)
         encoding: Any = self.pos_encoding.map
         if (self.adds or self.pos_encoding.joins_every_block) and encoding.acts("add"):
             grid = Grid(size=map_size(x))
             x = encoding.add(x.flatten(1, 2), grid).unflatten(1, grid.size)
+        return self.run(x)
+
+    def run(self, x: Tensor) -> Any:
+        """The blocks, on a map of this stage."""
+        encoding: Any = self.pos_encoding.map
         for index, (block, partitions) in enumerate(zip(self.blocks, self.partitions(map_size(x), x.device))):
             x = run_block(block, index, x, encoding, partitions, checkpointed=self.grad_checkpointing)
         return x
@@ -263,7 +268,7 @@ class Pyramid(LoadsPublished):
             blocks: list[tuple[str, Any]] = [(r"^stages\.(\d+)", None), (r"^norms?\.", (99999,))]
         else:
             blocks = [
-                (r"^stages\.(\d+)\.(?:downsample|pos_encoding)", (0,)),
+                (r"^stages\.(\d+)\.(?:downsample|pos_encoding|cls_token)", (0,)),
                 (r"^stages\.(\d+)\.blocks\.(\d+)", None),
                 (r"^norms?\.", (99999,)),
             ]

@@ -59,11 +59,20 @@ class ReducedAttention(EncodedHeads, GlobalSubSampleAttn):
     def forward(self, x: Tensor, partitions: Sequence[Partition]) -> Tensor:
         """``(B, height, width, dim)`` to the same."""
         (cut,) = partitions
-        size, heads = map_size(x), self.num_heads
-        q = self.q(x.flatten(1, 2)).unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, heads, N, head_dim)
+        size, heads, tokens = map_size(x), self.num_heads, x.flatten(1, 2)
+        q = self.q(tokens).unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, heads, N, head_dim)
         kv = self.kv(self._cells(x)).unflatten(-1, (2, heads, -1))
         k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)  # (B, heads, cells, head_dim)
-        attended = encoded_attention(q, k, v, cut.encoding, cut.grid, layer=cut.layer, attended=self.attended)
+        attended = encoded_attention(
+            q,
+            k,
+            v,
+            cut.encoding,
+            cut.grid,
+            layer=cut.layer,
+            attended=self.attended,
+            tokens=tokens if cut.encoding.reads_tokens else None,
+        )
         return self.projected(attended.transpose(1, 2).flatten(2), None).unflatten(1, size)
 
     def _cells(self, x: Tensor) -> Tensor:

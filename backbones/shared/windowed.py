@@ -24,7 +24,7 @@ class EncodedHeads:
         logit_factor: What logits are multiplied by, where it is not ``head_dim ** -0.5``.
     """
 
-    logit_factor: ClassVar[float | None] = None
+    logit_factor: float | None = None
     # False where heads mix, or anything else than one kernel makes of queries, keys and values what they attend to.
     plain_heads: ClassVar[bool] = True
     # Of the module.

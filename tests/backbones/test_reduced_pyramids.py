@@ -22,6 +22,7 @@ NARROW: dict[str, Any] = {"img_size": 64, "embed_dim": (16, 32, 32), "num_heads"
 TINY: dict[str, dict[str, Any]] = {
     "cpvt_v2_s": {**NARROW, "depths": (2, 1, 1), "mlp_ratios": (2, 3, 1), "sr_ratios": (4, 2, 1)},
     "mit_b0": {**NARROW, "depths": (1, 2, 1), "mlp_ratios": (2, 1, 1), "sr_ratios": (4, 2, 1)},
+    "cvt_13": {**NARROW, "depths": (1, 1, 2), "mlp_ratios": (1, 1, 2)},
 }
 # Two stages of it.
 SHALLOW: dict[str, dict[str, Any]] = {
