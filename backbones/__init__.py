@@ -7,10 +7,10 @@ from visionpe._renamed import old_modules
 from visionpe.backbones import adapt as _adapt  # noqa: F401  what timm is to build again must be registered
 from visionpe.backbones.cpvt import PyramidCPVT, cpvt_models
 from visionpe.backbones.cswin import CSWinTransformer, cswin_models
-from visionpe.backbones.ptv3 import PointTransformerV3, PointTransformerV3UNet, ptv3_models
-from visionpe.backbones.rmt import RMT, rmt_models
 from visionpe.backbones.cvt import ConvolutionalTransformer, cvt_models
 from visionpe.backbones.mit import MixTransformer, mit_models
+from visionpe.backbones.ptv3 import PointTransformerV3, PointTransformerV3UNet, ptv3_models
+from visionpe.backbones.rmt import RMT, rmt_models
 from visionpe.backbones.swin import SwinTransformer, swin_models
 from visionpe.backbones.swin3d import Swin3DTransformer, Swin3DUNet, swin3d_models
 from visionpe.backbones.vit import VisionTransformer, vit_models
@@ -20,10 +20,10 @@ from visionpe.utils import timm_reading as _timm_reading
 __all__ = [
     "RMT",
     "CSWinTransformer",
-    "PointTransformerV3",
-    "PointTransformerV3UNet",
     "ConvolutionalTransformer",
     "MixTransformer",
+    "PointTransformerV3",
+    "PointTransformerV3UNet",
     "PyramidCPVT",
     "Swin3DTransformer",
     "Swin3DUNet",
@@ -32,10 +32,10 @@ __all__ = [
     "WindowedVisionTransformer",
     "cpvt_models",
     "cswin_models",
-    "ptv3_models",
-    "rmt_models",
     "cvt_models",
     "mit_models",
+    "ptv3_models",
+    "rmt_models",
     "swin3d_models",
     "swin_models",
     "vit_models",

@@ -15,6 +15,9 @@ TINY = {
     "swin_t": {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8)},
     "cswin_t": {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (2, 4, 8, 8)},
     "rmt_t": {"embed_dim": (16, 32, 32, 32), "depths": (1, 1, 1, 1), "num_heads": (2, 2, 4, 4)},
+    "cpvt_v2_s": {"embed_dim": 8, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 2, 2), "mlp_ratios": (1, 1, 1, 1)},
+    "mit_b0": {"embed_dim": 8, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 2, 2)},
+    "cvt_13": {"embed_dim": 8, "depths": (1, 1, 1), "num_heads": (1, 2, 2), "out_indices": (0, 1, 2)},
 }
 # Of them, models of timm's that are adapted.
 ADAPTED = ("swin_tiny_patch4_window7_224", "vit_tiny_patch16_224")

@@ -10,7 +10,7 @@ from visionpe.backbones.shared.registering import Family, base_cfg, timm_cfg
 
 __all__: list[str] = []
 
-COMMON: dict[str, Any] = {"embed_dim": (64, 128, 320, 512), "num_heads": (1, 2, 5, 8), "mlp_ratios": (8, 8, 4, 4)}
+COMMON: dict[str, Any] = {"embed_dim": (64, 128, 320, 512), "num_heads": (1, 2, 5, 8)}
 SIZES: dict[str, dict[str, Any]] = {
     "s": COMMON | {"depths": (3, 4, 6, 3)},
     "b": COMMON | {"depths": (3, 4, 18, 3)},

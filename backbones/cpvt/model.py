@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
 
 from visionpe.backbones.cpvt.weights import convert
@@ -41,7 +42,8 @@ class PyramidCPVT(ReducedPyramid):
         patch_size: Pixels per token.
         embed_dim: Width of the first stage, doubled from stage to stage; or the widths of all.
         depths, num_heads: Of the stages.
-        mlp_ratios: Width of the MLPs of each stage over that of its tokens. Default: ``mlp_ratio`` in all.
+        mlp_ratios: Width of the MLPs of each stage over that of its tokens. Default: ``mlp_ratio`` in all
+            if that is given, else 8, but 4 in the last two.
         sr_ratios: Side of the cells of each stage, tokens. Default: 1 in the last, twice as many in the one before, ...
         drop_path_rate: Stochastic depth at the last block, growing from 0 at the first.
         options: Further keywords: ``in_chans num_classes global_pool mlp_ratio qkv_bias drop_rate proj_drop_rate
@@ -71,6 +73,8 @@ class PyramidCPVT(ReducedPyramid):
     ) -> None:
         shared = PyramidOptions.read(type(self), {"norm_layer": partial(nn.LayerNorm, eps=1e-6), **options})
         (depths,) = check_stages(depths=depths)
+        if mlp_ratios is None and "mlp_ratio" not in options:
+            mlp_ratios = ([8] * len(depths) + [4, 4])[-len(depths) :]
         patches = [check_count("patch_size", patch_size, 1, MAX_PATCH), *[2] * (len(depths) - 1)]
         shapes = stage_shapes(
             shared,
@@ -92,6 +96,11 @@ class PyramidCPVT(ReducedPyramid):
             shared=shared,
             draw=draw_convolutions,
         )
+
+    @torch.jit.ignore
+    def no_weight_decay(self) -> set[str]:
+        """As in Twins, everything that tells positions."""
+        return {name for name, _ in self.named_parameters() if ".pos_encoding." in name}
 
     def convert_state(self, state: StateDict) -> StateDict:
         return convert(state, self)

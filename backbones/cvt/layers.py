@@ -108,7 +108,7 @@ class ConvAttention(EncodedHeads, nn.Module):
             attended=self.attended,
             tokens=x if cut.encoding.reads_tokens else None,
         )
-        return self.projected(attended.transpose(1, 2).flatten(2), None)
+        return self.projected(attended.transpose(1, 2).flatten(2), None)  # type: ignore[operator]
 
 
 class ConvBlock(ReducedBlock):

@@ -115,7 +115,7 @@ class MixTransformer(ReducedPyramid):
         """The norms behind convolutions."""
         stages: Any = self.stages
         for embed in (self.patch_embed, *(stage.downsample for stage in stages[1:])):
-            yield embed.norm  # type: ignore[misc]
+            yield embed.norm
         for stage in stages:
             yield from (block.attn.norm for block in stage.blocks if block.attn.norm is not None)
 

@@ -65,9 +65,9 @@ class ImageEmbed(ConvEmbed):
     """The same of images, the first layer of a pyramid."""
 
     @property
-    def patch_size(self) -> int:
-        """Pixels per token along each axis."""
-        return self.slide.stride
+    def patch_size(self) -> int | None:
+        """Pixels per token, of which images may be any multiple; None where later stages would cut more off."""
+        return self.slide.stride if self.slide.padding else None
 
     @one_node
     def forward(self, x: Tensor) -> Tensor:

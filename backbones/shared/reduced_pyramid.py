@@ -25,7 +25,7 @@ from visionpe.backbones.shared.pyramid import Pyramid
 from visionpe.backbones.shared.reduced import ReducedAttention, ReducedBlock, ReducedStage
 from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind
 from visionpe.backbones.shared.windows import Pair
-from visionpe.checks import check_count, check_counts, check_numbers
+from visionpe.checks import check_count, check_counts, check_numbers, shown
 from visionpe.registry import Spec
 
 
@@ -85,9 +85,9 @@ def stage_shapes(
     _, dims, num_heads, given = check_stages(**lists)
     if mlp_ratios is not None:
         check_numbers("mlp_ratios", mlp_ratios, stages, 0, 100)
+        if any(int(dim * ratio) < 1 for dim, ratio in zip(dims, mlp_ratios)):
+            raise ValueError(f"mlp_ratios={shown(mlp_ratios)} leave no channels; allowed: 1 / embed_dim or more")
     ratios = [shared.mlp_ratio] * stages if mlp_ratios is None else list(mlp_ratios)
-    for dim, depth, ratio in zip(dims, depths, ratios):
-        check_blocks([dim], [depth], ratio)
     check_blocks(dims, depths, max(ratios))
     patch_sizes, strides = (
         check_counts(key, values, stages, 1, MAX_PATCH)
@@ -99,8 +99,7 @@ def stage_shapes(
         if dim % heads:
             raise ValueError(f"num_heads={heads} of stage {i} must divide its width, {dim}")
     return [
-        StageShape(*each, prefix=prefix if i == stages - 1 else 0)
-        for i, each in enumerate(zip(dims, depths, num_heads, ratios, slides, given))
+        StageShape(*each) for each in zip(dims, depths, num_heads, ratios, slides, given, [*[0] * (stages - 1), prefix])
     ]
 
 
@@ -186,7 +185,7 @@ class ReducedPyramid(Pyramid):
     def _stride(self) -> int:
         """Pixels per token in the first stage."""
         stem: Any = self.patch_embed
-        return stem.patch_size
+        return stem.slide.stride
 
     def _maps(self, size: Pair) -> Iterator[tuple[Any, Pair]]:
         """Every stage, and height and width of its map, tokens, of images of a size in pixels."""

@@ -94,6 +94,12 @@ def test_published_sizes() -> None:
     assert [SIZES[size]["depths"] for size in "sbl"] == [(3, 4, 6, 3), (3, 4, 18, 3), (3, 8, 27, 3)]
 
 
+def test_convolutions_that_tell_positions_do_not_decay() -> None:
+    model = timm.create_model("cpvt_v2_s", **OFFICIAL)
+    where = [f"stages.{stage}.pos_encoding.map.cpe.convs.0" for stage in range(4)]
+    assert model.no_weight_decay() == {f"{each}.{name}" for each in where for name in ("weight", "bias")}
+
+
 def test_cpvt_of_the_paper() -> None:
     """DeiT with a convolution after the first block, with a class token, or averaged."""
     small = dict(img_size=32, depth=2, num_classes=3)

@@ -190,6 +190,13 @@ def test_class_token() -> None:
         headed(x)
 
 
+def test_an_encoding_that_knows_prefix_tokens_knows_them_in_the_last_stage_alone() -> None:
+    model = drawn(pos_encoding={"name": "rpb", "prefix_slots": 1}, stride_kv=1).train()
+    assert [key.split(".")[1] for key, _ in model.named_parameters() if key.endswith("prefix_table")] == ["2"]
+    model(torch.randn(2, 3, 40, 56)).square().sum().backward()
+    assert model.stages[2].pos_encoding.inside["whole"].rpb.prefix_table.grad.abs().max() > 0
+
+
 def test_stochastic_depth_is_in_the_last_stage_alone() -> None:
     model = build(drop_path_rate=0.3, depths=(1, 2, 3))
     rates = [[getattr(block.drop_path1, "drop_prob", 0.0) for block in stage.blocks] for stage in model.stages]

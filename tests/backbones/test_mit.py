@@ -11,6 +11,7 @@ import timm
 import torch
 import torch.nn.functional as F
 from conftest import randomize
+from timm.models import group_parameters
 from torch import Tensor
 
 from visionpe.backbones.mit.mit_models import SIZES
@@ -209,3 +210,11 @@ def test_bad_options() -> None:
     for name, value in (("embed_norm_eps", 0), ("strides", (4, 2)), ("patch_sizes", (7, 3, 0, 3))):
         with pytest.raises(ValueError, match=f"{name}="):
             build(**{name: value})
+
+
+def test_the_norm_of_a_stage_learns_as_its_last_block() -> None:
+    model = build()
+    layers = group_parameters(model, model.group_matcher(), reverse=True)
+    for stage, depth in enumerate(model.depths):
+        last = layers[f"stages.{stage}.blocks.{depth - 1}.mlp.fc1.weight"]
+        assert layers[f"stages.{stage}.norm.weight"] == last

@@ -40,7 +40,7 @@ def test_maps_are_those_of_timm(name, adapt):
         options["dynamic_img_size"] = True
     if name.startswith("swin_tiny"):
         options["strict_img_size"] = False
-    if name == "swin_t":  # whose maps have norms in detectors alone
+    if name in ("swin_t", "cpvt_v2_s", "cvt_13"):  # whose maps have norms in detectors alone
         options["feature_norms"] = True
     theirs = timm.create_model(name, features_only=True, feature_cls="getter", **options).eval()
     backbone = build(name, adapt=adapt)

@@ -44,6 +44,12 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
             projection=16,
         ),
     ),
+    "cpvt": (
+        "cpvt_v2_s",
+        dict(img_size=32, embed_dim=16, depths=(1, 2), num_heads=(2, 2), num_classes=5),
+    ),
+    "mit": ("mit_b0", dict(img_size=32, embed_dim=16, depths=(1, 2), num_heads=(2, 2), num_classes=5)),
+    "cvt": ("cvt_13", dict(img_size=32, embed_dim=16, depths=(1, 2), num_heads=(2, 2), num_classes=5)),
     "swin3d": (
         "swin3d_s",
         dict(embed_dims=(24, 24), depths=(2, 1), num_heads=(2, 2), window_size=3, num_classes=5, cloud_size=16),
@@ -53,7 +59,7 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
         dict(embed_dims=(24, 24), depths=(1, 1), num_heads=(2, 2), window_size=3, num_classes=5, cloud_size=16),
     ),
 }
-IMAGES = ("vit", "vitdet", "swin", "cswin", "rmt")
+IMAGES = ("vit", "vitdet", "swin", "cswin", "rmt", "cpvt", "mit", "cvt")
 CLOUDS = ("swin3d", "swin3d_unet")
 SPECS = (
     *(
