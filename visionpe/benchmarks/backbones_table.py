@@ -23,6 +23,12 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "Swin": ("swin_t", {"depths": (2, 1, 1, 1), "embed_dim": 48, "num_heads": (3, 3, 6, 12)}),
     "CSWin": ("cswin_t", {"depths": (1, 1, 2, 1)}),
     "RMT": ("rmt_t", {"depths": (1, 1, 2, 1), "embed_dim": (32, 64, 64, 64), "num_heads": (2, 4, 4, 4)}),
+    "CPVT": (
+        "cpvt_v2_s",
+        {"depths": (1, 1, 2, 1), "embed_dim": (48, 48, 96, 96), "num_heads": (2, 2, 4, 4)},
+    ),
+    "MiT": ("mit_b0", {"depths": (1, 1, 2, 1), "embed_dim": (48, 48, 96, 96), "num_heads": (2, 2, 4, 4)}),
+    "CvT": ("cvt_13", {"depths": (1, 1, 2), "embed_dim": (48, 48, 96), "num_heads": (2, 2, 4), "class_token": False}),
     "Hiera": ("hiera_t", {"stages": (1, 1, 2, 1), "embed_dim": 48, "num_heads": 1}),
     "MViTv2": ("mvitv2_t", {"depths": (1, 1, 2, 1), "embed_dim": 48}),
     "Twins": (
