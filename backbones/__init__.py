@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from visionpe import encodings as _encodings  # noqa: F401  the names stand for these
 from visionpe._renamed import old_modules
 from visionpe.backbones import adapt as _adapt  # noqa: F401  what timm is to build again must be registered
+from visionpe.backbones.crossformer import CrossFormer, crossformer_models
 from visionpe.backbones.cswin import CSWinTransformer, cswin_models
 from visionpe.backbones.ptv3 import PointTransformerV3, PointTransformerV3UNet, ptv3_models
 from visionpe.backbones.rmt import RMT, rmt_models
@@ -17,6 +18,7 @@ from visionpe.utils import timm_reading as _timm_reading
 __all__ = [
     "RMT",
     "CSWinTransformer",
+    "CrossFormer",
     "PointTransformerV3",
     "PointTransformerV3UNet",
     "Swin3DTransformer",
@@ -24,6 +26,7 @@ __all__ = [
     "SwinTransformer",
     "VisionTransformer",
     "WindowedVisionTransformer",
+    "crossformer_models",
     "cswin_models",
     "ptv3_models",
     "rmt_models",
