@@ -1,0 +1,363 @@
+"""CrossFormer: parity with the official code, groups at every size, any encoding in them."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from typing import Any
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from conftest import ENCODINGS, randomize, tiny_spec
+from reference_files import close, read
+from timm.optim import param_groups_layer_decay
+from torch import Tensor
+from torch.export import Dim
+
+from visionpe.backbones import CrossFormer
+from visionpe.backbones.crossformer.stage import published_groups
+from visionpe.backbones.shared.windows import Windows
+from visionpe.registry import get_encoding, names_of
+
+TINY: dict[str, Any] = dict(
+    img_size=32, patch_size=(4, 8), embed_dim=16, depths=(3, 2), num_heads=(2, 4), group_size=3, mlp_ratio=1.0,
+    num_classes=5,
+)  # fmt: skip
+SIZES = [(32, 32), (4, 40), (72, 52), (21, 14), (5, 90)]  # square, one token high, ..., no multiples, 18:1
+
+
+def build(pos_encoding: object = "dpb", **kwargs: object) -> CrossFormer:
+    model = CrossFormer(**{**TINY, "pos_encoding": tiny_spec(pos_encoding), **kwargs})
+    return randomize(model)  # type: ignore[return-value]
+
+
+def image(*size: int, batch: int = 2) -> Tensor:
+    return torch.randn(batch, 3, *size)
+
+
+@pytest.mark.parametrize("run", ["native", "larger", "larger in the smaller model"])
+def test_official(run: str) -> None:
+    weights, inputs, outputs, metadata = read("crossformer")
+    size = 56 if run == "larger" else 48
+    model = CrossFormer(**{**metadata["kwargs"], "img_size": size}).eval()
+    model.load_state_dict(weights)
+    run = run.split()[0]
+    with torch.no_grad():
+        final, maps = model.forward_intermediates(inputs[run], output_fmt="NHWC")
+        close(model.forward_head(final, pre_logits=True), outputs[f"{run}.pooled"])
+        close(model(inputs[run]), outputs[f"{run}.logits"])
+    if run == "native":
+        close(maps[1].flatten(1, 2), outputs["native.stage1"])
+        offsets = torch.cartesian_prod(torch.arange(-3.0, 4), torch.arange(-3.0, 4))
+        close(model.stages[0].pos_encoding.inside["short"].dpb.mlp[0](offsets), outputs["native.dpb_stage0_block0"])
+
+
+def group_of(place: int, length: int, group: int, interval: int, centred: bool) -> tuple[int, int]:
+    """Of a token along an axis: its group, and its place in it."""
+    region = group * interval
+    place += -length % region // 2 if centred else 0
+    return place // region * interval + place % interval, place % region // interval
+
+
+def plain_block(block: Any, network: Any, x: Tensor, group: Any, interval: int, centred: bool) -> Tensor:
+    """A block as the papers write it, by attention among all tokens of a map ``(B, height, width, C)``."""
+    height, width = x.shape[1:3]
+    down, right = group if isinstance(group, tuple) else (group, group)
+    places = [
+        (group_of(row, height, down, interval, centred), group_of(column, width, right, interval, centred))
+        for row in range(height)
+        for column in range(width)
+    ]
+    groups = torch.tensor([(r[0], c[0]) for r, c in places])
+    inside = torch.tensor([(r[1], c[1]) for r, c in places]).to(x.dtype)
+    apart = (groups[:, None] != groups[None]).any(-1)
+    bias = network(inside[:, None] - inside[None]).permute(2, 0, 1)  # (heads, N, N)
+    heads = block.attn.num_heads
+    qkv = block.attn.qkv(block.norm1(x).flatten(1, 2)).unflatten(-1, (3, heads, -1))
+    q, k, v = qkv.permute(2, 0, 3, 1, 4)
+    logits = (q @ k.mT * q.shape[-1] ** -0.5 + bias).masked_fill(apart, -torch.inf)
+    attended = (logits.softmax(-1) @ v).transpose(1, 2).reshape(x.shape)
+    x = x + block.attn.proj(attended)
+    return x + block.mlp.fc2(F.gelu(block.mlp.fc1(block.norm2(x))))
+
+
+@pytest.mark.parametrize(
+    ("size", "options", "groups", "intervals"),
+    [
+        ((32, 32), {}, ((3, 3, 3), (3, 3)), (2, 1)),
+        ((44, 52), {"crs_interval": (3, 1), "pad_type": 1}, ((3, 3, 3), (3, 3)), (3, 1)),
+        ((36, 60), {"group_size": (2, 4), "use_acl": True, "depths": (4, 2)}, ((2,) * 4, (4, 4)), (2, 1)),
+        ((36, 36), {"group_size": ((2, 3, 4), 5)}, ((2, 3, 4), (5, 5)), (2, 1)),
+        ((36, 20), {"adaptive_interval": True}, ((3, 3, 3), (3, 3)), (3, 1)),  # of 9 x 5 tokens, and of 5 x 3
+        ((32, 16), {"group_size": 4}, ((4, 4, 4), (2, 2)), (1, 1)),  # as high as the map is wide
+        ((32, 16), {"group_size": 4, "group_fit": "whole_map"}, (((8, 4),) * 3, ((4, 2),) * 2), (1, 1)),
+    ],
+)
+def test_against_attention_among_all_tokens(size: Any, options: Any, groups: Any, intervals: Any) -> None:
+    """In double precision: no padding, no windows, no cutting; the offset is that of places inside a group."""
+    model, x = build(**options).double(), image(*size).double()
+    centred = bool(options.get("pad_type"))
+    with torch.no_grad():
+        wanted = model.patch_embed.norm(
+            torch.cat([conv(x) for conv in model.patch_embed.projs], dim=1).permute(0, 2, 3, 1)
+        )
+        for i, stage in enumerate(model.stages):
+            if i:
+                normed = stage.downsample.norm(wanted).permute(0, 3, 1, 2)
+                normed = F.pad(normed, (0, normed.shape[3] % 2, 0, normed.shape[2] % 2))
+                wanted = torch.cat([conv(normed) for conv in stage.downsample.reductions], dim=1).permute(0, 2, 3, 1)
+            for j, block in enumerate(stage.blocks):
+                kind, layer = stage.places[j]
+                assert (kind.split("_")[0], layer) == (("short", "long")[j % 2], layer)
+                network = stage.pos_encoding.inside[kind].dpb.mlp[layer]
+                interval = intervals[i] if j % 2 else 1
+                wanted = plain_block(block, network, wanted, groups[i][j], interval, centred)
+                cools = bool(options.get("use_acl")) and j % 3 == 2 and j < len(stage.blocks) - 1
+                assert hasattr(block, "ex_conv") == cools
+                if cools:
+                    wanted = block.ex_ln(block.ex_conv(wanted.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+        ours = model.forward_intermediates(x, intermediates_only=True, output_fmt="NHWC")[-1]
+    torch.testing.assert_close(ours, wanted, atol=1e-10, rtol=1e-10)
+
+
+def test_unmasked_padding_takes_its_share() -> None:
+    """A map of 8 x 8 in groups of 3: with ``no_mask`` it matters, and as zero tokens, not as zero keys."""
+    weights, x = build("none").state_dict(), image(32, 32)
+    outputs = []
+    for options in ({}, {"no_mask": True}, {"no_mask": True, "pad_type": 1}):
+        model = build("none", **options)
+        model.load_state_dict(weights)
+        assert model.stages[0].blocks[0].attn.padding == ("tokens" if options else "mask")
+        with torch.no_grad():
+            outputs.append(model(x))
+    assert min((a - b).abs().max() for a, b in zip(outputs, outputs[1:])) > 1e-4
+
+
+def test_groups() -> None:
+    """Even blocks neighbours, odd ones apart; where groups differ, so do their kinds."""
+    model = build(group_size=((2, 3, 2), 7), crs_interval=(4, 2))
+    first, second = model.stages
+    assert first.places == [("short_2", 0), ("long_3", 0), ("short_2", 1)]
+    assert second.places == [("short", 0), ("long", 0)]
+    ways = first.windows((8, 20))
+    assert {kind: (each.window, each.interval) for kind, each in ways.items()} == {
+        "short_2": ((2, 2), None),
+        "long_3": ((3, 3), (4, 4)),
+    }
+    assert ways["long_3"].padded == (12, 24)
+    assert {kind: each.window for kind, each in second.windows((4, 9)).items()} == {"short": (4, 4), "long": (4, 4)}
+    assert second.windows((4, 9))["long"].interval == (1, 1)
+    model.set_group_fit("whole_map")
+    assert second.windows((4, 9))["long"].window == (4, 9)
+
+
+@pytest.mark.parametrize(
+    ("group_type", "wanted"),
+    [
+        ("constant", [(4, 4), (4, 4), (14,) * 6, (7, 7)]),
+        ("linear", [(4, 9), (7, 9), (6, 7, 8, 9, 10, 11), (6, 7)]),
+        ("linear_div", [(4, 9), (7, 9), (6, 7, 7, 7, 7, 14), (7, 7)]),
+        ("alter", [(4, 9), (7, 9), (6, 7, 7, 14, 7, 14), (7, 7)]),
+        ("7_14", [(4, 4), (4, 4), (7, 7, 7, 7, 14, 14), (7, 7)]),
+    ],
+)
+def test_progressive_groups(group_type: Any, wanted: Any) -> None:
+    """As the official code computes them at 224 pixels for CrossFormer-S, with the groups of CrossFormer++."""
+    assert published_groups(group_type, (4, 4, 14, 7), (2, 2, 6, 2), 56) == wanted
+    options = dict(depths=(2, 2, 6, 2), num_heads=(1, 1, 1, 1), group_size=(4, 4, 14, 7), img_size=224)
+    with torch.device("meta"):
+        model = CrossFormer(**{**TINY, **options}, group_type=group_type)
+    groups = [tuple(stage.groups[kind] for kind, _ in stage.places) for stage in model.stages]
+    assert groups == wanted
+
+
+@pytest.mark.parametrize("name", ENCODINGS)
+def test_every_encoding_at_every_size(name: str) -> None:
+    model = build(name).train()
+    unused = {"prefix_table", "digit_table", "slot_table"}  # of prefix tokens, which there are none of, or wider maps
+    for size in SIZES:
+        out = model(image(*size))
+        assert out.shape == (2, 5)
+        out.square().sum().backward()
+    for key, parameter in model.named_parameters():
+        if parameter.grad is None:
+            assert key.rsplit(".", 1)[-1] in unused, key
+        else:
+            assert parameter.grad.isfinite().all(), key
+
+
+@pytest.mark.parametrize("name", ENCODINGS)
+def test_padding_changes_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Further groups of padding beyond those that a map of 9 x 13 tokens needs."""
+    model, x = build(name), image(36, 52)
+    with torch.no_grad():
+        wanted = model.forward_intermediates(x, intermediates_only=True)
+        cut = type(model.stages[0]).windows
+
+        def spared(stage: Any, size: tuple[int, int]) -> dict[str, Windows]:
+            ways = cut(stage, size)
+            return {
+                kind: type(its)(size, its.window, spare=its.interval or (1, 2), interval=its.interval)
+                for kind, its in ways.items()
+            }
+
+        monkeypatch.setattr(type(model.stages[0]), "windows", spared)
+        for stage in model.stages:
+            stage.cache = type(stage.cache)()
+        for ours, theirs in zip(model.forward_intermediates(x, intermediates_only=True), wanted):
+            torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["dpb", pytest.param("rpb", marks=pytest.mark.long)])
+def test_compile(name: str) -> None:
+    """No graph break, forward and backward."""
+    torch._dynamo.reset()
+    model = build(name, depths=(2, 1)).train()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    x, results = image(40, 56), []
+    for run in (model, compiled):
+        model.zero_grad()
+        out = run(x)
+        out.square().sum().backward()
+        results.append((out, [p.grad.clone() for p in model.parameters()]))
+    torch.testing.assert_close(results[1][0], results[0][0], atol=1e-5, rtol=1e-5)
+    for ours, theirs in zip(results[1][1], results[0][1]):
+        torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [{}, *(pytest.param(each, marks=pytest.mark.long) for each in ({"group_fit": "whole_map"}, {"pad_type": 1}))],
+)
+def test_export(options: dict[str, Any]) -> None:
+    """One exported graph serves every number of images, height and width, those below a group too."""
+    model = build(depths=(2, 2), adaptive_interval=True, **options)
+    height, width = (8 * Dim(name, min=1, max=32) for name in ("height", "width"))
+    shapes = ({0: Dim("batch", min=1, max=64), 2: height, 3: width},)
+    program = torch.export.export(model, (image(48, 72),), dynamic_shapes=shapes).module()
+    with torch.no_grad():
+        for batch, size in ((2, (48, 72)), (1, (64, 64)), (3, (120, 40)), (1, (16, 40))):
+            x = torch.randn(batch, 3, *size)
+            torch.testing.assert_close(program(x), model(x), atol=1e-5, rtol=1e-5)
+
+
+def test_checkpointing_autocast_copies() -> None:
+    model, x, grads = build(use_acl=True, depths=(4, 2)).train(), image(40, 56), []
+    for enable in (False, True):
+        model.zero_grad()
+        model.set_grad_checkpointing(enable)
+        model(x).square().sum().backward()
+        grads.append([p.grad.clone() for p in model.parameters()])
+    for plain, recomputed in zip(*grads):
+        torch.testing.assert_close(recomputed, plain)
+    model.eval()
+    with torch.no_grad():
+        wide = model.forward_features(x)
+        torch.testing.assert_close(model.forward_features(x.to(memory_format=torch.channels_last)), wide)
+        for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+            assert torch.equal(twin.forward_features(x), wide)
+        with torch.autocast("cpu", torch.bfloat16):
+            narrow = model.forward_features(x)
+    assert (narrow - wide).norm() / wide.norm() < 0.03
+
+
+@pytest.mark.parametrize("name", ["dpb", "rpb", "ape", "rope_mixed"])
+def test_set_input_size(name: str) -> None:
+    model, x = build(name), image(88, 112)
+    with torch.no_grad():
+        before = model(x)
+        model.set_input_size(img_size=(88, 112))
+        torch.testing.assert_close(model(x), before, atol=1e-5, rtol=1e-5)
+
+
+def test_policies_measure_from_the_trained_groups() -> None:
+    """A stage of 2 x 2 tokens has groups of 2; on a larger map they are of 3, which a policy takes for a resize."""
+    model = build(img_size=16)
+    inside = model.stages[1].pos_encoding.inside
+    assert [inside[kind].dpb.grid_size for kind in ("short", "long")] == [(2, 2), (2, 2)]
+    assert model.stages[0].pos_encoding.inside["long"].dpb.grid_size == (3, 3)
+    assert not any("relative" in key or "mask" in key for key in model.state_dict())
+    model.set_trained_size((48, 32), (4, 4))
+    assert inside["long"].dpb.grid_size == (3, 3)
+    assert model.trained_img_size == (48, 32)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"group_size": (1, 2, 3)}, r"group_size=\(1, 2, 3\) must be 2"),
+        ({"group_size": (2, (1, 2, 3))}, r"group_size=\(1, 2, 3\)"),
+        ({"group_size": 0}, "group_size"),
+        ({"group_size": ((2, 2, 2), 2), "group_type": "linear"}, "group_type='linear' chooses the group of every block"),
+        ({"group_type": "cubic"}, "group_type='cubic' is unknown; allowed: constant, linear, linear_div, alter, 7_14"),
+        ({"crs_interval": (2,)}, "crs_interval"),
+        ({"crs_interval": (2, 0)}, "crs_interval"),
+        ({"patch_size": (4, 7)}, r"patch_size=\(4, 7\) must be 4 or more by an even number"),
+        ({"patch_size": (4, 2)}, r"patch_size=\(4, 2\) must be 4 or more"),
+        ({"patch_size": (4, 8, 12, 16, 20, 24)}, "must share out 16 channels"),
+        ({"merge_size": ((2, 4), (2, 4))}, "merge_size=.* must be 1"),
+        ({"merge_size": (2, 5)}, r"merge_size=\(2, 5\) must be 2 or more by an even number"),
+        ({"mlp_ratio": (1.0,)}, "mlp_ratio"),
+        ({"mlp_ratio": (1.0, 0.0)}, "mlp_ratio"),
+        ({"num_heads": (3, 4)}, "num_heads=3 of stage 0 must divide its width, 16"),
+        ({"pad_type": 2}, "pad_type=2 is unknown; allowed: 0, 1"),
+        ({"group_fit": "longer"}, "group_fit='longer' is unknown; allowed: shorter_side, whole_map"),
+        ({"qk_scale": 0}, "qk_scale"),
+        ({"pos_encoding": "nope"}, "nope"),
+    ],
+)
+def test_bad_options(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        CrossFormer(**{**TINY, **options})
+
+
+@pytest.mark.parametrize("option", ["feature_norms", "stripe_widths"])
+def test_unknown_options(option: str) -> None:
+    with pytest.raises(TypeError, match=f"CrossFormer takes no keyword '{option}'"):
+        CrossFormer(**TINY, **{option: True})
+
+
+def test_every_encoding_starts_from_the_same_body() -> None:
+    states = []
+    for name in ENCODINGS:
+        torch.manual_seed(0)
+        model = CrossFormer(**{**TINY, "pos_encoding": tiny_spec(name)})
+        states.append({k: v for k, v in model.state_dict().items() if ".pos_encoding." not in k})
+    for state in states[1:]:
+        assert all(torch.equal(state[key], value) for key, value in states[0].items())
+
+
+def test_conventions_of_optimisers() -> None:
+    model = build("rpb+ape")
+    names = dict(model.named_parameters())
+    assert model.no_weight_decay() <= set(names)
+    assert {key.rsplit(".", 1)[-1] for key in model.no_weight_decay()} == {"table"}
+    groups = param_groups_layer_decay(model, 0.05, no_weight_decay_list=model.no_weight_decay())
+    assert sum(len(group["params"]) for group in groups) == len(names)
+
+
+def test_features_are_the_maps_as_they_are() -> None:
+    """Four strides, no norms; of maps below a group, those of the dense code."""
+    options = dict(embed_dim=16, depths=(1, 2, 1, 1), num_heads=(1, 2, 2, 2), img_size=64, group_size=4)
+    model = randomize(timm.create_model("crossformer_t", features_only=True, **options))
+    assert (model.feature_info.channels(), model.feature_info.reduction()) == ([16, 32, 64, 128], [4, 8, 16, 32])
+    whole = CrossFormer(**options, patch_size=(4, 8, 16, 32), group_fit="whole_map", num_classes=0).eval()
+    whole.load_state_dict({**whole.state_dict(), **model.model.state_dict()})
+    x = image(64, 40)
+    with torch.no_grad():
+        ours, wanted = model(x), whole.forward_intermediates(x, intermediates_only=True)
+        assert all(torch.equal(a, b) for a, b in zip(ours, wanted, strict=True))
+        whole.set_group_fit("shorter_side")
+        assert not torch.equal(whole.forward_intermediates(x, intermediates_only=True)[-1], ours[-1])
+
+
+def test_registered() -> None:
+    names = set(timm.list_models("*crossformer*", module="crossformer_models"))
+    for family, sizes in (("crossformer", "tsbl"), ("crossformer_pp", "sblh")):
+        for size in sizes:
+            assert f"{family}_{size}" in names
+            assert {f"{names_of(get_encoding(name).name)[0]}_{family}_{size}" for name in ENCODINGS} <= names
