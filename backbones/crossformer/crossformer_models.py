@@ -36,5 +36,4 @@ def _cfgs(prefix: str, size: str) -> dict[str, dict[str, Any]]:
 
 
 for _name, _sizes in (("crossformer", SIZES), ("crossformer_pp", PLUS_SIZES)):
-    # The dense backbone has its own rule for maps that are smaller than a group.
-    Family(_name, CrossFormer, _sizes, "dpb", __name__, _cfgs, of_features={"group_fit": "whole_map"}).register_all()
+    Family(_name, CrossFormer, _sizes, "dpb", __name__, _cfgs).register_all()

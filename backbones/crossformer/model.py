@@ -62,10 +62,10 @@ class CrossFormer(Pyramid):
         use_acl: Cool down behind every third block of a stage, unless it is the last.
         pad_type: Where padding stands that lets groups divide the map: 0 for below and right, 1 for all around.
         no_mask: Let tokens attend to padding, whose keys and values are the biases of their projections.
-        group_fit: Groups of a map whose shorter side is no longer than a group, all of neighbours: ``shorter_side``,
-            as wide as that, or ``whole_map``, one group, as in the published backbone for dense prediction. Default:
-            the former until a file of that is loaded, the latter with ``features_only``. It is no part of the state
-            dict.
+        group_fit: Groups of a map whose shorter side is no longer than a group, all of neighbours then: ``per_axis``,
+            as large as ever, masked beyond the map, or ``whole_map``, one group, as in the published backbone for
+            dense prediction; of square maps they are the same. Default: the former until a file of that is loaded. It
+            is no part of the state dict.
         patch_norm: A norm behind the patches.
         qk_scale: Factor of the logits; None for ``head_dim ** -0.5``.
         drop_path_rate: Stochastic depth at the last block, growing from 0 at the first.
@@ -112,7 +112,7 @@ class CrossFormer(Pyramid):
         intervals = check_counts("crs_interval", crs_interval, stages, 1, MAX_WINDOW)
         check_choice("group_type", group_type, GroupType)
         check_choice("pad_type", pad_type, (0, 1))
-        check_choice("group_fit", group_fit or "shorter_side", GroupFit)
+        check_choice("group_fit", group_fit or "per_axis", GroupFit)
         flags = {"adaptive_interval": adaptive_interval, "use_acl": use_acl, "no_mask": no_mask}
         for name, flag in {**flags, "patch_norm": patch_norm}.items():
             check_flag(name, flag)
@@ -156,7 +156,7 @@ class CrossFormer(Pyramid):
                 blocks,
                 groups=groups[i],
                 interval=None if adaptive_interval else intervals[i],
-                group_fit=group_fit or "shorter_side",
+                group_fit=group_fit or "per_axis",
                 centred=pad_type == 1,
                 masked=not no_mask,
             )
@@ -186,7 +186,7 @@ class CrossFormer(Pyramid):
         """Choose the groups of maps that are no larger than one; see the constructor.
 
         Args:
-            group_fit: ``shorter_side`` or ``whole_map``.
+            group_fit: ``per_axis`` or ``whole_map``.
             chosen: It outlives the loading of published files.
 
         Raises:
@@ -221,7 +221,7 @@ class CrossFormer(Pyramid):
 
     def saved_arguments(self) -> dict[str, Any]:
         stage: Any = self.stages[0]
-        return super().saved_arguments() | ({} if stage.group_fit == "shorter_side" else {"group_fit": stage.group_fit})
+        return super().saved_arguments() | ({} if stage.group_fit == "per_axis" else {"group_fit": stage.group_fit})
 
     def convert_state(self, state: StateDict) -> StateDict:
         return convert(state, self)

@@ -14,10 +14,10 @@ from visionpe.backbones.shared.partition import Partition
 from visionpe.backbones.shared.pyramid import Stage
 from visionpe.backbones.shared.windows import Dilated, Pair, Windows
 from visionpe.grid import Grid
-from visionpe.tracing import larger, smaller
+from visionpe.tracing import is_exporting, larger, smaller
 
 GroupType = Literal["constant", "linear", "linear_div", "alter", "7_14"]
-GroupFit = Literal["shorter_side", "whole_map"]
+GroupFit = Literal["per_axis", "whole_map"]
 
 
 def published_groups(
@@ -51,6 +51,22 @@ def published_groups(
             block += 1
         groups.append(tuple(sizes))
     return groups
+
+
+def _is_small(size: Pair, group: int) -> Any:
+    """1 where the shorter side of a map is no longer than a group, else 0."""
+    return 1 - smaller(larger(smaller(*size) - group, 0), 1)  # arithmetic: in an exported graph sizes are symbols
+
+
+class LongGroups(Dilated):
+    """Groups of tokens ``interval`` apart; but side by side on a map whose shorter side is no longer than a group."""
+
+    @property
+    def apart(self) -> Pair:
+        assert self.interval is not None
+        small = _is_small(self.size, self.window[0])
+        down, right = (apart - small * (apart - 1) for apart in self.interval)
+        return down, right
 
 
 class CrossFormerStage(Stage):
@@ -99,16 +115,21 @@ class CrossFormerStage(Stage):
         return {kind: self._windows(size, group, kind.startswith("long")) for kind, group in self.groups.items()}
 
     def _windows(self, size: Pair, group: int, apart: bool) -> Windows:
-        shorter, longer = smaller(*size), larger(*size)
-        # Arithmetic instead of branches: in an exported graph sizes are symbols.
-        small = 1 - smaller(larger(shorter - group, 0), 1)  # 1 where the shorter side is no longer than a group
-        sides = (shorter, shorter) if self.group_fit == "shorter_side" else size
-        window = (group + small * (sides[0] - group), group + small * (sides[1] - group))
-        if not apart:
+        small, window = _is_small(size, group), (group, group)
+        symbolic = is_exporting() and not isinstance(small, int)
+        if self.group_fit == "whole_map":
+            if symbolic:
+                raise ValueError(
+                    "group_fit='whole_map' has no graph that serves every size; allowed: 'per_axis', by "
+                    "model.set_group_fit"
+                )
+            window = size if small else window
+        elif not self.masked:
+            window = (smaller(group, size[0]), smaller(group, size[1]))
+        if not apart or (not symbolic and small):
             return Windows(size, window, centred=self.centred)
-        interval = -(-longer // group) if self.interval is None else self.interval
-        interval = interval - small * (interval - 1)
-        return Dilated(size, window, centred=self.centred, interval=(interval, interval))
+        interval = -(-larger(*size) // group) if self.interval is None else self.interval
+        return LongGroups(size, window, centred=self.centred, interval=(interval, interval))
 
     def partitions(self, size: Pair, device: torch.device) -> list[list[Partition]]:
         ways = {}

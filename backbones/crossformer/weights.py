@@ -55,5 +55,5 @@ def convert(state: StateDict, model: Any) -> StateDict:
             square = table.ndim == 3 and sides[0] ** 2 == table.shape[1]
             out["stages.0.pos_encoding.map.ape.table"] = table[0].unflatten(0, sides) if square else table
         if not model.group_fit_is_chosen:
-            model.set_group_fit("shorter_side" if "norm.weight" in out else "whole_map", chosen=False)
+            model.set_group_fit("per_axis" if "norm.weight" in out else "whole_map", chosen=False)
     return fit_pyramid(out, model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -91,7 +92,7 @@ def plain_block(block: Any, network: Any, x: Tensor, group: Any, interval: int, 
         ((36, 60), {"group_size": (2, 4), "use_acl": True, "depths": (4, 2)}, ((2,) * 4, (4, 4)), (2, 1)),
         ((36, 36), {"group_size": ((2, 3, 4), 5)}, ((2, 3, 4), (5, 5)), (2, 1)),
         ((36, 20), {"adaptive_interval": True}, ((3, 3, 3), (3, 3)), (3, 1)),  # of 9 x 5 tokens, and of 5 x 3
-        ((32, 16), {"group_size": 4}, ((4, 4, 4), (2, 2)), (1, 1)),  # as high as the map is wide
+        ((32, 16), {"group_size": 4}, ((4, 4, 4), (4, 4)), (1, 1)),  # as wide as the map
         ((32, 16), {"group_size": 4, "group_fit": "whole_map"}, (((8, 4),) * 3, ((4, 2),) * 2), (1, 1)),
     ],
 )
@@ -132,7 +133,7 @@ def test_unmasked_padding_takes_its_share() -> None:
         assert model.stages[0].blocks[0].attn.padding == ("tokens" if options else "mask")
         with torch.no_grad():
             outputs.append(model(x))
-    assert min((a - b).abs().max() for a, b in zip(outputs, outputs[1:])) > 1e-4
+    assert min((a - b).abs().max() for a, b in pairwise(outputs)) > 1e-4
 
 
 def test_groups() -> None:
@@ -147,10 +148,11 @@ def test_groups() -> None:
         "long_3": ((3, 3), (4, 4)),
     }
     assert ways["long_3"].padded == (12, 24)
-    assert {kind: each.window for kind, each in second.windows((4, 9)).items()} == {"short": (4, 4), "long": (4, 4)}
-    assert second.windows((4, 9))["long"].interval == (1, 1)
+    assert {each.window for each in second.windows((4, 9)).values()} == {(7, 7)}
+    assert second.windows((4, 9))["long"].interval is None
     model.set_group_fit("whole_map")
-    assert second.windows((4, 9))["long"].window == (4, 9)
+    assert {each.window for each in second.windows((4, 9)).values()} == {(4, 9)}
+    assert build(no_mask=True).stages[1].windows((2, 9))["long"].window == (2, 3)
 
 
 @pytest.mark.parametrize(
@@ -229,13 +231,10 @@ def test_compile(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "options",
-    [{}, *(pytest.param(each, marks=pytest.mark.long) for each in ({"group_fit": "whole_map"}, {"pad_type": 1}))],
-)
+@pytest.mark.parametrize("options", [{}, pytest.param({"pad_type": 1}, marks=pytest.mark.long)])
 def test_export(options: dict[str, Any]) -> None:
     """One exported graph serves every number of images, height and width, those below a group too."""
-    model = build(depths=(2, 2), adaptive_interval=True, **options)
+    model = build(depths=(2, 1), group_size=5, **options)
     height, width = (8 * Dim(name, min=1, max=32) for name in ("height", "width"))
     shapes = ({0: Dim("batch", min=1, max=64), 2: height, 3: width},)
     program = torch.export.export(model, (image(48, 72),), dynamic_shapes=shapes).module()
@@ -243,6 +242,14 @@ def test_export(options: dict[str, Any]) -> None:
         for batch, size in ((2, (48, 72)), (1, (64, 64)), (3, (120, 40)), (1, (16, 40))):
             x = torch.randn(batch, 3, *size)
             torch.testing.assert_close(program(x), model(x), atol=1e-5, rtol=1e-5)
+
+
+def test_graphs_of_whole_maps_serve_one_size() -> None:
+    model, x = build(depths=(2, 1), group_fit="whole_map"), image(8, 40)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.export.export(model, (x,)).module()(x), model(x), atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match="group_fit='whole_map' has no graph that serves every size; allowed: 'per_ax"):
+        torch.export.export(model, (x,), dynamic_shapes=({3: 8 * Dim("width", min=1, max=32)},))
 
 
 def test_checkpointing_autocast_copies() -> None:
@@ -275,15 +282,16 @@ def test_set_input_size(name: str) -> None:
 
 
 def test_policies_measure_from_the_trained_groups() -> None:
-    """A stage of 2 x 2 tokens has groups of 2; on a larger map they are of 3, which a policy takes for a resize."""
-    model = build(img_size=16)
-    inside = model.stages[1].pos_encoding.inside
-    assert [inside[kind].dpb.grid_size for kind in ("short", "long")] == [(2, 2), (2, 2)]
-    assert model.stages[0].pos_encoding.inside["long"].dpb.grid_size == (3, 3)
-    assert not any("relative" in key or "mask" in key for key in model.state_dict())
-    model.set_trained_size((48, 32), (4, 4))
-    assert inside["long"].dpb.grid_size == (3, 3)
-    assert model.trained_img_size == (48, 32)
+    """Which do not follow the map, but where they are one with it; encodings of the map do."""
+    model = build("dpb+ape", img_size=16)
+    inside = [group.dpb for stage in model.stages for group in stage.pos_encoding.inside.values()]
+    assert {part.grid_size for part in inside} == {(3, 3)}
+    model.set_trained_size((48, 16), (4, 4))
+    assert {part.grid_size for part in inside} == {(3, 3)}
+    assert (model.stages[0].pos_encoding.map.ape.grid_size, model.trained_img_size) == ((12, 4), (48, 16))
+    whole = build(img_size=(48, 16), group_fit="whole_map")
+    sizes = [[group.dpb.grid_size for group in stage.pos_encoding.inside.values()] for stage in whole.stages]
+    assert sizes == [[(3, 3), (3, 3)], [(6, 2), (6, 2)]]
 
 
 @pytest.mark.parametrize(
@@ -292,7 +300,10 @@ def test_policies_measure_from_the_trained_groups() -> None:
         ({"group_size": (1, 2, 3)}, r"group_size=\(1, 2, 3\) must be 2"),
         ({"group_size": (2, (1, 2, 3))}, r"group_size=\(1, 2, 3\)"),
         ({"group_size": 0}, "group_size"),
-        ({"group_size": ((2, 2, 2), 2), "group_type": "linear"}, "group_type='linear' chooses the group of every block"),
+        (
+            {"group_size": ((2, 2, 2), 2), "group_type": "linear"},
+            "group_type='linear' chooses the group of every block",
+        ),
         ({"group_type": "cubic"}, "group_type='cubic' is unknown; allowed: constant, linear, linear_div, alter, 7_14"),
         ({"crs_interval": (2,)}, "crs_interval"),
         ({"crs_interval": (2, 0)}, "crs_interval"),
@@ -305,7 +316,7 @@ def test_policies_measure_from_the_trained_groups() -> None:
         ({"mlp_ratio": (1.0, 0.0)}, "mlp_ratio"),
         ({"num_heads": (3, 4)}, "num_heads=3 of stage 0 must divide its width, 16"),
         ({"pad_type": 2}, "pad_type=2 is unknown; allowed: 0, 1"),
-        ({"group_fit": "longer"}, "group_fit='longer' is unknown; allowed: shorter_side, whole_map"),
+        ({"group_fit": "longer"}, "group_fit='longer' is unknown; allowed: per_axis, whole_map"),
         ({"qk_scale": 0}, "qk_scale"),
         ({"pos_encoding": "nope"}, "nope"),
     ],
@@ -341,17 +352,17 @@ def test_conventions_of_optimisers() -> None:
 
 
 def test_features_are_the_maps_as_they_are() -> None:
-    """Four strides, no norms; of maps below a group, those of the dense code."""
+    """Four strides, no norms."""
     options = dict(embed_dim=16, depths=(1, 2, 1, 1), num_heads=(1, 2, 2, 2), img_size=64, group_size=4)
     model = randomize(timm.create_model("crossformer_t", features_only=True, **options))
     assert (model.feature_info.channels(), model.feature_info.reduction()) == ([16, 32, 64, 128], [4, 8, 16, 32])
-    whole = CrossFormer(**options, patch_size=(4, 8, 16, 32), group_fit="whole_map", num_classes=0).eval()
+    whole = CrossFormer(**options, num_classes=0).eval()
     whole.load_state_dict({**whole.state_dict(), **model.model.state_dict()})
     x = image(64, 40)
     with torch.no_grad():
         ours, wanted = model(x), whole.forward_intermediates(x, intermediates_only=True)
         assert all(torch.equal(a, b) for a, b in zip(ours, wanted, strict=True))
-        whole.set_group_fit("shorter_side")
+        whole.set_group_fit("whole_map")
         assert not torch.equal(whole.forward_intermediates(x, intermediates_only=True)[-1], ours[-1])
 
 
