@@ -131,7 +131,7 @@ class CooledBlock(WindowBlock):
 
     def __init__(self, dim: int, *args: Any, norm_layer: Any = nn.LayerNorm, **kwargs: Any) -> None:
         super().__init__(dim, *args, norm_layer=norm_layer, **kwargs)
-        factory = {name: kwargs.get(name) for name in ("device", "dtype")}
+        factory: dict[str, Any] = {name: kwargs.get(name) for name in ("device", "dtype")}
         self.ex_conv = nn.Conv2d(dim, dim, 3, padding=1, groups=dim, **factory)
         self.ex_ln = norm_layer(dim, **factory)
 

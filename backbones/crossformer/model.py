@@ -27,8 +27,7 @@ from visionpe.backbones.shared.options import PyramidOptions
 from visionpe.backbones.shared.pyramid import Pyramid
 from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind
 from visionpe.checks import check_choice, check_counts, check_flag, check_number, shown
-from visionpe.registry import Spec
-from visionpe.specification import parse_spec
+from visionpe.registry import Spec, parse_spec
 from visionpe.utils.weight_files import StateDict
 
 
@@ -198,8 +197,10 @@ class CrossFormer(Pyramid):
             stage.group_fit = group_fit
         self.group_fit_is_chosen = self.group_fit_is_chosen or chosen
 
-    def set_input_size(self, img_size: int | tuple[int, int]) -> None:
+    def set_input_size(self, img_size: int | tuple[int, int] | None = None) -> None:
         """Change the nominal size, pixels; tables per position are resized, policies keep the trained size."""
+        if img_size is None:
+            return
         stem: Any = self.patch_embed
         image, _ = check_image_size(img_size, stem.patch_size)
         stages: Any = self.stages
