@@ -136,6 +136,23 @@ def test_unmasked_padding_takes_its_share() -> None:
     assert min((a - b).abs().max() for a, b in pairwise(outputs)) > 1e-4
 
 
+def test_scale_width_and_cooling() -> None:
+    """The factor of logits; the network on offsets as narrow as published; no cooling behind the last block."""
+    model, x = build("none"), image(32, 32)
+    scaled = build("none", qk_scale=8**-0.5)  # of the heads' 8 channels in the first stage, as in the second by default
+    other = build("none", qk_scale=0.9)
+    with torch.no_grad():
+        torch.testing.assert_close(scaled(x), model(x))
+        assert (other(x) - model(x)).abs().max() > 1e-4
+    widths = [stage.pos_encoding.inside["short"].dpb.mlp[0][0].out_features for stage in build(embed_dim=40).stages]
+    assert widths == [40 // 16, 80 // 16]
+    cooled = build(use_acl=True, depths=(7, 3)).stages
+    assert [[hasattr(block, "ex_conv") for block in stage.blocks] for stage in cooled] == [
+        [False, False, True, False, False, True, False],
+        [False, False, False],
+    ]
+
+
 def test_groups() -> None:
     """Even blocks neighbours, odd ones apart; where groups differ, so do their kinds."""
     model = build(group_size=((2, 3, 2), 7), crs_interval=(4, 2))
