@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from numbers import Real
 from typing import Any
@@ -135,11 +134,12 @@ class CrossFormer(Pyramid):
         built, encodings = [], []
         for i, (dim, depth, heads, size) in enumerate(zip(dims, depths, num_heads, sizes)):
             blocks = [
-                replace(shared, mlp_ratio=ratios[i]).block(
+                shared.block(
                     dim,
                     heads,
                     drop_path=float(rates[i][j]),
                     depth=j,
+                    mlp_ratio=ratios[i],
                     padding="tokens" if no_mask else "mask",
                     block=CooledBlock if use_acl and j % 3 == 2 and j < depth - 1 else WindowBlock,
                 )
