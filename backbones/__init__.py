@@ -6,6 +6,7 @@ from visionpe import encodings as _encodings  # noqa: F401  the names stand for 
 from visionpe._renamed import old_modules
 from visionpe.backbones import adapt as _adapt  # noqa: F401  what timm is to build again must be registered
 from visionpe.backbones.cpvt import PyramidCPVT, cpvt_models
+from visionpe.backbones.crossformer import CrossFormer, crossformer_models
 from visionpe.backbones.cswin import CSWinTransformer, cswin_models
 from visionpe.backbones.cvt import ConvolutionalTransformer, cvt_models
 from visionpe.backbones.mit import MixTransformer, mit_models
@@ -21,6 +22,7 @@ __all__ = [
     "RMT",
     "CSWinTransformer",
     "ConvolutionalTransformer",
+    "CrossFormer",
     "MixTransformer",
     "PointTransformerV3",
     "PointTransformerV3UNet",
@@ -31,6 +33,7 @@ __all__ = [
     "VisionTransformer",
     "WindowedVisionTransformer",
     "cpvt_models",
+    "crossformer_models",
     "cswin_models",
     "cvt_models",
     "mit_models",

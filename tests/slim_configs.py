@@ -5,6 +5,7 @@ from mmengine.registry import MODELS
 # By the ending of the model's name, the longest first.
 BACKBONES = {
     "vitdet_b": {"embed_dim": 16, "depth": 4, "num_heads": 2, "img_size": 64},
+    "crossformer_s": {"embed_dim": 16, "depths": (2, 1, 1, 1), "num_heads": (1, 2, 4, 8)},
     "cswin_t": {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (2, 4, 8, 8)},
     "rmt_t": {"embed_dim": (16, 32, 32, 32), "depths": (1, 1, 1, 1), "num_heads": (2, 2, 2, 4)},
     "rmt_s": {"embed_dim": (16, 32, 32, 32), "depths": (1, 1, 1, 1), "num_heads": (2, 2, 2, 4)},

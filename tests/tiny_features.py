@@ -13,6 +13,7 @@ TINY = {
     "rope_ape_vit_s": {"embed_dim": 24, "depth": 2, "num_heads": 2, "out_indices": (1,), "img_size": 64},
     "vitdet_b": {"embed_dim": 24, "depth": 4, "num_heads": 2, "out_indices": (3,), "img_size": 64, "window_size": 2},
     "swin_t": {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8)},
+    "crossformer_t": {"embed_dim": 16, "depths": (2, 1, 1, 1), "num_heads": (1, 2, 4, 8)},
     "cswin_t": {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (2, 4, 8, 8)},
     "rmt_t": {"embed_dim": (16, 32, 32, 32), "depths": (1, 1, 1, 1), "num_heads": (2, 2, 4, 4)},
     "cpvt_v2_s": {"embed_dim": 8, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 2, 2), "mlp_ratios": (1, 1, 1, 1)},

@@ -24,7 +24,9 @@ def check_fit(state: StateDict, model: Any) -> None:
     own = {k: v for k, v in model.state_dict().items() if not k.startswith("head.")}
     given = {k: v for k, v in state.items() if not k.startswith("head.")}
     missing, extra = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
-    free = {model.pretrained_cfg.get("first_conv", "patch_embed.proj") + ".weight", "patch_embed.proj.weight"}
+    stems = model.pretrained_cfg.get("first_conv", "patch_embed.proj")
+    stems = (stems,) if isinstance(stems, str) else stems  # of patches of several sizes there are as many
+    free = {"patch_embed.proj.weight", *(f"{stem}.weight" for stem in stems)}
     for name, part in model.named_modules():
         if isinstance(part, PositionEncoding):
             free |= {f"{name}.{key}" for key in part.resized_on_load}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -29,7 +30,7 @@ def check_pooling(global_pool: str, num_classes: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class PyramidOptions:
-    """What does not differ between Swin and CSWin.
+    """What does not differ between Swin, CSWin and their like.
 
     Args:
         in_chans: Channels of the images.
@@ -61,13 +62,19 @@ class PyramidOptions:
     dtype: torch.dtype | None = None
 
     @classmethod
-    def read(cls, model: type[nn.Module], given: dict[str, Any]) -> PyramidOptions:
+    def read(cls, model: type[nn.Module], given: dict[str, Any], without: Collection[str] = ()) -> PyramidOptions:
         """The keywords that a constructor was given besides its own.
+
+        Args:
+            model: Whose constructor it is.
+            given: The keywords.
+            without: Options that the model does not have.
 
         Raises:
             TypeError: If one of them is unknown, with near matches.
         """
-        check_keywords(model.__name__, given, [*(field.name for field in fields(cls)), *keywords_of(model)])
+        options = [field.name for field in fields(cls) if field.name not in without]
+        check_keywords(model.__name__, given, [*options, *keywords_of(model)])
         return cls(**given)
 
     def __post_init__(self) -> None:
@@ -83,7 +90,15 @@ class PyramidOptions:
         return {"device": self.device, "dtype": self.dtype}
 
     def block(
-        self, dim: int, num_heads: int, *, drop_path: float, depth: int, padding: Padding = "mask", **own: Any
+        self,
+        dim: int,
+        num_heads: int,
+        *,
+        drop_path: float,
+        depth: int,
+        padding: Padding = "mask",
+        block: type[WindowBlock] = WindowBlock,
+        **own: Any,
     ) -> WindowBlock:
         """A block of a stage.
 
@@ -92,6 +107,7 @@ class PyramidOptions:
             drop_path: Stochastic depth, 0 to 1.
             depth: Index of the block in its stage.
             padding: What windows beyond the map hold.
+            block: Its class.
             own: Keywords of the block that a family has of its own, or in place of these options.
         """
         shared = {
@@ -103,4 +119,4 @@ class PyramidOptions:
             "act_layer": self.act_layer,
             **self.factory,
         }
-        return WindowBlock(dim, num_heads, drop_path=drop_path, depth=depth, padding=padding, **{**shared, **own})
+        return block(dim, num_heads, drop_path=drop_path, depth=depth, padding=padding, **{**shared, **own})

@@ -174,6 +174,10 @@ class MapBlock:
         """What is added to the map after that."""
         return self.drop_path2(self.mlp(self.norm2(x)))
 
+    def finished(self, x: Tensor) -> Tensor:
+        """What becomes of the map behind both, before encodings refine it."""
+        return x
+
     def forward(self, x: Tensor, encoding: Composition, partitions: Sequence[Partition]) -> Tensor:
         """Map to map, ``(B, height, width, dim)``.
 
@@ -182,7 +186,7 @@ class MapBlock:
             partitions: See :meth:`WindowHeads.forward`.
         """
         x = self._attended(x, encoding, partitions)
-        x = x + self.mlp_branch(x)
+        x = self.finished(x + self.mlp_branch(x))
         if encoding.acts("refine"):
             grid = Grid(size=map_size(x))  # which may be smaller now
             x = encoding.refine(x.flatten(1, 2), grid, layer=self.layer).unflatten(1, grid.size)

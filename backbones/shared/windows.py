@@ -34,6 +34,7 @@ class Windows:
         rolled: How they move.
         centred: Split the padding into halves, the smaller one ahead, where the windows are not shifted.
         spare: Further windows of padding below and right, which must change nothing.
+        interval: Rows and columns from one token of a window to the next, where they stand apart (:class:`Dilated`).
 
     Attributes:
         before: Rows and columns of padding ahead of the map.
@@ -49,6 +50,7 @@ class Windows:
     rolled: bool = True
     centred: bool = False
     spare: Pair = (0, 0)
+    interval: Pair | None = None
     before: Pair = field(init=False, repr=False, compare=False)
     counts: Pair = field(init=False, repr=False, compare=False)
     padded: Pair = field(init=False, repr=False, compare=False)
@@ -58,8 +60,9 @@ class Windows:
     def __post_init__(self) -> None:
         keep = partial(object.__setattr__, self)  # each is asked for several times a block
         keep("before", self._before())
-        lengths = [n + b for n, b in zip(self.size, self.before)]
-        counts = [-(-n // w) + more for n, w, more in zip(lengths, self.window, self.spare)]
+        counts = [
+            self._along(n + b, axis) + more for axis, (n, b, more) in enumerate(zip(self.size, self.before, self.spare))
+        ]
         keep("counts", (_never_one(counts[0]), _never_one(counts[1])))
         keep("padded", (self.counts[0] * self.window[0], self.counts[1] * self.window[1]))
         keep("pads", is_exporting() or self.padded != tuple(self.size))
@@ -69,6 +72,10 @@ class Windows:
         if not self.rolled and _moves(self.shift):
             return _pair((w - s) % w for w, s in zip(self.window, self.shift))
         return _pair((-n % w) // 2 for n, w in zip(self.size, self.window)) if self.centred else (0, 0)
+
+    def _along(self, length: int, axis: int) -> int:
+        """Windows that hold so many rows or columns."""
+        return -(-length // self.window[axis])
 
     @property
     def number(self) -> int:
@@ -201,43 +208,58 @@ class WholeMap(Windows):
 class Dilated(Windows):
     """A map cut into windows whose tokens stand apart, as many of them along each axis as ``window`` says.
 
-    Every window reaches over the whole map, its tokens as far apart as there are windows along the axis (MaxViT's grid
-    attention). A map that they do not divide is padded below and right. They are not shifted.
+    By default every window reaches over the whole map, its tokens as far apart as there are windows along the axis
+    (MaxViT's grid attention). With ``interval`` the map is cut into regions, as many times as large as a window, and
+    each of these into windows whose tokens are so far apart (CrossFormer's long-distance attention). A map that they do
+    not divide is padded. They are not shifted.
     """
 
     @property
     def apart(self) -> Pair:
         """Rows and columns from one token of a window to the next."""
-        return _pair(-(-n // w) for n, w in zip(self.size, self.window))
+        return self.interval or _pair(-(-n // w) for n, w in zip(self.size, self.window))
+
+    def _before(self) -> Pair:
+        if not self.centred:
+            return 0, 0
+        return _pair((-n % (w * apart)) // 2 for n, w, apart in zip(self.size, self.window, self.apart))
+
+    def _along(self, length: int, axis: int) -> int:
+        if self.interval is None:
+            return super()._along(length, axis)
+        return -(-length // (self.window[axis] * self.interval[axis])) * self.interval[axis]
 
     def _sources(self, device: torch.device | str | None) -> list[tuple[Tensor, Tensor]]:
         axes = []
-        for n, w, apart, p in zip(self.size, self.window, self.apart, self.padded):
+        for w, apart, b, p in zip(self.window, self.apart, self.before, self.padded):
             place = torch.arange(p, device=device)
             number, inside = place // w, place % w
-            source = torch.where(number < apart, inside * apart + number, n)  # beyond the map in spare windows
+            source = (number // apart * w + inside) * apart + number % apart - b  # beyond the map in spare windows
             axes.append((source, torch.zeros_like(source, dtype=torch.bool)))
         return axes
 
     def split(self, x: Tensor) -> Tensor:
         if not self.pads:
-            (rows, columns), (height, width) = self.counts, self.window
-            x = x.reshape(x.shape[0], height, rows, width, columns, *x.shape[3:]).movedim((2, 4), (1, 2))
-            return x.reshape(-1, height * width, *x.shape[5:])
+            (rows, columns), (height, width), (down, right) = self.counts, self.window, self.apart
+            x = x.reshape(x.shape[0], rows // down, height, down, columns // right, width, right, *x.shape[3:])
+            x = x.movedim((1, 3, 4, 6, 2, 5), (1, 2, 3, 4, 5, 6))  # regions and offsets by rows and columns, places
+            return x.reshape(-1, height * width, *x.shape[7:])
         for axis, ((source, _), n) in enumerate(zip(self._sources(x.device), self.size), start=1):
-            there = (source < n).view(-1, *[1] * (x.ndim - axis - 1))
-            x = x.index_select(axis, source.clamp(max=n - 1)) * there.to(x.dtype)
+            there = ((source >= 0) & (source < n)).view(-1, *[1] * (x.ndim - axis - 1))
+            x = x.index_select(axis, source.clamp(0, n - 1)) * there.to(x.dtype)
         return self._cut(x)
 
     def join(self, x: Tensor) -> Tensor:
-        (rows, columns), (height, width) = self.counts, self.window
-        x = x.reshape(-1, rows, columns, height, width, x.shape[-1])
+        (rows, columns), (height, width), (down, right) = self.counts, self.window, self.apart
         if not self.pads:
-            return x.movedim((1, 2), (2, 4)).reshape(-1, *self.size, x.shape[-1])
-        x = x.transpose(2, 3).reshape(-1, rows * height, columns * width, x.shape[-1])
-        for axis, (n, w, apart) in enumerate(zip(self.size, self.window, self.apart), start=1):
-            place = torch.arange(n, device=x.device)
-            x = x.index_select(axis, place % apart * w + place // apart)
+            x = x.reshape(-1, rows // down, down, columns // right, right, height, width, x.shape[-1])
+            return x.movedim((1, 2, 3, 4, 5, 6), (1, 3, 4, 6, 2, 5)).reshape(-1, *self.size, x.shape[-1])
+        x = x.reshape(-1, rows, columns, height, width, x.shape[-1]).transpose(2, 3)
+        x = x.reshape(-1, rows * height, columns * width, x.shape[-1])
+        for axis, (n, w, apart, b) in enumerate(zip(self.size, self.window, self.apart, self.before), start=1):
+            place = torch.arange(n, device=x.device) + b
+            region, inside = place // (w * apart), place % (w * apart)
+            x = x.index_select(axis, (region * apart + inside % apart) * w + inside // apart)
         return x
 
 

@@ -21,6 +21,7 @@ MODELS = {
     "none_vitdet_b": PLAIN | {"window_size": 3},
     "swin_t": STAGES,
     "cswin_t": STAGES,
+    "crossformer_t": STAGES,
     "rmt_t": LINES,
 }
 # What users of timm name, each layer of which an adapter can stand beside.

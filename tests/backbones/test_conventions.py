@@ -18,6 +18,7 @@ from visionpe.registry import names_of
 FAMILIES = {
     "swin": ("t", dict(embed_dim=24, depths=(2, 1, 2, 1), window_size=4)),
     "cswin": ("t", dict(embed_dim=32, depths=(1, 1, 2, 1), stripe_widths=(1, 2, 3, 3))),
+    "crossformer": ("t", dict(embed_dim=32, depths=(2, 1, 3, 1), group_size=3, crs_interval=(2, 2, 2, 1))),
     "rmt": (
         "t",
         dict(embed_dim=(16, 32, 32, 32), depths=(1, 1, 2, 1), num_heads=(2, 2, 2, 4), mlp_ratio=2.0, projection=24),
@@ -25,7 +26,7 @@ FAMILIES = {
     "vitdet": ("b", dict(embed_dim=48, depth=3, num_heads=3, window_size=3, global_blocks=(1,))),
 }
 SMALL = dict(img_size=64, num_classes=5, drop_path_rate=0.0)
-SIZES = {"swin": "tsbl", "cswin": "tsbl", "rmt": "tsbl", "vitdet": "blh"}
+SIZES = {"swin": "tsbl", "cswin": "tsbl", "crossformer": "tsbl", "rmt": "tsbl", "vitdet": "blh"}
 PREFIXES = [names_of(name)[0] for name in ENCODINGS]
 EVERY = [f"{prefix}_{family}_{size}" for family, (size, _) in FAMILIES.items() for prefix in PREFIXES]
 PUBLISHED = [f"{family}_{size}" for family, (size, _) in FAMILIES.items()]

@@ -24,6 +24,7 @@ MODELS = {
     "rope_vitdet_b": PLAIN | dict(window_size=3, neck_channels=16),
     "swin_t": STAGES,
     "cswin_t": STAGES,
+    "crossformer_t": STAGES,
     "rmt_t": STAGES | dict(embed_dim=(32, 32), mlp_ratio=2.0, decomposed=(True, False), decay_range=4.0),
 }
 

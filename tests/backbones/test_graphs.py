@@ -12,7 +12,9 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from visionpe import create_encoding
 
 CASES = [("none_vit_ti", name) for name in ENCODINGS] + [
-    (family, spec) for family in ("swin_t", "cswin_t", "rmt_t") for spec in ("rpb+cpe", "rope_mixed", "ape+lepe")
+    (family, spec)
+    for family in ("swin_t", "cswin_t", "crossformer_t", "rmt_t")
+    for spec in ("rpb+cpe", "rope_mixed", "ape+lepe")
 ]
 
 

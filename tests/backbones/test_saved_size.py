@@ -26,6 +26,7 @@ MODELS = {
     "vitdet": ("none_vitdet_b", PLAIN | dict(window_size=3)),
     "swin": ("none_swin_t", STAGES | dict(window_size=4)),
     "cswin": ("none_cswin_t", STAGES),
+    "crossformer": ("none_crossformer_t", STAGES),
     "rmt": ("none_rmt_t", STAGES | dict(embed_dim=(32, 32), mlp_ratio=2.0, decomposed=(True, False), decay_range=4.0)),
 }
 SPECS = {

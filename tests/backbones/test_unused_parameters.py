@@ -21,6 +21,7 @@ MODELS = {
     "vitdet_b late": WINDOWED | {"global_blocks": (2, 3)},
     "swin_t": STAGES | {"feature_norms": True},
     "cswin_t": STAGES | {"feature_norms": True},
+    "crossformer_t": STAGES,
     "rmt_t": LINES | {"feature_norms": True},
 }
 PER_BLOCK = ["cpb", "dpb", "fire", "lape", "lepe", "decomposed", "dropped(lape)", "randomised(fire)"]
@@ -29,7 +30,7 @@ CASES = [
     *((family, spec) for family in ("vit_ti", "vitdet_b", "vitdet_b late") for spec in PER_BLOCK),
     *(
         (family, spec)
-        for family in ("swin_t", "cswin_t", "rmt_t")
+        for family in ("swin_t", "cswin_t", "crossformer_t", "rmt_t")
         for spec in ("lepe", "dropped(lape)", "cropped(ape)")
     ),
 ]

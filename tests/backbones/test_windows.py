@@ -68,6 +68,25 @@ def test_who_sees_whom_apart(size: tuple, window: tuple, spare: tuple) -> None:
     check_who_sees_whom(windows, apart)
 
 
+@pytest.mark.parametrize("size", [(7, 9), (12, 16), (1, 5), (3, 11)])
+@pytest.mark.parametrize("window", [(3, 4), (2, 3)])
+@pytest.mark.parametrize("interval", [(1, 1), (2, 2), (2, 3)])
+@pytest.mark.parametrize("options", [{}, {"centred": True}, {"spare": ()}], ids=str)
+def test_who_sees_whom_in_regions(size: tuple, window: tuple, interval: tuple, options: dict) -> None:
+    """Of each region, as many times as large as a window, the tokens that are the interval apart."""
+    regions = [w * i for w, i in zip(window, interval)]
+    before = [-n % region // 2 if options.get("centred") else 0 for n, region in zip(size, regions)]
+
+    def cell(place: int, windows: Windows) -> tuple[int, int]:
+        axes = zip(divmod(place, size[1]), before, regions, interval)
+        first, second = ((p + b) // region * i + (p + b) % i for p, b, region, i in axes)
+        return first, second
+
+    if "spare" in options:
+        options = {"spare": interval}
+    check_who_sees_whom(Dilated(size, window, interval=interval, **options), cell)
+
+
 def test_trailing_axes_and_samples() -> None:
     windows = Windows((5, 6), (3, 4), (1, 2))
     x = torch.randn(2, 5, 6, 3, 2, 4)

@@ -31,6 +31,9 @@ FILES = [
         for name in ("deit3_finetune/rope_mixed_vit_b", "swin_300e/swin_t", "swin_300e/rope_swin_t")
     ),
     "imagenet/cswin_300e/cswin_t.py",
+    "imagenet/crossformer_300e/crossformer_t.py",
+    "coco/mask_rcnn_crossformer_s_1x.py",
+    "ade20k/upernet_crossformer_s_160k.py",
     *(
         f"coco/{name}.py"
         for name in ("cascade_mask_rcnn_swin_t_1x", "mask_rcnn_rope_swin_t_3x", "mask_rcnn_cswin_t_1x")
@@ -90,6 +93,8 @@ RULES: dict[str, Callable[[Any], bool]] = {
     "all but torch's norms": lambda o: not o.is_norm,
     "all but norms, positions and queries": lambda o: not (o.is_norm or o.is_position or o.is_queries),
     "everything": lambda o: True,
+    "matrices": lambda o: o.value.ndim > 1 and not o.is_bias,
+    "all but norms of the backbone": lambda o: not (o.in_backbone and o.is_norm and o.encoding is None),
 }
 
 

@@ -19,6 +19,7 @@ PUBLISHED = {
     "deit3_400e/ape_vit_b": (3e-3, 1e-5, 1e-6, 5, 400, False),
     "deit3_finetune/ape_vit_b": (1e-5, 1e-5, 1e-6, 5, 20, False),
     "swin_300e/swin_t": (1e-3, 1e-5, 1e-6, 20, 300, True),
+    "crossformer_300e/crossformer_t": (1e-3, 1e-5, 1e-6, 20, 300, True),
     "cswin_300e/cswin_t": (2e-3, 1e-5, 1e-6, 20, 300, False),
 }
 

@@ -30,6 +30,7 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
     ),
     "swin": ("swin_t", dict(img_size=24, embed_dim=16, depths=(2, 1), num_heads=(2, 2), num_classes=5, window_size=3)),
     "cswin": ("cswin_t", dict(img_size=32, embed_dim=16, depths=(1, 2, 1), num_heads=(2, 2, 2), num_classes=5)),
+    "crossformer": ("crossformer_t", dict(img_size=32, embed_dim=16, depths=(2, 1), num_heads=(2, 2), num_classes=5)),
     "rmt": (
         "rmt_t",
         dict(
@@ -59,7 +60,7 @@ TINY: dict[str, tuple[str, dict[str, Any]]] = {
         dict(embed_dims=(24, 24), depths=(1, 1), num_heads=(2, 2), window_size=3, num_classes=5, cloud_size=16),
     ),
 }
-IMAGES = ("vit", "vitdet", "swin", "cswin", "rmt", "cpvt", "mit", "cvt")
+IMAGES = ("vit", "vitdet", "swin", "cswin", "crossformer", "rmt", "cpvt", "mit", "cvt")
 CLOUDS = ("swin3d", "swin3d_unet")
 SPECS = (
     *(

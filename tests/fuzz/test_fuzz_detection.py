@@ -23,7 +23,7 @@ PATCHES = (4, (4, 8), (8, 4), (6, 4), 3, 0)
 
 @st.composite
 def backbones(draw: Any) -> tuple[Any, ...]:
-    family = draw(st.sampled_from(("vit", "vitdet", "swin", "cswin")))
+    family = draw(st.sampled_from(("vit", "vitdet", "swin", "cswin", "crossformer")))
     options = draw(some_of(OPTIONS, most=1))
     options["out_indices"] = draw(st.one_of(st.sampled_from(INDICES), st.sampled_from(INDICES), value("out_indices")))
     if draw(st.booleans()):

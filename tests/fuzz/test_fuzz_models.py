@@ -27,7 +27,7 @@ EXTRA = ["policy", "trained_size", "trained_patch_size", "window_img_size", "unk
 def keywords(family: str) -> list[str]:
     """Names of all that the constructor of a family takes."""
     names = set(inspect.signature(type(model(family)).__init__).parameters)
-    if family in ("swin", "cswin", "rmt", "cpvt", "mit", "cvt"):
+    if family in ("swin", "cswin", "crossformer", "rmt", "cpvt", "mit", "cvt"):
         names |= set(inspect.signature(PyramidOptions).parameters)
     if family in ("vit", "vitdet"):
         names |= set(inspect.signature(VisionTransformer.__init__).parameters)

@@ -22,6 +22,7 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "ViTDet": ("vitdet_b", {"depth": 2, "embed_dim": 192, "num_heads": 3, "global_blocks": (1,), "window_size": 3}),
     "Swin": ("swin_t", {"depths": (2, 1, 1, 1), "embed_dim": 48, "num_heads": (3, 3, 6, 12)}),
     "CSWin": ("cswin_t", {"depths": (1, 1, 2, 1)}),
+    "CrossFormer": ("crossformer_t", {"depths": (2, 1, 2, 1), "embed_dim": 48, "num_heads": (3, 3, 6, 12)}),
     "RMT": ("rmt_t", {"depths": (1, 1, 2, 1), "embed_dim": (32, 64, 64, 64), "num_heads": (2, 4, 4, 4)}),
     "CPVT": (
         "cpvt_v2_s",
