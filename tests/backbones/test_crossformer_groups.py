@@ -120,7 +120,10 @@ def test_scale_width_and_cooling() -> None:
     with torch.no_grad():
         torch.testing.assert_close(scaled(x), model(x))
         assert (other(x) - model(x)).abs().max() > 1e-4
-    widths = [stage.pos_encoding.inside["short"].dpb.mlp[0][0].out_features for stage in build(embed_dim=40).stages]
+    widths = [
+        stage.pos_encoding.inside["short"].dpb.mlp[0][0].out_features
+        for stage in build({"name": "dpb"}, embed_dim=40).stages
+    ]
     assert widths == [40 // 16, 80 // 16]
     cooled = build(use_acl=True, depths=(7, 3)).stages
     assert [[hasattr(block, "ex_conv") for block in stage.blocks] for stage in cooled] == [
