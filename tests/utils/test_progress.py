@@ -47,6 +47,15 @@ def test_time_left_is_that_of_the_speed_so_far(monkeypatch: pytest.MonkeyPatch) 
     assert [clock(s) for s in (5, 187.9, 3723)] == ["0:05", "3:07", "1:02:03"]
 
 
+def test_tracked_items_are_counted_where_nothing_is_drawn() -> None:
+    file = io.StringIO()
+    with SteadyProgress(console=Console(file=file), interval=0.02) as progress:
+        for n in progress.track([1, 2, 3, 4], description="cells"):
+            if n == 4:
+                time.sleep(0.1)
+    assert "cells 75%" in file.getvalue()
+
+
 def test_paths_are_printed_and_not_interpreted(capsys: pytest.CaptureFixture[str]) -> None:
     from visionpe.utils.console import wide_console
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Iterator
+from operator import length_hint
 from typing import Any
 
 from rich.console import Console
@@ -71,6 +73,17 @@ class SteadyProgress(Progress):
         super().__init__(*columns, console=console, disable=not console.is_terminal or quiet, **kwargs)
         self._interval, self._ended = interval, threading.Event()
         self._speaker: threading.Thread | None = None
+
+    def track(self, sequence: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        """See rich's: what is done is told item by item, as its own thread looks only while bars are drawn."""
+        if not self._speaks:
+            yield from super().track(sequence, *args, **kwargs)
+            return
+        total = kwargs.get("total") or length_hint(sequence) or None
+        task = self.add_task(kwargs.get("description", "Working..."), total=total)
+        for item in sequence:
+            yield item
+            self.advance(task)
 
     def start(self) -> None:
         super().start()
