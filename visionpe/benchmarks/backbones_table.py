@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,8 @@ OF_VOXELS = ("Swin3D", "PTv3")
 SIZE = (80, 112)
 MARKS = ("<!-- encodings x backbones -->", "<!-- end -->")
 FITS = "yes"
+# Of an encoding, in the reason why it was refused: the same reason serves several.
+NAMES = re.compile(r"pos_encoding='[^']*'(?:: '[^']*')?(?:, as it is built,)? ")
 
 
 def images() -> tuple[torch.Tensor, torch.Tensor]:
@@ -122,8 +125,8 @@ def markdown(found: dict[str, dict[str, str]]) -> str:
     notes: dict[str, None] = {}  # in order; one reason may serve several encodings
     for name, cells in found.items():
         marks = []
-        for family, cell in cells.items():
-            note = f"{family}: {cell.partition(f'{name!r} ')[2] or cell}"
+        for cell in cells.values():
+            note = NAMES.sub("", cell).partition(";")[0]
             if cell != FITS:
                 notes.setdefault(note)
             marks.append("✓" if cell == FITS else f"no ({list(notes).index(note) + 1})")
