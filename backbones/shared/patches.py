@@ -123,7 +123,9 @@ class AdaptivePatchEmbed(HasPolicy, PatchEmbed):
         check_images(x, self.proj.in_channels, self.proj, None if self.pads else self.patch_size)
         if not self.grows:
             return super().forward(x)
-        refuse_export(PolicyTerm("patch_resize"), ("none, with the size at hand as img_size and patch_size",))
+        refuse_export(
+            PolicyTerm("patch_resize"), ("none, with the size at hand as img_size and patch_size",), x.shape[2:]
+        )
         height, width = (index(n) for n in x.shape[2:])
         down, right = self.patch((height, width))
         if self.dynamic_img_pad:

@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 import pytest
+import torch
 from adapted_models import check_plain, original
 
 import visionpe
@@ -33,6 +34,16 @@ def resized(model: Any, size: tuple[int, int]) -> Any:
 @pytest.mark.parametrize("name", CASES)
 def test_family(name: str) -> None:
     check_plain(name, CASES[name], 16, resized=resized)
+
+
+def test_exported_at_the_trained_size_and_at_another() -> None:
+    """One size a graph: distances between entries follow from it."""
+    adapted = visionpe.adapt(original("beit_base_patch16_224", SMALL))
+    for size in ((96, 96), (128, 80)):
+        images = torch.randn(1, 3, *size)
+        with torch.no_grad():
+            graph = torch.export.export(adapted, (images,)).module()
+            torch.testing.assert_close(graph(images), adapted(images), atol=1e-5, rtol=1e-5)
 
 
 def test_two_kinds_of_tables_are_refused() -> None:

@@ -123,8 +123,11 @@ def test_compile_and_export() -> None:
     for size in ((24, 24), (48, 36)):
         x = torch.randn(1, 3, *size)
         torch.testing.assert_close(compiled(x), model.patch_embed(x))
+    graph = torch.export.export(model, (x,)).module()
+    torch.testing.assert_close(graph(x), model(x))
+    several = {2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
     with pytest.raises(ValueError, match="policy='patch_resize' cannot be exported"):
-        torch.export.export(model, (torch.randn(1, 3, 24, 24),))
+        torch.export.export(model, (x,), dynamic_shapes=(several,))
 
 
 @pytest.mark.parametrize(
@@ -179,8 +182,11 @@ def test_images_are_taken_at_the_trained_size(name: str) -> None:
     visionpe.set_policy(model, "default")
     assert torch.equal(seen(model, large), plain)
     visionpe.set_policy(model, "downscale")
+    one_size = torch.export.export(model, (large,)).module()
+    torch.testing.assert_close(one_size(large), model(large))
+    several = {2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
     with pytest.raises(ValueError, match="policy='downscale' cannot be exported"):
-        torch.export.export(model, (large,))
+        torch.export.export(model, (large,), dynamic_shapes=(several,))
 
 
 def test_an_adapted_model_downscales() -> None:

@@ -240,8 +240,16 @@ def test_compiled() -> None:
         torch.testing.assert_close(compiled(x, size), run(x, size))
 
 
-def test_export_is_refused() -> None:
-    model = tiny_vit("ape", depth=1)
-    visionpe.set_policy(model, "fourier")
-    with pytest.raises(ValueError, match="policy='fourier' cannot be exported"):
-        torch.export.export(model, (torch.randn(1, 3, 32, 32),))
+@pytest.mark.parametrize(
+    ("spec", "policy"),
+    [("ape", "fourier"), ("ape", "window_aware(2)"), ("rpb", "geometric"), ("rpb", "geometric_linear")]
+    + [("rpb", "rescale(0.5)"), ("cpe", "native"), ("irpe", "reach")],
+)
+def test_exported_for_one_size_and_not_for_several(spec: str, policy: str) -> None:
+    model, images = tiny_vit(spec, depth=1), torch.randn(1, 3, 32, 24)
+    visionpe.set_policy(model, policy)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.export.export(model, (images,)).module()(images), model(images))
+    several = {2: torch.export.Dim.AUTO, 3: torch.export.Dim.AUTO}
+    with pytest.raises(ValueError, match=r"policy='\w+(\([\d.]+\))?' cannot be exported"):
+        torch.export.export(model, (images,), dynamic_shapes=(several,))

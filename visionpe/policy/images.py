@@ -19,9 +19,9 @@ def at_trained_size(x: Tensor, size: Size) -> Tensor:
     """What ``downscale`` makes of images ``(B, C, H, W)``: those of ``size``, by antialiased bicubic interpolation.
 
     Raises:
-        ValueError: Under ``torch.export``.
+        ValueError: Under ``torch.export`` for several sizes.
     """
-    refuse_export(PolicyTerm("downscale"), ("none, with images that were resized",))
+    refuse_export(PolicyTerm("downscale"), ("none, with images that were resized",), x.shape[2:])
     return resize_images(x, size)
 
 

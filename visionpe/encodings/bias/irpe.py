@@ -107,7 +107,7 @@ class ImageRelativePositionEncoding(PositionEncoding):
         """What policy ``reach`` multiplies gamma by, along each axis."""
         if self.main_policy is None or self.main_policy.name != "reach":
             return [1.0, 1.0]
-        refuse_export(self.main_policy, POSITION_POLICIES)
+        refuse_export(self.main_policy, POSITION_POLICIES, grid.size)
         return [index(n) / trained for n, trained in zip(grid.size, self.grid_size)]
 
     def _classify(self, dy: Tensor, dx: Tensor, grid: Grid) -> tuple[Tensor, ...]:

@@ -88,7 +88,7 @@ def convolve(
     size = own if size is None else tuple(size)
     choice = as_term(policy, CONVOLUTION_POLICIES)
     if choice.name in ("native", "rescale"):
-        refuse_export(choice, POSITION_POLICIES[:2])
+        refuse_export(choice, POSITION_POLICIES[:2], (*own, *size))
     if choice.name == "native":
         small = tuple(trained)
         if size != own:  # a window is resized as its map would be

@@ -35,15 +35,15 @@ def resize_offset_table(
         ``2 m - 1`` entries along each of ``axes``; the table itself at the trained size.
 
     Raises:
-        ValueError: If ``policy`` is unknown, or exported and not ``clamp``.
+        ValueError: If ``policy`` is unknown, or exported for several sizes and not ``clamp``.
     """
     choice = as_term(policy, READ_POLICIES)
     if choice.name != "clamp":
-        refuse_export(choice, ("clamp", "and those that resize the table"))
+        refuse_export(choice, ("clamp", "and those that resize the table"), size)
     matrices = {}
     for axis, m in zip(axes, size):
         n = (table.shape[axis] + 1) // 2
-        if not is_exporting() and n == m:
+        if not (is_exporting() and not isinstance(m, int)) and n == m:
             continue
         if choice.name == "clamp":
             offsets = torch.arange(1 - m, m, device=table.device).clamp(1 - n, n - 1)

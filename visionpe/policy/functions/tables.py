@@ -85,14 +85,15 @@ def resize_table(
         ``(*size, dim)``; the table itself at its own size.
 
     Raises:
-        ValueError: If ``policy`` is unknown, needs a window and there is none, or one of the last two is exported.
+        ValueError: If ``policy`` is unknown, needs a window and there is none, or one of the last two is exported for
+            several sizes.
     """
     choice = as_term(policy, ABSOLUTE_POLICIES)
     # The graph of an export serves every size, so it must not branch on one.
     if is_trained_size(tuple(table.shape[:-1]), tuple(size)):
         return table
     if choice.name not in TABLE_POLICIES:
-        refuse_export(choice, tuple(TABLE_POLICIES))
+        refuse_export(choice, tuple(TABLE_POLICIES), size)
     if choice.name == "fourier":
         return resize_fourier(table, size)
     if choice.name == "window_aware":

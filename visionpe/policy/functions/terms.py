@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from visionpe.policy.grammar import PolicyTerm, parse_policy
 from visionpe.tracing import is_exporting
@@ -21,13 +22,18 @@ def as_term(policy: str | PolicyTerm, allowed: Sequence[str]) -> PolicyTerm:
     return policy
 
 
-def refuse_export(choice: PolicyTerm, allowed: Sequence[str]) -> None:
-    """What is made for one size cannot be part of a graph that serves all.
+def refuse_export(choice: PolicyTerm, allowed: Sequence[str], sizes: Sequence[Any]) -> None:
+    """What is made for one size cannot be part of a graph that serves several.
+
+    Args:
+        choice: The policy.
+        allowed: What can.
+        sizes: That it is made for; where one is a symbol, the graph is for several.
 
     Raises:
-        ValueError: Under ``torch.export``.
+        ValueError: Under ``torch.export`` with such a size.
     """
-    if is_exporting():
+    if is_exporting() and not all(isinstance(size, int) for size in sizes):
         raise ValueError(
             f"policy={str(choice)!r} cannot be exported: its arithmetic is that of one size; allowed: "
             f"{', '.join(allowed)}"
