@@ -26,13 +26,13 @@ if "fail" in str(work):
 (work / "model.safetensors").write_text("")
 (work / "model.json").write_text("{}")
 """
-# Takes a job, runs it in the background and says its number.
+# Takes a copy of a job, as whoever hands it in moves the file, runs it in the background and says its number.
 SBATCH = """#!/bin/sh
 number=$$
 export SLURM_JOB_ID=$number SLURM_JOB_NUM_NODES=1 SLURM_NTASKS=1 SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NODEID=0
 export SLURM_CPUS_PER_TASK=3 SLURM_JOB_NODELIST=here
 cp "$1" "{folder}/seen.sh"
-sh "$1" > "{folder}/job.log" 2>&1 &
+sh "{folder}/seen.sh" > "{folder}/job.log" 2>&1 &
 echo "Submitted batch job $number"
 """
 # Knows of no job any more, and starts what a job asks it to.

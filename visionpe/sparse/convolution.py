@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import product
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visionpe.grid import Grid
@@ -51,6 +53,9 @@ def cells_around(grid: Grid, width: int = 3) -> Neighbourhood:
     return grid.keep(("cells around", width), build)
 
 
+CONVOLVE: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+
+
 class SparseConv(nn.Module):
     """A convolution whose output stands where its input does.
 
@@ -85,8 +90,11 @@ class SparseConv(nn.Module):
         kernel = self.kernel.unflatten(0, (self.width,) * self.axes)  # the first axis last
         return kernel.permute(self.axes + 1, self.axes, *reversed(range(self.axes)))
 
-    def forward(self, x: Tensor, around: Neighbourhood) -> Tensor:
-        """``(N, dim)`` to ``(N, dim_out)``."""
+    def forward(self, x: Tensor, around: Neighbourhood | None = None) -> Tensor:
+        """``(N, dim)`` to ``(N, dim_out)``; without neighbours full maps ``(B, dim, ...)``, zeros beyond the border."""
+        if around is None:
+            bias = None if self.bias is None else self.bias.to(x.dtype)
+            return CONVOLVE[self.axes](x, self.dense().to(x.dtype), bias, padding=self.width // 2)
         out = x @ self.kernel[len(self.kernel) // 2]  # every voxel is its own neighbour
         for k, (here, there) in enumerate(around.pairs):
             if k != len(self.kernel) // 2 and len(here):

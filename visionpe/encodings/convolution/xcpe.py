@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visionpe.base import PositionEncoding
@@ -32,17 +31,14 @@ class Generator(nn.Module):
         self.conv = SparseConv(dim, dim, axes=axes, width=kernel_size, bias=True, **factory)
         self.linear = nn.Linear(dim, dim, **factory)
         self.norm = nn.LayerNorm(dim, eps=1e-5, **factory)
-        self.width, self.axes = kernel_size, axes
+        self.width = kernel_size
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
         """Spatial tokens ``(B, N, dim)`` to what is added to them."""
         if grid.cloud is not None:
             return self.norm(self.linear(self.conv(x[0], cells_around(grid, self.width))))[None]
         maps = x.transpose(1, 2).unflatten(2, grid.size)  # (B, dim, [time,] height, width)
-        convolve = F.conv2d if self.axes == 2 else F.conv3d
-        assert self.conv.bias is not None
-        maps = convolve(maps, self.conv.dense().to(x.dtype), self.conv.bias.to(x.dtype), padding=self.width // 2)
-        return self.norm(self.linear(maps.flatten(2).transpose(1, 2)))
+        return self.norm(self.linear(self.conv(maps).flatten(2).transpose(1, 2)))
 
 
 @register_encoding("xcpe")
