@@ -155,7 +155,7 @@ class PointTransformerV3(VoxelBackbone):
             depth=len(rates),
             grid_size=(max(1, -(-self.cloud_size // self.reductions[level])),) * 3,
             kinds={"window": WindowKind(dim, heads, len(rates), (reach(patch_size) + 1,) * 3)},
-            first=level == 0 and not isinstance(change, nn.Module),
+            first=level == 0 and change is None,
             signals="_".join(self.signals),
             **self.factory,
         )

@@ -6,16 +6,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from timm.layers import calculate_drop_path_rates
-from torch import Tensor, nn
+from torch import nn
 
 from visionpe.backbones.ptv3.layers import Up
 from visionpe.backbones.ptv3.model import PointTransformerV3
 from visionpe.backbones.shared.pyramid import init_linear
+from visionpe.backbones.shared.voxel_backbone import VoxelUNet
 from visionpe.backbones.shared.voxel_checks import check_levels, check_settings
 from visionpe.sparse import Voxels
 
 
-class PointTransformerV3UNet(PointTransformerV3):
+class PointTransformerV3UNet(VoxelUNet, PointTransformerV3):
     """Voxels to class scores ``(N, num_classes)``, one row a voxel, in the order of the input.
 
     Source: "Point Transformer V3: Simpler, Faster, Stronger", arXiv 2312.10035.
@@ -31,6 +32,7 @@ class PointTransformerV3UNet(PointTransformerV3):
     """
 
     family = "Point Transformer V3 U-Net"
+    decoder_of = "decoder"
 
     def __init__(
         self,
@@ -73,29 +75,5 @@ class PointTransformerV3UNet(PointTransformerV3):
             coarse = level
         return coarse.holding(y)
 
-    def forward_head(self, x: Voxels, pre_logits: bool = False) -> Tensor:
-        """Voxels to class scores ``(N, num_classes)``, or to their features."""
-        return x.features if pre_logits else self.classifier(self.head_drop(x.features))
-
-    def forward(self, x: Any) -> Tensor:
-        """Voxels to class scores ``(N, num_classes)``."""
-        return self.forward_head(self.forward_features(x))
-
-    def prune_intermediate_layers(
-        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
-    ) -> list[int]:
-        """Drop the decoder, and the levels of the encoder after the last one asked for."""
-        self.decoder = nn.ModuleList()
-        return super().prune_intermediate_layers(indices, prune_norm, prune_head)
-
-    def get_classifier(self) -> nn.Module:
-        return self.classifier
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new classifier, or none with 0; nothing is pooled."""
-        check_settings(num_classes=num_classes, **({} if global_pool is None else {"global_pool": global_pool}))
-        self.num_classes = num_classes
-        self.classifier: nn.Module = nn.Identity()
-        if num_classes:
-            self.classifier = nn.Linear(self.num_features, num_classes, **self.factory)
-        init_linear(self.classifier)
+    def new_classifier(self, dim: int, num_classes: int) -> nn.Module:
+        return nn.Linear(dim, num_classes, **self.factory)

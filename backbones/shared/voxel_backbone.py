@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from timm.models import checkpoint
@@ -135,3 +135,44 @@ class VoxelBackbone(LoadsPublished):
         """Parameters that weight decay should leave alone."""
         encodings = [(name, each) for name, each in self.named_modules() if isinstance(each, PositionEncoding)]
         return {f"{name}.{key}" for name, each in encodings for key in each.no_weight_decay()}
+
+
+class VoxelUNet(VoxelBackbone):
+    """Mixin, ahead of an encoder: class scores for every voxel.
+
+    Attributes:
+        decoder_of: Name of the modules of the decoder.
+    """
+
+    decoder_of: ClassVar[str]
+    classifier: nn.Module
+
+    @abstractmethod
+    def new_classifier(self, dim: int, num_classes: int) -> nn.Module:
+        """``(N, dim)`` to ``(N, num_classes)``."""
+
+    def forward_head(self, x: Voxels, pre_logits: bool = False) -> Tensor:
+        """Voxels to class scores ``(N, num_classes)``, or to their features."""
+        return x.features if pre_logits else self.classifier(self.head_drop(x.features))
+
+    def forward(self, x: Any) -> Tensor:
+        """Voxels to class scores ``(N, num_classes)``."""
+        return self.forward_head(self.forward_features(x))
+
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Drop the decoder, and the levels of the encoder after the last one asked for."""
+        setattr(self, self.decoder_of, nn.ModuleList())
+        wanted: list[int] = super().prune_intermediate_layers(indices, prune_norm, prune_head)
+        return wanted
+
+    def get_classifier(self) -> nn.Module:
+        return self.classifier
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A new classifier, or none with 0; nothing is pooled."""
+        check_settings(num_classes=num_classes, **({} if global_pool is None else {"global_pool": global_pool}))
+        self.num_classes = num_classes
+        self.classifier = self.new_classifier(self.num_features, num_classes) if num_classes else nn.Identity()
+        init_linear(self.classifier)

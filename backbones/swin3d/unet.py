@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from visionpe.backbones.shared.pyramid import init_linear
+from visionpe.backbones.shared.voxel_backbone import VoxelUNet
 from visionpe.backbones.shared.voxel_blocks import VoxelBatchNorm
 from visionpe.backbones.shared.voxel_checks import check_settings
 from visionpe.backbones.swin3d.layers import Upsample
@@ -18,7 +18,7 @@ from visionpe.sparse import Voxels
 DROP_PATH = 0.1
 
 
-class Swin3DUNet(Swin3DTransformer):
+class Swin3DUNet(VoxelUNet, Swin3DTransformer):
     """Voxels to class scores ``(N, num_classes)``, one row a voxel, in the order of the input.
 
     Source: "Swin3D: A Pretrained Transformer Backbone for 3D Indoor Scene Understanding", arXiv 2304.06906.
@@ -34,6 +34,7 @@ class Swin3DUNet(Swin3DTransformer):
     """
 
     family = "Swin3D U-Net"
+    decoder_of = "upsamples"
 
     def __init__(self, *, num_classes: int = 20, up_k: int = 3, decoder_attn: bool = True, **kwargs: Any) -> None:
         check_settings(up_k=up_k, decoder_attn=decoder_attn, num_classes=num_classes)
@@ -57,35 +58,10 @@ class Swin3DUNet(Swin3DTransformer):
             y, coarse = up(y, coarse, skip, level).to(y.dtype), level
         return coarse.holding(y)
 
-    def forward_head(self, x: Voxels, pre_logits: bool = False) -> Tensor:
-        """Voxels to class scores ``(N, num_classes)``, or to their features."""
-        return x.features if pre_logits else self.classifier(self.head_drop(x.features))
-
-    def forward(self, x: Any) -> Tensor:
-        """Voxels to class scores ``(N, num_classes)``."""
-        return self.forward_head(self.forward_features(x))
-
-    def prune_intermediate_layers(
-        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
-    ) -> list[int]:
-        """Drop the decoder, and the levels of the encoder after the last one asked for."""
-        self.upsamples = nn.ModuleList()
-        return super().prune_intermediate_layers(indices, prune_norm, prune_head)
-
-    def get_classifier(self) -> nn.Module:
-        return self.classifier
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """A new classifier, or none with 0; nothing is pooled."""
-        check_settings(num_classes=num_classes, **({} if global_pool is None else {"global_pool": global_pool}))
-        self.num_classes = num_classes
-        dim = self.num_features
-        self.classifier: nn.Module = nn.Identity()
-        if num_classes:
-            self.classifier = nn.Sequential(
-                nn.Linear(dim, dim, **self.factory),
-                VoxelBatchNorm(dim, **self.factory),
-                nn.ReLU(),
-                nn.Linear(dim, num_classes, **self.factory),
-            )
-        init_linear(self.classifier)
+    def new_classifier(self, dim: int, num_classes: int) -> nn.Module:
+        return nn.Sequential(
+            nn.Linear(dim, dim, **self.factory),
+            VoxelBatchNorm(dim, **self.factory),
+            nn.ReLU(),
+            nn.Linear(dim, num_classes, **self.factory),
+        )
