@@ -16,10 +16,11 @@ from visionpe import Grid
 from visionpe.attention import kernels
 from visionpe.attention.dispatch import AttentionWeights
 from visionpe.scaling.controls import TiledModel, tile_grid, tile_starts, tiles
-from visionpe.scaling.diagnostics import attention_spread, record_attention
+from visionpe.scaling.diagnostics import record_attention
 from visionpe.scaling.row import measure
 from visionpe.scaling.statistics import unpack_classes
 from visionpe.utils.resizing import resize_images
+from visionpe.viewing.attention import AttentionLayer
 
 
 @pytest.mark.parametrize("length", [24, 25, 47, 48, 49, 60, 72, 100])
@@ -79,10 +80,14 @@ def weights_of(q, k, **kwargs):
     return AttentionWeights(q, k, **kwargs)
 
 
+def spread(weights, grid):
+    return tuple(float(each.mean()) for each in AttentionLayer(weights, grid).spread())
+
+
 def test_spread_of_equal_weights():
     grid = Grid((2, 3), prefix=1)
     q = torch.zeros(2, 4, 7, 8)
-    entropy, distance = attention_spread(weights_of(q, q), grid)
+    entropy, distance = spread(weights_of(q, q), grid)
     assert entropy == pytest.approx(log(7))
     # By hand: 6 pairs at 0, 14 at 1, 4 at 2, 8 at sqrt 2, 4 at sqrt 5, of 36.
     assert distance == pytest.approx((14 + 4 * 2 + 8 * 2**0.5 + 4 * 5**0.5) / 36)
@@ -92,25 +97,25 @@ def test_spread_of_weights_on_the_prefix():
     grid = Grid((2, 3), prefix=1)
     k = torch.zeros(1, 1, 7, 4)
     k[..., 0, 0] = 1e4  # all attend to the class token, in the limit
-    entropy, distance = attention_spread(weights_of(k.new_ones(k.shape), k), grid)
+    entropy, distance = spread(weights_of(k.new_ones(k.shape), k), grid)
     assert entropy == pytest.approx(0, abs=1e-6)
     assert distance == 0
     k[..., 0, 0] = 10  # e^5: what is left on spatial keys is even, and counts in full
-    _, distance = attention_spread(weights_of(k.new_ones(k.shape), k), grid)
+    _, distance = spread(weights_of(k.new_ones(k.shape), k), grid)
     assert distance == pytest.approx((14 + 8 + 8 * 2**0.5 + 4 * 5**0.5) / 36, rel=1e-4)
 
 
 def test_spread_in_parts_is_the_same(monkeypatch):
     grid = Grid((4, 5), prefix=2)
     q, k = torch.randn(2, 3, 3, 22, 8)
-    whole = attention_spread(weights_of(q, k), grid)
+    whole = spread(weights_of(q, k), grid)
     rows = (q * 8**-0.5 @ k.mT).softmax(-1)
     away = torch.cdist(grid.positions(), grid.positions())
     spatial = rows[..., 2:, 2:] / rows[..., 2:, 2:].sum(-1, keepdim=True)
     assert whole[0] == pytest.approx(float(-(rows * rows.log()).sum(-1).mean()), rel=1e-5)
     assert whole[1] == pytest.approx(float((spatial * away).sum(-1).mean()), rel=1e-5)
     monkeypatch.setattr(AttentionWeights, "chunks", lambda self: kernels.ranges(22, 3))  # cuts inside the prefix too
-    assert attention_spread(weights_of(q, k), grid) == pytest.approx(whole, rel=1e-5)
+    assert spread(weights_of(q, k), grid) == pytest.approx(whole, rel=1e-5)
 
 
 def test_tap_changes_nothing_and_ends():

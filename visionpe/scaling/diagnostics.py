@@ -4,54 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from statistics import fmean
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from visionpe import Composition, Grid
+from visionpe import Grid
 from visionpe.attention.dispatch import AttentionWeights
-
-
-def attention_spread(weights: AttentionWeights, grid: Grid) -> tuple[float, float]:
-    """Entropy and reach of one attention, both averaged over samples (windows), heads and queries.
-
-    Worked out for some queries at a time, so that memory is linear in the tokens.
-
-    Args:
-        weights: Of ``N`` tokens, those of ``grid``.
-        grid: Where they stand.
-
-    Returns:
-        The entropy of the weights in nats, prefix tokens counted among queries and keys, 0 to ``log(N)``; and the
-        distance from query to key expected under the weights, in tokens of this map, over spatial queries and spatial
-        keys alone, whose weights are scaled up to a sum of one (0 where a query gives them nothing).
-
-    Raises:
-        ValueError: If this attention has no weights of all pairs, or mixed across heads, which may be below 0.
-    """
-    if not weights.distribution:
-        raise ValueError("the weights of heads that were mixed are no distribution")
-    # Under autocast the queries may be in half precision, in which small weights vanish.
-    weights = replace(weights, q=weights.q.float(), k=weights.k.float())
-    places = grid.positions(device=weights.q.device)  # (spatial, axes) or (B, spatial, axes)
-    places = places if places.ndim == 2 else places[:, None]
-    entropy = distance = 0.0
-    entropies = distances = 0
-    for start, stop in weights.chunks():
-        rows = weights.rows(start, stop)  # (B, heads, n, N)
-        each = torch.special.entr(rows).sum(-1)  # (B, heads, n)
-        entropy, entropies = entropy + float(each.double().sum()), entropies + each.numel()
-        if stop <= grid.prefix:
-            continue
-        first = max(start - grid.prefix, 0)
-        rows = rows[:, :, max(grid.prefix - start, 0) :, grid.prefix :]  # (B, heads, spatial queries, spatial keys)
-        away = torch.cdist(places[..., first : stop - grid.prefix, :], places)
-        each = (rows * away).sum(-1) / rows.sum(-1).clamp_min(torch.finfo(rows.dtype).tiny)
-        distance, distances = distance + float(each.double().sum()), distances + each.numel()
-    return entropy / entropies, distance / max(distances, 1)
+from visionpe.viewing.attention import AttentionLayer, in_full, watch_attention
 
 
 @dataclass
@@ -68,6 +29,21 @@ class AttentionRecord:
         entropies, distances = zip(*self.seen)
         return {"entropy": fmean(entropies), "distance": fmean(distances)}
 
+    def see(self, weights: AttentionWeights | None, grid: Grid) -> None:
+        """Another attention, as means over its heads (:meth:`~visionpe.viewing.attention.AttentionLayer.spread`)."""
+        if self.refused:
+            return
+        if weights is None:
+            self.refused = True
+            return
+        with torch.autocast(weights.q.device.type, enabled=False):
+            try:
+                entropy, distance = AttentionLayer(in_full(weights), grid).spread()
+            except ValueError:
+                self.refused = True
+                return
+        self.seen.append((float(entropy.mean()), float(distance.mean())))
+
 
 @contextmanager
 def record_attention(model: nn.Module) -> Iterator[AttentionRecord]:
@@ -83,31 +59,6 @@ def record_attention(model: nn.Module) -> Iterator[AttentionRecord]:
     Yields:
         What is seen.
     """
-    tap = AttentionRecord()
-
-    def watch(encoding: Composition) -> Any:
-        original = encoding.mix
-
-        def mix(
-            attended: Tensor, v: Tensor, grid: Grid, *, layer: int = 0, weights: AttentionWeights | None = None
-        ) -> Tensor:
-            if weights is None:
-                tap.refused = True
-            elif not tap.refused:
-                try:
-                    with torch.autocast(v.device.type, enabled=False):
-                        tap.seen.append(attention_spread(weights, grid))
-                except ValueError:
-                    tap.refused = True
-            return original(attended, v, grid, layer=layer, weights=weights)
-
-        return mix
-
-    watched = [module for module in model.modules() if isinstance(module, Composition)]
-    for encoding in watched:
-        encoding.__dict__["mix"] = watch(encoding)
-    try:
-        yield tap
-    finally:
-        for encoding in watched:
-            del encoding.__dict__["mix"]
+    record = AttentionRecord()
+    with watch_attention(model, record.see):
+        yield record
