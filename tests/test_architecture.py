@@ -52,10 +52,11 @@ MAY_USE = {
     "viewing": "attention backbones checks data policy utils visionpe",
     "scaling": "attention backbones data policy utils viewing visionpe",
     "saliency": "backbones data policy scaling utils viewing visionpe",
+    "looking": "policy scaling utils viewing visionpe",
     "benchmarks": "attention backbones base composition data sparse utils viewing visionpe",
     "detection": "_renamed backbones checks data policy ranges scaling sparse utils viewing visionpe",
     "quickstarts": "data detection scaling utils viewing visionpe",
-    "cli": "backbones benchmarks data detection exporting quickstarts saliency scaling utils viewing visionpe",
+    "cli": "backbones benchmarks data detection exporting looking quickstarts saliency scaling utils viewing visionpe",
     "__main__": "cli",
 }
 # Importing these must work with PyTorch alone; timm begins with the backbones.

@@ -65,13 +65,13 @@ def test_rollout_is_the_product_of_all_layers(vit, monkeypatch, chunk):
         dense = (0.5 * torch.eye(49) + 0.5 * all_rows(layer).mean(1)) @ dense
     if chunk:
         monkeypatch.setattr(AttentionWeights, "chunks", lambda self: kernels.ranges(49, chunk))
-    for token, at in ((0, 0), ((3, 2), 1 + 3 * 8 + 2)):
-        spatial, prefix = attention_rollout(layers, token)
-        torch.testing.assert_close(torch.cat([prefix, spatial.flatten(1)], -1), dense[:, at], atol=1e-6, rtol=1e-5)
+    spatial, prefix = attention_rollout(layers, [0, (3, 2)])
+    expected = dense[:, [0, 1 + 3 * 8 + 2]]
+    torch.testing.assert_close(torch.cat([prefix, spatial.flatten(2)], -1), expected, atol=1e-6, rtol=1e-5)
     with pytest.raises(ValueError, match="residual"):
-        attention_rollout(layers, 0, residual=1.5)
+        attention_rollout(layers, [0], residual=1.5)
     with pytest.raises(ValueError, match="layers"):
-        attention_rollout([], 0)
+        attention_rollout([], [0])
 
 
 def test_reach_of_each_head(vit):
@@ -106,7 +106,7 @@ def test_windows_reach_and_have_no_maps_of_a_token():
     with pytest.raises(ValueError, match="16 windows"):
         layers[0].of((0, 0))
     with pytest.raises(ValueError, match="windows"):
-        attention_rollout(layers, (0, 0))
+        attention_rollout(layers, [(0, 0)])
 
 
 def test_pooled_queries():

@@ -12,6 +12,7 @@ COMMANDS = {
     "quickstart": "from nothing to a trained comparison in minutes: classification, detection, segmentation or rooms",
     "scaling": "accuracy, speed and memory of models against the input resolution",
     "study": "train eight encodings and measure every resolution policy",
+    "look": "attention, features and positional artefacts of a model on your pictures",
     "saliency": "a published saliency model on your photographs, at every resolution and under every policy",
     "train": "train from a config of mmpretrain, mmdet or mmseg, shipped or your own",
     "test": "evaluate weights on the test split of a config",

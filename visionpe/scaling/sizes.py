@@ -51,7 +51,7 @@ def _nearest(value: float, step: int) -> int:
     return max(step, int(value / step + 0.5) * step)
 
 
-def resolve(resolution: Resolution, trained: Size, patch: Size | None, name: str) -> Size:
+def resolve(resolution: Resolution, trained: Size, patch: Size | None, name: str, flag: str = "--resolutions") -> Size:
     """Turn a resolution into pixels for one model.
 
     Args:
@@ -59,6 +59,7 @@ def resolve(resolution: Resolution, trained: Size, patch: Size | None, name: str
         trained: Height and width at which the model was trained, pixels.
         patch: Height and width of a patch, pixels, or None for a model without patches.
         name: The model, for the message.
+        flag: Likewise.
 
     Returns:
         Height and width, pixels.
@@ -76,7 +77,7 @@ def resolve(resolution: Resolution, trained: Size, patch: Size | None, name: str
         above = [-(-n // p) * p for n, p in zip((height, width), step)]
         nearest = sorted({tuple(below), tuple(above)})
         raise InputError(
-            f"--resolutions {resolution.text}: {height}x{width} is no multiple of the {step[0]}x{step[1]} patch of "
+            f"{flag} {resolution.text}: {height}x{width} is no multiple of the {step[0]}x{step[1]} patch of "
             f"{name}; nearest allowed: {' or '.join(f'{h}x{w}' for h, w in nearest)}"
         )
     return height, width

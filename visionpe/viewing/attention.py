@@ -152,11 +152,11 @@ class AttentionLayer:
         return (entropy / entropies).float(), (distance / max(distances, 1)).float()
 
     def step_back(self, share: Tensor, residual: float) -> Tensor:
-        """``share @ (residual I + (1 - residual) A)`` with the mean ``A`` over heads, for rows ``(B, N)``."""
+        """``share @ (residual I + (1 - residual) A)`` with the mean ``A`` over heads, for rows ``(B, M, N)``."""
         attended = torch.zeros_like(share)
         for start, stop in self.weights.chunks():
             rows = self.weights.rows(start, stop).mean(1)  # (B, n, N)
-            attended += (share[:, None, start:stop] @ rows)[:, 0]
+            attended += share[..., start:stop] @ rows
         return residual * share + (1 - residual) * attended
 
 
@@ -195,20 +195,20 @@ def attention_layers(model: nn.Module, images: Tensor) -> list[AttentionLayer]:
 
 
 def attention_rollout(
-    layers: Sequence[AttentionLayer], token: Token, *, residual: float = 0.5
+    layers: Sequence[AttentionLayer], tokens: Sequence[Token], *, residual: float = 0.5
 ) -> tuple[Tensor, Tensor]:
-    """What of the input a token holds after the last layer, if attention and skip connections were all there is.
+    """What of the input tokens hold after the last layer, if attention and skip connections were all there is.
 
     Attention rollout (Abnar and Zuidema, arXiv 2005.00928, section 3): the product over layers of ``0.5 I + 0.5 A``,
-    ``A`` the mean over heads; one row of it, from the last layer back, so that memory is linear in the tokens.
+    ``A`` the mean over heads; some rows of it, from the last layer back, so that memory is linear in the tokens.
 
     Args:
         layers: Of :func:`attention_layers`, or the first few of them.
-        token: As in :meth:`AttentionLayer.of`.
+        tokens: M of them, each as in :meth:`AttentionLayer.of`.
         residual: Share of the skip connections, 0 to 1.
 
     Returns:
-        The map, ``(B, height, width)``, and the shares of the prefix tokens, ``(B, prefix)``; the sum of both is 1.
+        The maps, ``(B, M, height, width)``, and the shares of the prefix tokens, ``(B, M, prefix)``; both add up to 1.
 
     Raises:
         ValueError: If ``layers`` are none, are of windows or other maps, or have weights that are no distribution;
@@ -221,13 +221,12 @@ def attention_rollout(
     last = layers[-1]
     for number, layer in enumerate(layers):
         if layer.windows > 1 or layer.grid.queries is not None or layer.grid.size != last.grid.size:
-            raise ValueError(
-                f"layers[{number}] attends within windows, or on another map; allowed: all on one whole map"
-            )
+            raise ValueError(f"layers[{number}] attends in windows, or on another map; allowed: all on one whole map")
         if not layer.weights.distribution:
-            raise ValueError(f"layers[{number}] mixes heads: its weights are no distribution; allowed: those that are")
-    share = torch.zeros(last.weights.q.shape[0], last.grid.num_tokens, device=last.weights.q.device)
-    share[:, last.index(token)] = 1
+            raise ValueError(f"layers[{number}] mixes heads: its weights are no distribution; allowed: others")
+    q, count = last.weights.q, last.grid.num_tokens
+    share = torch.zeros(q.shape[0], len(tokens), count, device=q.device)
+    share[:, range(len(tokens)), [last.index(token) for token in tokens]] = 1
     for layer in reversed(layers):
         share = layer.step_back(share, residual)
-    return share[:, last.grid.prefix :].unflatten(-1, last.grid.size), share[:, : last.grid.prefix]
+    return share[..., last.grid.prefix :].unflatten(-1, last.grid.size), share[..., : last.grid.prefix]
