@@ -191,11 +191,11 @@ def test_cells_of_a_small_map_are_its_patches():
         np.testing.assert_allclose(kept[:, number] / 255, row / row.amax(1, keepdim=True), atol=0.003)
 
 
-def test_policies_are_set_and_the_picture_is_resized():
+def test_policies_are_set():
     model = timm.create_model("ape_vit_ti", img_size=32, patch_size=8, embed_dim=24, depth=1, num_heads=2).eval()
     picture = torch.rand(1, 3, 64, 64)
     plain = Normalisation((0.5,) * 3, (0.5,) * 3)
-    views = [look(model, picture, plain, (64, 64), policy, []) for policy in ("nearest", "default", "nearest")]
+    views = [look(model, picture, plain, policy, []) for policy in ("nearest", "default", "nearest")]
     assert views[0].maps[0].equal(views[2].maps[0])
     assert not views[0].maps[0].equal(views[1].maps[0])
     visionpe.set_policy(model, "nearest")

@@ -12,9 +12,9 @@ import numpy as np
 from rich.console import Console
 from torch import Tensor, nn
 
-from visionpe.looking import pictures
 from visionpe.looking.options import LookOptions
 from visionpe.looking.page import write_page
+from visionpe.looking.pictures import draw_attention, draw_features, draw_reach
 from visionpe.looking.place_plot import draw_curves, draw_means
 from visionpe.looking.places import list_pictures, measure_places, read_pictures
 from visionpe.looking.views import Normalisation, View, look
@@ -154,16 +154,16 @@ class Looking:
         device = next(self.model.parameters()).device
         return read_pictures(files, size, self.entry.info.channels).to(device)
 
-    def views(self, picture: Tensor) -> list[View]:
-        """The picture at all sizes and under all policies.
+    def views(self, file: Path) -> list[View]:
+        """The middle of a picture, in the shape of each size, at all sizes and under all policies.
 
         Raises:
             InputError: If a policy or a layer does not apply.
         """
-        views = []
+        views, pictures = [], {size: self.read([file], size) for size, _ in self.settings}
         for size, policy in self.settings:
             try:
-                views.append(look(self.model, picture, self.normalisation, size, policy, self.options.layers))
+                views.append(look(self.model, pictures[size], self.normalisation, policy, self.options.layers))
             except ValueError as error:
                 what = f"--model {self.options.model} at {size[0]}x{size[1]}, --policy {policy}"
                 raise InputError(f"{what}: {first_line(error)}") from None
@@ -175,17 +175,16 @@ class Looking:
         Raises:
             InputError: See :meth:`views`; if ``token`` is a class token and there is none.
         """
-        largest = max(size[0] for size, _ in self.settings), max(size[1] for size, _ in self.settings)
-        views = self.views(self.read([file], largest))
+        views = self.views(file)
         if token == "cls" and any(view.attention and not view.attention[0].grid.prefix for view in views):
             raise InputError(f"--token cls: {self.options.model} has no class token; allowed: ROW,COLUMN, as 0.5,0.5")
         bases, out = [ColourBasis.fit(maps) for maps in views[0].maps], self.options.out
         written = ["look.html", "look.json", "features.png"]
-        pictures.draw_features(out / "features.png", views, bases)
-        if pictures.draw_attention(out / "attention.png", views, token):
+        draw_features(out / "features.png", views, bases)
+        if draw_attention(out / "attention.png", views, token):
             written.append("attention.png")
         if seen := [view for view in views if view.attention]:
-            pictures.draw_reach(out / "reach.png", seen, [_reach(view)[0] for view in seen])
+            draw_reach(out / "reach.png", seen, [_reach(view)[0] for view in seen])
             written.append("reach.png")
         _write_json(out / "look.json", self.about | {"views": [_numbers(view, bases) for view in views]})
         write_page(out / "look.html", f"{self.options.model} on {file.name}", views, bases, self.about)

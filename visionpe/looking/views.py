@@ -13,7 +13,6 @@ from visionpe import set_policy
 from visionpe.scaling.options import DEFAULT
 from visionpe.scaling.sizes import Size
 from visionpe.utils.errors import first_line
-from visionpe.utils.resizing import resize_images
 from visionpe.viewing.attention import AttentionLayer, attention_layers
 from visionpe.viewing.features import feature_maps
 
@@ -63,16 +62,13 @@ class View:
         return [i for i, a in enumerate(self.attention) if a.windows == 1 and a.grid.dense and a.grid.queries is None]
 
 
-def look(
-    model: nn.Module, picture: Tensor, normalisation: Normalisation, size: Size, policy: str, layers: Sequence[int]
-) -> View:
+def look(model: nn.Module, picture: Tensor, normalisation: Normalisation, policy: str, layers: Sequence[int]) -> View:
     """Run the model on the picture.
 
     Args:
         model: In evaluation mode; its policy is changed.
-        picture: ``(1, channels, height, width)`` of 0 to 1, where the model is.
+        picture: ``(1, channels, height, width)`` of 0 to 1, at the size to look at, where the model is.
         normalisation: Of the model.
-        size: To which the picture is resized.
         policy: A resolution policy of the model.
         layers: Of features; empty for all.
 
@@ -82,15 +78,15 @@ def look(
     set_policy(model, DEFAULT)
     if policy != DEFAULT:
         set_policy(model, policy)
-    resized = resize_images(picture, size).clamp(0, 1)
-    images = normalisation(resized)
+    images = normalisation(picture)
     maps = feature_maps(model, images, list(layers) or None)
     attention, unseen = list[AttentionLayer](), ""
     try:
         attention = attention_layers(model, images)
     except ValueError as error:
         unseen = first_line(error)
-    shown = resized[0].expand(3, -1, -1) if resized.shape[1] == 1 else resized[0, :3]
+    shown = picture[0].expand(3, -1, -1) if picture.shape[1] == 1 else picture[0, :3]
+    size = picture.shape[2], picture.shape[3]
     numbers = list(layers) or list(range(len(maps)))
     return View(size, policy, shown.movedim(0, -1).cpu().numpy(), numbers, maps, attention, unseen)
 
