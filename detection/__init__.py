@@ -11,6 +11,7 @@
   the metric of :mod:`visionpe.detection.clouds`;
 - ``TimmOptimWrapperConstructor``: timm's parameter groups (no decay for norms, biases, positions; layer decay);
 - ``AutocastOptimWrapper``: bfloat16 autocast on any device;
+- ``AdaptiveClipHook``: gradients clipped by the norms of the weights;
 - ``ExportHook``: writes ``model.safetensors`` and ``model.json`` for ``timm.create_model`` after training;
 - ``mmcv.ops`` without a compiled mmcv (``ops.install()`` runs at import);
 - pictures read as everywhere here, and named where they are bad (``pictures.install()`` runs at import);
@@ -64,6 +65,7 @@ with quiet_imports():
     from visionpe.detection.models.simple_pyramid import SimpleFeaturePyramid
     from visionpe.detection.predicting.pictures import predict
     from visionpe.detection.running import checkpoint
+    from visionpe.detection.running.clip_hook import AdaptiveClipHook
     from visionpe.detection.running.commands import test, train
     from visionpe.detection.running.export_hook import ExportHook
     from visionpe.detection.running.optimizers import AutocastOptimWrapper, TimmOptimWrapperConstructor
@@ -72,6 +74,7 @@ with quiet_imports():
     pictures.install()
 
 __all__ = [
+    "AdaptiveClipHook",
     "AutocastOptimWrapper",
     "CloudMetric",
     "CloudPreprocessor",

@@ -81,7 +81,9 @@ def _warm_up(config: Config) -> Any:
 @reads("lowest rate")
 def _lowest(config: Config) -> float:
     falling = schedule(config, "CosineAnnealingLR")
-    return optimizer(config).lr if falling is None else falling.eta_min
+    if falling is None:
+        return optimizer(config).lr
+    return optimizer(config).lr * falling.eta_min_ratio if "eta_min_ratio" in falling else falling.eta_min
 
 
 @reads("rate moves")
@@ -104,6 +106,9 @@ def _passes(config: Config) -> int:
 def _clipping(config: Config) -> Any:
     if optimizer(config).type == "Lamb":
         return optimizer(config).get("max_grad_norm", 1.0)  # mmpretrain's default
+    for hook in config.get("custom_hooks", ()):
+        if hook["type"] == "AdaptiveClipHook":
+            return f"{hook.factor} of the norms of weights"
     return (config.optim_wrapper.get("clip_grad") or {}).get("max_norm", "none")
 
 
@@ -126,8 +131,10 @@ def _smoothing(config: Config) -> float:
 def _augmentation(config: Config) -> str:
     policies = train(config, "RandAugment")
     if policies:
-        assert all((p.policies, p.num_policies, p.total_level) == ("timm_increasing", 2, 10) for p in policies)
-        return f"rand-m{policies[0].magnitude_level}-mstd{policies[0].magnitude_std}-inc1"
+        assert all((p.policies, p.total_level) == ("timm_increasing", 10) for p in policies)
+        (number,) = {p.num_policies for p in policies}
+        several = "" if number == 2 else f"-n{number}"
+        return f"rand-m{policies[0].magnitude_level}{several}-mstd{policies[0].magnitude_std}-inc1"
     kinds = {"RandomGrayscale", "Solarize", "GaussianBlur"}
     return "3-Augment" if {step.type for step in train(config, *kinds)} == kinds else "none"
 
@@ -218,7 +225,7 @@ def _padding(config: Config) -> str:
 @reads("weights to start from")
 def _weights(config: Config) -> str:
     assert network(config).pretrained
-    return {"mae_in1k": "MAE"}.get(tag := network(config).model_name.partition(".")[2], tag)
+    return {"mae_in1k": "MAE", "mae": "MAE"}.get(tag := network(config).model_name.partition(".")[2], tag)
 
 
 @reads("voxel, metres")
@@ -246,7 +253,8 @@ READERS |= {
     "rate of the pyramid": lambda c: c.optim_wrapper.paramwise_cfg.lr_mult.neck,
     "rate of the head": lambda c: c.optim_wrapper.paramwise_cfg.lr_mult.decode_head,
     "rate of blocks": lambda c: c.optim_wrapper.paramwise_cfg.custom_keys.blocks.lr_mult,
-    "layer decay": lambda c: c.optim_wrapper.paramwise_cfg.layer_decay,
+    "layer decay": lambda c: c.optim_wrapper.paramwise_cfg.layer_decay or "none",
+    "teacher": lambda c: c.model.get("teacher", "none"),
     "stochastic depth": lambda c: network(c).drop_path_rate,
     "LayerScale": lambda c: network(c).get("init_values", 1e-4),
     "image side": lambda c: network(c).img_size,
@@ -264,6 +272,7 @@ READERS |= {
     "temperature of the encoder's positions": lambda c: c.model.positional_encoding.temperature,
     "square": lambda c: c.model.data_preprocessor.pad_size_divisor,
     "window": lambda c: network(c).get("window_size", 14),
+    "windows": lambda c: network(c).get("window_size", "none"),
     "levels": lambda c: list(c.model.neck.get("scales", (4.0, 2.0, 1.0, 0.5))),
     "number of levels": lambda c: c.model.neck.num_outs,
     "weights of stages": lambda c: list(roi_head(c).stage_loss_weights),

@@ -1,4 +1,4 @@
-"""Detectors and segmentors of the configs at a size for tests: the same parts, few channels, small images."""
+"""Models of the configs at a size for tests: the same parts, few channels, small images."""
 
 from mmengine.registry import MODELS
 
@@ -9,11 +9,28 @@ BACKBONES = {
     "cswin_t": {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (2, 4, 8, 8)},
     "rmt_t": {"embed_dim": (16, 32, 32, 32), "depths": (1, 1, 1, 1), "num_heads": (2, 2, 2, 4)},
     "rmt_s": {"embed_dim": (16, 32, 32, 32), "depths": (1, 1, 1, 1), "num_heads": (2, 2, 2, 4)},
+    "mvitv2_t": {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": 1},
+    "hiera_b": {"embed_dim": 16, "stages": (1, 1, 1, 1), "num_heads": 1},
     "swin_t": {"embed_dim": 16, "depths": (1, 1, 1, 1), "num_heads": (1, 2, 4, 8)},
     "dinov3_vit_b": {"embed_dim": 16, "depth": 4, "num_heads": 2, "img_size": 32},
     "dinov2_vit_b": {"embed_dim": 16, "depth": 4, "num_heads": 2, "img_size": 32},
     "dinov2_vit_s": {"embed_dim": 16, "depth": 4, "num_heads": 2, "img_size": 56},
     "vit_b": {"embed_dim": 16, "depth": 4, "num_heads": 2, "img_size": 32},
+}
+# Of classifiers, by a part of the model's name; others are pyramids.
+VIT = {"img_size": 32, "embed_dim": 24, "depth": 2, "num_heads": 2, "patch_size": 8}
+PYRAMID = {"img_size": 32, "embed_dim": 16, "depths": (1, 2, 1, 1), "num_heads": (2, 2, 2, 4)}
+LINES = PYRAMID | {"embed_dim": (16, 16, 16, 16)}
+CLASSIFIERS = {
+    "vit": VIT,
+    "cpvt": VIT,
+    "rmt": LINES,
+    "mit": LINES | {"num_heads": (1, 2, 2, 2)},
+    "cvt": {"img_size": 32, "embed_dim": (16, 16, 16), "depths": (1, 1, 2), "num_heads": (1, 2, 2)},
+    "twins": {"img_size": 64, "embed_dims": (8, 8, 16, 16), "depths": (2, 1, 2, 1), "num_heads": (1, 1, 2, 2)},
+    "levit": {"img_size": 64, "embed_dim": (16, 32, 32), "depth": (1, 2, 1), "num_heads": (1, 2, 2), "key_dim": 8},
+    "mvitv2": {"img_size": 64, "embed_dim": 16, "depths": (1, 2, 1, 1), "num_heads": 1},
+    "hiera": {"img_size": 64, "embed_dim": 16, "stages": (1, 2, 1, 1), "num_heads": 1},
 }
 WIDTH = 16
 # Numbers in necks and heads are lowered to these.
@@ -92,6 +109,13 @@ def _slim_detector(model):
         model.rpn_head.anchor_generator.scales = [2]
     if model.type == "DINO":
         model.bbox_head.embed_dims = WIDTH
+
+
+def slim_classifier(model):
+    """Make the model of a config of ``imagenet/`` small, in place; it has no weights to load."""
+    model.pop("pretrained", None)
+    parts = model.model_name.split(".")[0].split("_")
+    model.update(next((CLASSIFIERS[part] for part in parts if part in CLASSIFIERS), PYRAMID))
 
 
 def slim(config):

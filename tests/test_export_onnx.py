@@ -39,9 +39,12 @@ TINY = {
         "stripe_widths": (1, 2, 3, 1),
         "num_classes": 3,
     },
+    "crossformer_t": {**SHARED, "patch_size": (4, 8), "depths": (2, 1), "num_heads": (2, 2), "group_size": 3},
 }
+REDUCED = {"img_size": 32, "embed_dim": (8, 16), "depths": (1, 1), "num_heads": (1, 2), "num_classes": 3}
+TINY |= {"rpb_cpvt_v2_s": REDUCED, "rpb_mit_b0": REDUCED, "rpb_cvt_13": REDUCED}
 BUILT = [
-    pytest.param(name, marks=pytest.mark.long if name in ("cswin_t", "rmt_t", "vitdet_b") else pytest.mark.slow)
+    pytest.param(name, marks=pytest.mark.slow if name in ("rope_vit_ti", "swin_t", "rpb_mit_b0") else pytest.mark.long)
     for name in TINY
     if timm.is_model(name)
 ]

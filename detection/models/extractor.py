@@ -12,7 +12,8 @@ from timm.models import group_parameters, model_entrypoint
 from timm.models._features import FeatureGetterNet
 from torch import nn
 
-from visionpe.checks import check_choice, check_count, check_counts
+from visionpe.checks import check_choice, check_count, check_counts, check_flag
+from visionpe.detection.models.feature_norms import UNKNOWN, FeatureNorms
 from visionpe.ranges import MAX_DEPTH
 
 # timm's keywords for models that otherwise insist on one size; the first that a model takes is given to it.
@@ -61,7 +62,8 @@ def create_extractor(
         model_name: Name for ``timm.create_model``.
         out_indices: Stages or blocks whose features are wanted; one number for so many of the last.
         pretrained: Load the weights that timm knows.
-        kwargs: Further keywords for ``timm.create_model``.
+        kwargs: Further keywords for ``timm.create_model``; ``feature_norms`` goes to any model: one that has no norms
+            of its features gets them.
         adapt: Adapt models of timm's that can be.
         final_norm: Keep the norm behind the last stage, for all features.
 
@@ -86,6 +88,15 @@ def create_extractor(
             else:
                 getter = timm.create_model(pretrained=pretrained, **{**options, **attempt, **asked})
         except TypeError as error:
+            if "feature_norms" in kwargs and UNKNOWN in str(error):
+                plain = {key: value for key, value in kwargs.items() if key != "feature_norms"}
+                getter = create_extractor(
+                    model_name, out_indices, pretrained, plain, adapt=adapt, final_norm=final_norm
+                )
+                if check_flag("feature_norms", kwargs["feature_norms"]):
+                    info = getter.feature_info
+                    getter.model.norms = FeatureNorms(info.channels(), info.out_indices)
+                return getter
             if not any(name in str(error) for name in attempt):
                 raise
         except ValueError as error:

@@ -26,6 +26,7 @@ from visionpe.detection.models.extractor import (
     size_divisor,
     wanted_indices,
 )
+from visionpe.detection.models.feature_norms import added_norms
 from visionpe.detection.models.features_weights import load_backbone, start_norms
 from visionpe.detection.models.init_cfg import KeepsLoadedWeights
 
@@ -66,13 +67,14 @@ class TimmFeatures(KeepsLoadedWeights):
         fresh_norms: Norms of the features (``feature_norms=True``) start at the identity, as in the published detectors
             and segmentors on Swin and CSWin; otherwise the last is the final norm of a classifier whose weights are
             loaded. Of a file by ``checkpoint_path`` or ``init_cfg`` that has them all they are loaded in any case.
+            Those that models of timm's get by ``feature_norms=True`` always start so.
         adapt: False takes a model of timm's as timm builds it, for any size where it knows how.
         final_norm: All features go through the norm behind the last stage, as linear classifiers of frozen features
             have it; only where the model can.
         pad_to: Pad images to a multiple of this, pixels. Default: the side of a patch where the model cuts images into
             patches (it pads what follows by itself), the largest stride otherwise.
         **kwargs: Further keywords for ``timm.create_model``: ``pos_encoding`` (of adapted models too, ``"+alibi"``
-            besides what they have), ``img_size`` (pixels at which the
+            besides what they have), ``feature_norms`` (a norm for each map), ``img_size`` (pixels at which the
             weights were trained), ``in_chans``, ``output_stride`` (of convolutional networks, 8, 16 or 32: the stages
             beyond are dilated in place of strided), a model's own.
 
@@ -129,6 +131,8 @@ class TimmFeatures(KeepsLoadedWeights):
             model_name, wanted_indices(out_indices), bool(pretrained), kwargs, adapt=adapt, final_norm=final_norm
         )
         self.model: Any = getter.model
+        if not hasattr(self.model, "convert_state"):  # no keyword of timm's models
+            self.model_kwargs = {key: value for key, value in kwargs.items() if key != "feature_norms"}
         self.out_indices = tuple(getter.feature_info.out_indices)
         self.in_order = sorted(set(self.out_indices))  # as models give features, whatever the order asked for
         self.channels: list[int] = list(getter.feature_info.channels())
@@ -173,6 +177,8 @@ class TimmFeatures(KeepsLoadedWeights):
             features = self.model.forward_intermediates(
                 padded, indices=self.in_order, norm=self.final_norm, output_fmt="NCHW", intermediates_only=True
             )
+            if (norms := added_norms(self.model)) is not None:
+                features = norms(features, self.in_order)
         outputs = []
         for index, (down, right) in zip(self.out_indices, self.steps):
             feature = features[self.in_order.index(index)]

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from visionpe.detection.models.feature_norms import added_norms
 from visionpe.detection.running.checkpoint import load_weights, read_checkpoint
 from visionpe.utils.errors import InputError
 from visionpe.utils.file_kinds import NoWeightsError, warn_of_nonfinite
@@ -88,7 +89,8 @@ def load_backbone(
             if fresh_norms and "norm.weight" in given:
                 start_norms(network)
         else:
-            load_weights(network, state, source=source)
+            unknown = added_norms(network) is not None and not any(name.startswith("norms.") for name in state)
+            load_weights(network, state, source=source, optional=("norms.",) if unknown else ())
     except (RuntimeError, InputError) as error:
         text = str(error) if str(error).startswith(source) else f"{source}: {error}"
         raise InputError(text + _hint(network, given)) from None

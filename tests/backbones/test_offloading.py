@@ -13,15 +13,17 @@ from torch import nn
 PLAIN = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2, "num_classes": 3}
 STAGES = {"img_size": 32, "embed_dim": 16, "depths": (1, 1), "num_heads": (2, 2), "num_classes": 3}
 LINES = STAGES | {"embed_dim": (16, 16), "mlp_ratio": 2.0, "decomposed": (True, False), "decay_range": 4.0}
-MODELS = {"vit_ti": PLAIN, "vitdet_b": PLAIN | {"window_size": 3}, "swin_t": STAGES, "cswin_t": STAGES, "rmt_t": LINES}
+MODELS = {"vit_ti": PLAIN, "vitdet_b": PLAIN | {"window_size": 3}, "rmt_t": LINES}
+MODELS |= dict.fromkeys(("swin_t", "cswin_t", "crossformer_t", "cpvt_v2_s", "mit_b0", "cvt_13"), STAGES)
 SPECS = [*ENCODINGS, "dropped(ape)", "randomised(rope_mixed)", "cropped(lape(ape))", {"name": "irpe", "on": "qkv"}]
 CASES = [
     *(("vit_ti", spec) for spec in SPECS),
     *(
         (family, spec)
-        for family in ("vitdet_b", "swin_t", "cswin_t", "rmt_t")
+        for family in ("vitdet_b", "swin_t", "cswin_t", "rmt_t", "crossformer_t")
         for spec in ("ape", "lepe", "cpb", "lape", "cpe")
     ),
+    *((family, spec) for family in ("cpvt_v2_s", "mit_b0", "cvt_13") for spec in ("ape", "cpb", "lape", "cpe")),
 ]
 
 

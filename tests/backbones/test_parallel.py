@@ -31,10 +31,10 @@ LINES = STAGES | {"embed_dim": (16, 16), "mlp_ratio": 2.0, "decomposed": (True, 
 FAMILIES = {
     "vit_ti": PLAIN,
     "vitdet_b": PLAIN | {"window_size": 3},
-    "swin_t": STAGES,
-    "cswin_t": STAGES,
+    **dict.fromkeys(("swin_t", "cswin_t", "crossformer_t", "cpvt_v2_s", "mit_b0", "cvt_13"), STAGES),
     "rmt_t": LINES,
 }
+WITH_BATCH_NORMS = ("rmt_t", "cvt_13")  # which want one dtype
 
 
 def build(family: str, spec: Any, **more: Any) -> Any:
@@ -56,7 +56,7 @@ def shard_blocks(model: nn.Module, policy: MixedPrecisionPolicy) -> None:
 
 
 @pytest.mark.usefixtures("process")
-@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "rmt_t"])  # batch norms want one dtype
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name not in WITH_BATCH_NORMS])
 def test_mixed_precision_by_block(family: str) -> None:
     model = build(family, "rope_mixed+ape")
     shard_blocks(model, MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32))
@@ -85,7 +85,7 @@ def test_blocks_get_positions_as_they_are(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.usefixtures("process")
-@pytest.mark.parametrize("family", ["swin_t", "cswin_t"])
+@pytest.mark.parametrize("family", ["swin_t", "cswin_t", "crossformer_t", "cpvt_v2_s", "mit_b0", "cvt_13"])
 @pytest.mark.parametrize("spec", ["ape", "dropped(fourier)", "lape", "rpb+cpe"])
 def test_stages_that_are_sharded(family: str, spec: str) -> None:
     model, x = build(family, spec), torch.randn(2, 3, 32, 32)
@@ -149,10 +149,12 @@ def replica(model: nn.Module) -> Any:
 
 
 REPLICATED = ("ape", "dropped(ape)", "dropped(lape)", "randomised(rope_mixed)", "dropped(dropped(cpe))", "cpb", "lepe")
+COPIED = [(family, spec) for family in ("vit_ti", "cswin_t", "crossformer_t") for spec in REPLICATED]
+SAME_TOKENS = ("lepe", "randomised(rope_mixed)")  # what they need; keys are fewer than queries here
+COPIED += [(name, spec) for name in ("cpvt_v2_s", "mit_b0", "cvt_13") for spec in REPLICATED if spec not in SAME_TOKENS]
 
 
-@pytest.mark.parametrize("spec", REPLICATED)
-@pytest.mark.parametrize("family", ["vit_ti", "cswin_t"])
+@pytest.mark.parametrize(("family", "spec"), COPIED)
 def test_replicas(family: str, spec: str) -> None:
     model, x = build(family, spec), torch.randn(2, 3, 32, 32)
     torch.manual_seed(0)

@@ -19,6 +19,7 @@ TINY: dict[str, dict[str, Any]] = {
     "vitdet_b": {"img_size": 24, "patch_size": 4, "embed_dim": 32, "depth": 2, "num_heads": 2, "window_size": 3},
     "swin_t": {"img_size": 32, "embed_dim": 16, "depths": (2, 1), "num_heads": (2, 2), "window_size": 3},
     "cswin_t": {"img_size": 32, "embed_dim": 16, "depths": (1, 2, 1), "num_heads": (2, 2, 2)},
+    "crossformer_t": {"img_size": 32, "embed_dim": 16, "depths": (1, 1), "num_heads": (2, 2)},
     "rmt_t": {
         "img_size": 32,
         "embed_dim": (16, 16),
@@ -34,9 +35,10 @@ TINY: dict[str, dict[str, Any]] = {
     "cvt_13": {"img_size": 32, "embed_dim": 16, "depths": (1, 1), "num_heads": (2, 2)},
     "swin3d_s": {"embed_dims": (24, 24), "depths": (2, 1), "num_heads": (2, 2), "window_size": 3},
     "swin3d_s_unet": {"embed_dims": (24, 24), "depths": (1, 1), "num_heads": (2, 2), "window_size": 3},
+    "ptv3_b": {"embed_dims": (24, 24), "depths": (1, 1), "num_heads": (2, 2), "patch_size": 16, "strides": (2,)},
 }
 REDUCED = ("cpvt_v2_s", "mit_b0", "cvt_13")  # keys are other tokens than queries there
-IMAGES = ("none_vit_ti", "vitdet_b", "swin_t", "cswin_t", "rmt_t", *REDUCED)
+IMAGES = ("none_vit_ti", "vitdet_b", "swin_t", "cswin_t", "crossformer_t", "rmt_t", *REDUCED)
 RATE, COUNT = (-0.1, 1, nan, inf, "0", True), (0, -1, 0.5, nan, "2", True, 99999)
 EVERY = {"in_chans": COUNT, "num_classes": (-1, 0.5, nan, "2"), "mlp_ratio": (0, -1, nan, inf, 1e-3, 99999, "4")}
 EVERY |= {"drop_rate": RATE, "drop_path_rate": RATE, "qkv_bias": ("no", nan), "dtype": ("float32", torch.long)}
@@ -79,6 +81,21 @@ REFUSED: dict[str, dict[str, tuple[Any, ...]]] = {
     },
     "swin_t": {**EVERY, **SIZES, **PYRAMID, "window_size": (0, 0.5, nan, "7", (3, 3, 3), 99999)},
     "cswin_t": {**EVERY, **SIZES, **PYRAMID, "stripe_widths": (0, (1, 0, 1), (1, 0.5, 1), "111")},
+    "crossformer_t": {
+        **EVERY,
+        **IMAGE,
+        **PYRAMID,
+        "patch_size": (0, -1, nan, "4", (4, 7), (4, 0), ()),
+        "group_size": (0, -1, nan, "7", (7,)),
+        "group_type": ("fixed",),
+        "crs_interval": (0, (1,), (1, 0), "11"),
+        "merge_size": (0, (), (2, 0), (2, 3), "24"),
+        "mlp_ratio": (0, -1, nan, "4", (4.0,), (4.0, 0)),
+        "pad_type": (2, "0"),
+        "group_fit": ("square",),
+        "qk_scale": (0, nan, "1"),
+        **dict.fromkeys(("adaptive_interval", "use_acl", "no_mask", "patch_norm"), ("no", nan)),
+    },
     "rmt_t": {
         **EVERY,
         **PYRAMID,
@@ -116,6 +133,23 @@ REFUSED: dict[str, dict[str, tuple[Any, ...]]] = {
         "signals": (None, "RBG"),
         "knn_down": ("no",),
         "quant_size": (0, nan),
+    },
+    "ptv3_b": {
+        **EVERY,
+        "embed_dims": ((0, 24), (24, nan), 24),
+        "depths": ((0, 1), (1, 0.5), 1),
+        "num_heads": ((0, 2), (5, 2)),
+        "patch_size": (0, 0.5, nan, (16,)),
+        "strides": (0, (0,), (2, 2)),
+        "orders": ("zigzag", ("spiral",), ()),
+        "curve_margin": (-1, 9, 0.5),
+        "form": ("convolutions",),
+        "init_values": (-1e-4, nan, "1"),
+        "cloud_size": (0, 0.5, nan),
+        "signals": (None, "RBG"),
+        "global_pool": ("max",),
+        **dict.fromkeys(("attn_drop_rate", "proj_drop_rate"), RATE),
+        **dict.fromkeys(("shuffle_orders", "equal_patches"), ("no", nan)),
     },
     "swin3d_s_unet": {"up_k": COUNT, "decoder_attn": ("no",), "num_classes": (-1, nan), "global_pool": ("max",)},
 }

@@ -26,6 +26,10 @@ ENCODINGS = {
     "swin_t": ("rpb", "rope_mixed"),
     "cswin_t": ("lepe", "rope_axial"),
     "vitdet_b": ("decomposed+ape", "rope_axial"),
+    "crossformer_t": ("dpb", "rope_mixed"),
+    "cpvt_v2_s": ("cpe",),
+    "mit_b0": ("none",),
+    "cvt_13": ("rpb",),
 }
 SIDE = 32
 

@@ -62,7 +62,7 @@ def fx() -> None:
 @check("torch", "`torch.func`: `functional_call`, `vmap`, gradients of each sample")
 def func() -> None:
     for name, model in models():
-        state = {key: value.detach() for key, value in model.state_dict().items()}
+        state = {key: value.detach() for key, value in model.named_parameters()}
 
         def loss(weights: dict, x: torch.Tensor, model: nn.Module = model) -> torch.Tensor:
             return torch.func.functional_call(model, weights, (x[None],)).square().sum()
@@ -83,7 +83,7 @@ def quantize() -> None:
 
 
 @check("torch", "`fully_shard` (FSDP2) of every block with mixed precision, one step, one process (gloo)")
-def fully_shard() -> None:
+def fully_shard() -> str:
     from torch import distributed
     from torch.distributed.fsdp import MixedPrecisionPolicy
     from torch.distributed.fsdp import fully_shard as shard
@@ -97,16 +97,19 @@ def fully_shard() -> None:
             policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16)
             for name, model in models():
                 model.train()
+                mixed = not any(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+                options = {"mesh": mesh, "mp_policy": policy if mixed else MixedPrecisionPolicy()}
                 for module in list(model.modules()):
                     if type(module).__name__.endswith("Block"):
-                        shard(module, mesh=mesh, mp_policy=policy)
-                shard(model, mesh=mesh, mp_policy=policy)
+                        shard(module, **options)
+                shard(model, **options)
                 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
                 model(images()).float().square().mean().backward()
                 assert all(p.grad is not None for p in model.parameters()), f"{name}: parameters without gradient"
                 optimizer.step()
         finally:
             distributed.destroy_process_group()
+    return "CvT in one precision, which batch norms want"
 
 
 @check("onnx", "`torch.onnx.export(dynamo=True)` with a free batch, run by onnxruntime")

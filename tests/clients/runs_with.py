@@ -13,8 +13,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 HEAD = """# Runs with
 
-What was tried with other people's programs, on {models} models of four families with an encoding of each kind, at small
-sizes, on the CPU. Written by `make runs-with`, which installs the libraries apart from those of the project.
+What was tried with other people's programs, on {models} models of {families} families with an encoding of each kind, at
+small sizes, on the CPU. Written by `make runs-with`, which installs the libraries apart from those of the project.
 
 | library | version | what was run | result |
 |---|---|---|---|
@@ -50,7 +50,7 @@ def main() -> int:
     if not given.only or any(name.startswith("mm") for name in given.only):
         for row in openmmlab_tools.rows():
             take(row)
-    text = HEAD.format(models=sum(map(len, ENCODINGS.values()))) + "".join(
+    text = HEAD.format(models=sum(map(len, ENCODINGS.values())), families=len(ENCODINGS)) + "".join(
         "| {library} | {version} | {what} | {result} |\n".format(**{k: v.replace("|", "/") for k, v in row.items()})
         for row in rows
     )

@@ -13,6 +13,7 @@ from mmpretrain.registry import DATASETS, MODELS
 from mmpretrain.structures import DataSample
 from PIL import Image
 from safetensors.torch import save_file
+from slim_configs import slim_classifier
 
 import visionpe.detection  # noqa: F401
 from visionpe.detection.running.runner import load_config
@@ -24,7 +25,12 @@ FILES = [str(path.relative_to(CONFIGS)) for name in SETS for path in sorted((CON
 FILES = [file for file in FILES if not Path(file).name.startswith(("mask_rcnn_", "fcn_", "upernet_"))]
 PYRAMIDS = [f"imagenet/{family}_300e/{prefix}{family}_t.py" for family in ("swin", "cswin") for prefix in ("", "rope_")]
 RECIPES = [f"imagenet/{name}" for name in ("deit3_400e/ape_vit_s", "deit3_400e/ape_vit_b", "adamw_300e/ape_vit_s")]
-RECIPES += ["imagenet/deit3_finetune/ape_vit_b", "imagenet/cswin_300e/cswin_t"]
+RECIPES += [f"imagenet/{name}" for name in ("deit3_finetune/ape_vit_b", "cswin_300e/cswin_t", "mvitv2_300e/mvitv2_t")]
+FAMILIES = ("crossformer_300e", "rmt_300e", "cpvt_300e", "cvt_300e", "mit_300e", "twins_300e", "levit_1000e")
+FAMILIES += ("mvitv2_300e", "hiera_finetune")
+OTHERS = [
+    str(path.relative_to(CONFIGS)) for name in FAMILIES for path in sorted((CONFIGS / "imagenet" / name).glob("*"))
+]
 
 # Of the ablation, encodings of 2025 and 2026 and the text classics; some are an encoding with options.
 NEW = (
@@ -100,6 +106,26 @@ def test_one_training_step_of_a_pyramid(file):
     images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8)
     losses = model.train_step({"inputs": images, "data_samples": samples}, wrapper)
     assert torch.isfinite(losses["loss"])
+    changed = [name for name, parameter in model.named_parameters() if not torch.equal(before[name], parameter)]
+    assert len(changed) > 0.7 * len(before)
+
+
+@pytest.mark.parametrize("file", OTHERS)
+def test_training_steps_of_another_family(file):
+    """Its file says the model; all learns, from the second step on where the classifier starts at zero, as Hiera's."""
+    config = Config.fromfile(CONFIGS / file)
+    assert config.model.model_name.split(".")[0].removeprefix("attention_bias_") == Path(file).stem
+    assert config.model.get("pretrained", False) is ("finetune" in file)
+    slim_classifier(config.model)
+    model = MODELS.build(config.model)
+    wrapper = build_optim_wrapper(model, config.optim_wrapper)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    samples = [DataSample().set_gt_label(label) for label in range(4)]
+    side = config.model.img_size
+    images = torch.randint(0, 256, (4, 3, side, side), dtype=torch.uint8)
+    for _ in range(2):
+        losses = model.train_step({"inputs": images, "data_samples": samples}, wrapper)
+        assert torch.isfinite(losses["loss"])
     changed = [name for name, parameter in model.named_parameters() if not torch.equal(before[name], parameter)]
     assert len(changed) > 0.7 * len(before)
 

@@ -27,6 +27,8 @@ QUICK = (
     "coco/cascade_mask_rcnn_swin_t_3x.py",
     "coco/retinanet_cswin_t_1x.py",
     "coco/mask_rcnn_crossformer_s_1x.py",
+    "coco/mask_rcnn_mvitv2_t_3x.py",
+    "coco/mask_rcnn_hiera_b_lsj100e.py",
     "coco/dino_rope_vit_b_1x.py",
     "coco/dino_dinov3_vit_b_1x.py",
     "coco/mask_rcnn_dinov2_vit_b_lsj100e.py",

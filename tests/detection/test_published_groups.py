@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.model import revert_sync_batchnorm
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, init_default_scope
-from slim_configs import slim
+from slim_configs import slim, slim_classifier
 from test_recipes import CONFIGS, RECIPES, files
 from timm.layers import LayerNorm2d
 from torch import Tensor, nn
@@ -19,10 +19,6 @@ from torch import Tensor, nn
 from visionpe import PositionEncoding
 
 NORMS = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm)
-# Of the tiny classifiers; detectors and segmentors are made slim by slim_configs.
-VIT = {"img_size": 32, "embed_dim": 24, "depth": 2, "num_heads": 2, "patch_size": 8}
-PYRAMID = {"img_size": 32, "embed_dim": 16, "depths": (1, 2, 1, 1), "num_heads": (2, 2, 2, 4)}
-LINES = PYRAMID | {"embed_dim": (16, 16, 16, 16)}
 # One config of each kind of recipe and backbone.
 FILES = [
     *(f"imagenet/{name}.py" for name in ("adamw_300e/ape_vit_s", "deit3_400e/rope_ape_vit_b")),
@@ -44,6 +40,11 @@ FILES = [
     *(f"ade20k/{name}_160k.py" for name in ("upernet_swin_t", "upernet_cswin_t", "upernet_ape_vit_b")),
     *(f"ade20k/{name}_160k.py" for name in ("segformer_cswin_t", "mask2former_swin_t")),
     *("imagenet/rmt_300e/rmt_t.py", "coco/mask_rcnn_rmt_t_1x.py", "ade20k/upernet_rmt_s_160k.py"),
+    *(f"imagenet/{name}.py" for name in ("cpvt_300e/cpvt_s", "mit_300e/mit_b0", "cvt_300e/cvt_13")),
+    *(f"imagenet/{name}.py" for name in ("twins_300e/twins_svt_s", "twins_300e/twins_pcpvt_s")),
+    *(f"imagenet/{name}.py" for name in ("levit_1000e/levit_128s", "mvitv2_300e/mvitv2_t", "hiera_finetune/hiera_b")),
+    *(f"coco/mask_rcnn_{name}.py" for name in ("mvitv2_t_3x", "hiera_b_lsj100e")),
+    *(f"ade20k/upernet_{name}_160k.py" for name in ("mvitv2_t", "hiera_b")),
 ]
 
 
@@ -94,6 +95,9 @@ RULES: dict[str, Callable[[Any], bool]] = {
     "all but norms, positions and queries": lambda o: not (o.is_norm or o.is_position or o.is_queries),
     "everything": lambda o: True,
     "matrices": lambda o: o.value.ndim > 1 and not o.is_bias,
+    "matrices, no positions nor their convolutions": lambda o: (
+        o.value.ndim > 1 and not o.is_bias and o.encoding is None
+    ),
     "all but norms of the backbone": lambda o: not (o.in_backbone and o.is_norm and o.encoding is None),
 }
 
@@ -113,8 +117,7 @@ def built(file: str) -> tuple[nn.Module, Config]:
     config = Config.fromfile(CONFIGS / file)
     init_default_scope(config.default_scope)
     if "imagenet" in file:
-        config.model.pop("pretrained", None)
-        config.model.update(VIT if "vit" in file else LINES if "rmt" in file else PYRAMID)
+        slim_classifier(config.model)
     else:
         slim(config)
     return revert_sync_batchnorm(MODELS.build(config.model)), config
@@ -136,7 +139,8 @@ def test_decay_and_rates(file: str) -> None:
         expected = RULES[rule](owner)
         assert decay == (settings.weight_decay if expected else 0), f"{name}: {rule}"
         decayed += expected
-        factor = factors.get(name.split(".")[0], 1.0) if layers is None else vitdets_rate(name, model, layers)
+        rate_of = maes_rate if "imagenet" in file else vitdets_rate
+        factor = factors.get(name.split(".")[0], 1.0) if layers is None else rate_of(name, model, layers)
         assert rate == pytest.approx(settings.lr * factor), name
     assert decayed > 0.2 * len(found)
     assert decayed < len(found) or rule == "everything"
@@ -156,6 +160,16 @@ def vitdets_rate(name: str, model: Any, decay: float) -> float:
             places = getattr(backbone, "places", {})
             blocks = [block for block, (its, _) in places.items() if its == kind] or list(range(top - 1))
             layer = max(blocks) + 1
+    return decay ** (top - layer)
+
+
+def maes_rate(name: str, model: Any, decay: float) -> float:
+    """MAE's param_groups_lrd: blocks are counted through all stages, what stands behind them has the whole rate."""
+    top = layer = len(model.model.blocks) + 1
+    if name.startswith("model.blocks."):
+        layer = int(name.split(".")[2]) + 1
+    elif "pos_encoding" in name or "patch_embed" in name:
+        layer = 0
     return decay ** (top - layer)
 
 

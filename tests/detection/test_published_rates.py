@@ -21,6 +21,12 @@ PUBLISHED = {
     "swin_300e/swin_t": (1e-3, 1e-5, 1e-6, 20, 300, True),
     "crossformer_300e/crossformer_t": (1e-3, 1e-5, 1e-6, 20, 300, True),
     "cswin_300e/cswin_t": (2e-3, 1e-5, 1e-6, 20, 300, False),
+    "rmt_300e/rmt_t": (2e-3, 1e-5, 1e-6, 5, 300, False),
+    "twins_300e/twins_svt_s": (1e-3, 1e-5, 1e-6, 5, 300, False),
+    "levit_1000e/levit_256": (2e-3, 1e-5, 1e-6, 5, 1000, False),
+    "mvitv2_300e/mvitv2_t": (2e-3, 8e-6, 8e-8, 70, 300, True),
+    "hiera_finetune/hiera_t": (2e-3, 1e-6, 2e-9, 5, 300, True),
+    "hiera_finetune/hiera_b": (2e-3, 1e-6, 2e-9, 5, 100, True),
 }
 
 

@@ -1,0 +1,3 @@
+_base_ = "../_base_/cvt_300e.py"
+
+model = dict(model_name="cvt_13")

@@ -1,0 +1,3 @@
+_base_ = "../_base_/mit_300e.py"
+
+model = dict(model_name="mit_b0")

@@ -1,0 +1,3 @@
+_base_ = "../_base_/twins_300e.py"
+
+model = dict(model_name="twins_pcpvt_s")
