@@ -22,7 +22,7 @@ from visionpe.watching import drop_summary_hooks
 _EVERYWHERE = frozenset(ACTIONS)
 
 
-def refuse_carrying(parts: Sequence[PositionEncoding]) -> None:
+def refuse_carrying(parts: Sequence[PositionEncoding | type[PositionEncoding]]) -> None:
     """Refuse encodings that carry something from block to block, for a backbone whose blocks hand on tokens alone.
 
     Raises:
@@ -31,7 +31,7 @@ def refuse_carrying(parts: Sequence[PositionEncoding]) -> None:
     for part in parts:
         if part.carries:
             raise ValueError(
-                f"pos_encoding={part.spelling!r} has positions of its own that go from block to block beside the tokens "
+                f"pos_encoding={part.name!r} has positions of its own that go from block to block beside the tokens "
                 "and are attended to with them, which blocks hand on in a plain ViT alone; allowed: a vit_* model"
             )
 

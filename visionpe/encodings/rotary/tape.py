@@ -17,8 +17,29 @@ from visionpe.ranges import check_width
 from visionpe.registry import register_encoding
 
 
-class PositionUpdate(nn.Module):
-    """What one block does to positions ``(B, heads, N, pairs, 2)``: heads mix, and the plane of a pair is left alone.
+class AttendedPositions(nn.Module):
+    """What tokens attend to moves positions ``(B, heads, N, ...)``: of each head those attended to, times a factor.
+
+    Args:
+        heads: Of attention.
+        factory: ``device`` and ``dtype``.
+    """
+
+    def __init__(self, heads: int, **factory: Any) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(heads, **factory))
+
+    def reset_parameters(self) -> None:
+        """Positions stay at first."""
+        nn.init.zeros_(self.weight)
+
+    def forward(self, places: Tensor, attended: Tensor) -> Tensor:
+        """Positions, and those attended to in the same shape."""
+        return torch.addcmul(places, self.weight.to(places.dtype)[:, None, None, None], attended)
+
+
+class ToldPositions(nn.Module):
+    """What tokens say moves positions ``(B, heads, N, ...)``: heads mix, and the plane of a pair is left alone.
 
     Args:
         dim: Width of the tokens.
@@ -27,37 +48,31 @@ class PositionUpdate(nn.Module):
         factory: ``device`` and ``dtype``.
 
     Attributes:
-        attended: What attended positions of each head are multiplied by, ``(heads,)``.
-        gate: From what the MLP gives to the weights of the channels.
+        gate: From tokens to the weights of the channels.
         up, down: From heads to channels ``(hidden, heads)``, and back ``(heads, hidden)``.
     """
 
     def __init__(self, dim: int, heads: int, hidden: int, **factory: Any) -> None:
         super().__init__()
-        self.attended = nn.Parameter(torch.empty(heads, **factory))
         self.gate = WideLinear(dim, hidden, bias=False, **factory)
         self.up = nn.Parameter(torch.empty(hidden, heads, **factory))
         self.down = nn.Parameter(torch.empty(heads, hidden, **factory))
 
     def reset_parameters(self) -> None:
         """Positions stay at first."""
-        for start in (self.attended, self.up):
-            nn.init.zeros_(start)
+        nn.init.zeros_(self.up)
         for weight in (self.gate.weight, self.down):
             nn.init.trunc_normal_(weight, std=0.02)
 
-    def by_attention(self, places: Tensor, attended: Tensor) -> Tensor:
-        """Positions, and those attended to in the same shape."""
-        return torch.addcmul(places, self.attended.to(places.dtype)[:, None, None, None], attended)
-
-    def by_tokens(self, places: Tensor, fed: Tensor) -> Tensor:
-        """Positions, and what the MLP gives, ``(B, N, dim)``."""
+    def forward(self, places: Tensor, tokens: Tensor) -> Tensor:
+        """Positions, and tokens ``(B, N, dim)``."""
         dtype = places.dtype
-        weights = F.silu(self.gate(fed.to(dtype)))  # (B, N, hidden)
+        weights = F.silu(self.gate(tokens.to(dtype)))  # (B, N, hidden)
         # The product of the three for each token is smaller than its positions in all channels.
         each = self.down.T[:, :, None] * self.up[:, None]  # (hidden, heads, heads)
         mixing = (weights @ each.flatten(1).to(dtype)).unflatten(-1, each.shape[1:])  # (B, N, heads, heads)
-        return places + (mixing @ places.transpose(1, 2).flatten(-2)).transpose(1, 2).unflatten(-1, places.shape[-2:])
+        moved = mixing @ places.transpose(1, 2).flatten(-2)  # (B, N, heads, head_dim)
+        return places + moved.transpose(1, 2).unflatten(-1, places.shape[-2:])
 
 
 @register_encoding("tape")
@@ -90,25 +105,27 @@ class ContextualRoPE(AxialRoPE):
     carries = True
     irregular = False
     takes_pooled = False
-    by_block = ("updates",)
+    by_block = ("by_attention", "by_tokens")
 
     def __init__(self, *, hidden: int | None = None, **context: Any) -> None:
         super().__init__(**context)
         self.hidden = 4 * self.num_heads if hidden is None else check_width("hidden", hidden)
-        self.updates = nn.ModuleList(
-            PositionUpdate(self.dim, self.num_heads, self.hidden, **self.factory) for _ in range(self.depth - 1)
+        moves = range(self.depth - 1)
+        self.by_attention = nn.ModuleList(AttendedPositions(self.num_heads, **self.factory) for _ in moves)
+        self.by_tokens = nn.ModuleList(
+            ToldPositions(self.dim, self.num_heads, self.hidden, **self.factory) for _ in moves
         )
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        for update in self.updates:
-            update.reset_parameters()  # type: ignore[operator]
+        for update in (*self.by_attention, *self.by_tokens):
+            update.reset_parameters()
 
     def keep_blocks(self, count: int) -> None:
         super().keep_blocks(count - 1)  # the last one left has nothing to hand on
 
-    def _update(self, layer: int) -> PositionUpdate | None:
-        return self.updates[layer] if layer < len(self.updates) else None  # type: ignore[return-value]
+    def _hands_on(self, layer: int) -> bool:
+        return layer < len(self.by_attention)
 
     def _places(self, x: Tensor, grid: Grid, layer: int, carried: Carried | None) -> Tensor:
         """Cosine and sine for the queries and keys of a block, as :func:`rotate_pairs` takes them."""
@@ -133,28 +150,27 @@ class ContextualRoPE(AxialRoPE):
             return rotate_pairs(q, places, self.layout, axes), rotate_pairs(k, places, self.layout, axes)
 
     def value(self, v: Tensor, grid: Grid, *, layer: int = 0, carried: Carried | None = None) -> Tensor:
-        if carried is None or self._update(layer) is None:
+        if carried is None or not self._hands_on(layer):
             return v
         places = self._places(v, grid, layer, carried).flatten(-2)
         return torch.cat((v, places.expand(*v.shape[:-1], -1).to(v.dtype)), dim=-1)
 
     def output(self, attended: Tensor, grid: Grid, *, layer: int = 0, carried: Carried | None = None) -> Tensor:
-        update = self._update(layer)
-        if carried is None or update is None:
+        if carried is None or not self._hands_on(layer):
             return attended
         places = self._places(attended, grid, layer, carried)
         width = places.shape[-2:].numel()
         own, moved = attended[..., :-width], attended[..., -width:]
         with without_autocast(attended):
             moved = moved.to(places.dtype).unflatten(-1, places.shape[-2:])
-            carried.put(grid, update.by_attention(places, moved))
+            carried.put(grid, self.by_attention[layer](places, moved))
         return own
 
     def carry(self, fed: Tensor, grid: Grid, carried: Carried, *, layer: int = 0) -> None:
-        if (update := self._update(layer)) is None:
+        if not self._hands_on(layer):
             return
         with without_autocast(fed):
-            carried.put(grid, update.by_tokens(self._places(fed, grid, layer, carried), fed))
+            carried.put(grid, self.by_tokens[layer](self._places(fed, grid, layer, carried), fed))
 
     def extra_repr(self) -> str:
         return f"hidden={self.hidden}, {super().extra_repr()}"
