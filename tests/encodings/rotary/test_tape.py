@@ -246,6 +246,13 @@ def test_positions_keep_their_digits() -> None:
             tokens, grid = cast._embed(pictures().to(cast.patch_embed.proj.weight.dtype))
             assert cast._block(0, tokens, grid, None)[1].dtype == torch.float32
             assert cast(pictures().to(tokens.dtype)).isfinite().all()
+    first = model._block(0, *model._embed(pictures()), None)
+    exact, rounded = (
+        model.blocks[1](first[0], model.pos_encoding, Grid((6, 8), 1), None, places)[1]
+        for places in (first[1], first[1].bfloat16())  # as a library may that rounds the inputs of every block
+    )
+    assert rounded.dtype == torch.float32
+    assert 0 < (exact - rounded).abs().max() < 0.05 * exact.abs().max()
 
 
 @torch.no_grad()

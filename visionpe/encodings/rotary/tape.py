@@ -130,8 +130,8 @@ class ContextualRoPE(AxialRoPE):
     def _places(self, x: Tensor, grid: Grid, layer: int, carried: Carried | None) -> Tensor:
         """Cosine and sine for the queries and keys of a block, as :func:`rotate_pairs` takes them."""
         places = None if carried is None else carried.get(grid)
-        if places is not None:
-            return places
+        if places is not None:  # some libraries round what goes into a block to the dtype of its parameters
+            return places.to(torch.promote_types(places.dtype, torch.float32))
         if carried is not None and layer:
             raise ValueError(
                 f"tape: block {layer} is given no positions of the block before it; allowed: those that it gave"
