@@ -255,6 +255,16 @@ def test_positions_keep_their_digits() -> None:
     assert 0 < (exact - rounded).abs().max() < 0.05 * exact.abs().max()
 
 
+def test_random_coordinates_are_drawn_once() -> None:
+    """Queries are turned by the positions that are carried on."""
+    model, drawn = vit("tape(shift_coords=3)").train(), []
+    start = model.pos_encoding["tape"].rotation
+    model.pos_encoding["tape"].rotation = lambda *args, **kwargs: drawn.append(start(*args, **kwargs)) or drawn[-1]
+    model(pictures()), model(pictures())
+    assert len(drawn) == 2
+    assert not torch.equal(*drawn)
+
+
 @torch.no_grad()
 def test_fewer_blocks() -> None:
     model, x = vit(), pictures()
