@@ -19,6 +19,8 @@ from visionpe.registry import _ENCODINGS
 torch.set_num_threads(min(2, torch.get_num_threads()))
 
 ENCODINGS = [name for name in visionpe.list_encodings() if _ENCODINGS[name].__module__.startswith("visionpe.")]
+# What other backbones than a plain ViT can have.
+ELSEWHERE = [name for name in ENCODINGS if not _ENCODINGS[name].carries]
 # Of two names of one model the shorter.
 VIT_NAMES = timm.list_models("*_vit_*", module="vit_models", exclude_filters="rope_mixed_*")
 
@@ -88,6 +90,8 @@ def randomize(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
                 parameter.copy_(1.5 * noise * parameter.shape[1] ** -0.5)
             elif re.search(r"mlp\.\d+\.\d+\.weight", name):  # networks of encodings, one a layer
                 parameter.copy_(noise)
+            elif ".by_tokens." in name and parameter.ndim == 2:  # of positions that go from block to block
+                parameter.copy_(0.3 * noise)
             elif not name.endswith(KEPT) and parameter.ndim < 2:
                 parameter.copy_(0.1 * noise)
             elif not parameter.any():  # zero at first

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from visionpe import Composition, Grid, create_encoding
 from visionpe.attention.dispatch import AttentionWeights
+from visionpe.memo import Carried
 
 DIM, HEADS, HEAD_DIM = 32, 2, 16
 # Every layout of rotary channels, and positions that do not start at 0 nor step by 1.
@@ -32,9 +33,11 @@ def tokens_of(q: Tensor) -> Tensor:
     return q.transpose(1, 2).flatten(2)
 
 
-def logits(encoding: Composition, q: Tensor, k: Tensor, grid: Grid, layer: int = 1) -> Tensor:
+def logits(
+    encoding: Composition, q: Tensor, k: Tensor, grid: Grid, layer: int = 1, carried: Carried | None = None
+) -> Tensor:
     """What the softmax would see, unscaled."""
-    rotated_q, rotated_k = encoding.rotate(q, k, grid, layer=layer, tokens=tokens_of(q))
+    rotated_q, rotated_k = encoding.rotate(q, k, grid, layer=layer, tokens=tokens_of(q), carried=carried)
     total = rotated_q @ rotated_k.transpose(-2, -1)
     for bias in encoding.bias(q, k, grid, layer=layer, tokens=tokens_of(q)):
         total = total + bias.matrix(q.dtype)

@@ -36,16 +36,16 @@ MAY_USE = {
     "policy": "cache checks precision ranges tracing utils",
     "attention": "cache checks grid precision tracing policy",
     "tensors": "",
-    "base": "attention cache checks graphs grid policy ranges tensors",
+    "base": "attention cache checks graphs grid memo policy ranges tensors",
     "watching": "",
-    "composition": "attention base grid mixed policy watching",
+    "composition": "attention base grid memo mixed policy watching",
     "one_block": "base composition grid",
     "specification": "utils",
     "registry": "base checks composition specification",
     "encodings": "_renamed attention base cameras checks grid kept memo precision ranges tracing registry policy "
     "sparse watching",
-    "backbones": "_renamed attention base cache cameras checks composition graphs grid mixed one_block opaque ranges "
-    "registry encodings policy sparse tracing utils watching",
+    "backbones": "_renamed attention base cache cameras checks composition graphs grid memo mixed one_block opaque "
+    "ranges registry encodings policy sparse tracing utils watching",
     "_public": "attention backbones base cameras composition grid registry encodings policy",
     "visionpe": "_public _renamed",
     "exporting": "backbones utils visionpe",

@@ -14,6 +14,7 @@ from visionpe.cache import TableCache
 from visionpe.checks import check_count, check_counts
 from visionpe.graphs import Unscriptable, one_node
 from visionpe.grid import Grid
+from visionpe.memo import Carried
 from visionpe.policy.grammar import DEFAULT
 from visionpe.policy.holder import HasPolicy
 from visionpe.ranges import MAX_DEPTH, MAX_DIM, MAX_SIDE, check_factory
@@ -21,7 +22,7 @@ from visionpe.tensors import OwnTensors
 
 SITES = ("add", "refine", "rotate", "bias", "value", "output", "mix")
 # All that an encoding may override to act in a model.
-ACTIONS = (*SITES, "inject", "logit_factor")
+ACTIONS = (*SITES, "inject", "carry", "logit_factor")
 
 
 class PositionEncoding(HasPolicy, Unscriptable, OwnTensors):
@@ -71,6 +72,9 @@ class PositionEncoding(HasPolicy, Unscriptable, OwnTensors):
     widens: ClassVar[bool] = False
     # True where `rotate` or `bias` reads the tokens that attention is given, by a keyword of that name.
     reads_tokens: bool = False
+    # True where it has a tensor for every token that goes from block to block: the sites ``rotate value output`` and
+    # ``carry`` are given it as ``carried``, a :class:`~visionpe.memo.Carried`.
+    carries: bool = False
     # True for what is added ahead of every block, that of a later stage of a pyramid too.
     joins_every_block: ClassVar[bool] = False
     # True where attended tokens are taken for a piece of the map, in which neighbours stand side by side.
@@ -238,6 +242,16 @@ class PositionEncoding(HasPolicy, Unscriptable, OwnTensors):
         ``v`` are the values as they were projected; ``weights`` gives rows of the softmax.
         """
         return attended
+
+    def carry(self, fed: Tensor, grid: Grid, carried: Carried, *, layer: int = 0) -> None:
+        """What goes from block ``layer`` to the next beside the tokens, of encodings that carry something.
+
+        Args:
+            fed: What the MLP of the block gives, ``(B, N, dim)``, prefix tokens included.
+            grid: Where the tokens stand.
+            carried: What has been carried, to be replaced.
+            layer: The block.
+        """
 
     # What a class overrides, looked up in every block: of the methods above, and `logit_factor`.
     acting: ClassVar[frozenset[str]] = frozenset()

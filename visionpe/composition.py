@@ -13,12 +13,27 @@ from visionpe.attention.dispatch import AttentionWeights
 from visionpe.attention.logits import Decay, LogitRule
 from visionpe.base import ACTIONS, PositionEncoding
 from visionpe.grid import Grid
+from visionpe.memo import Carried
 from visionpe.mixed import MixedGrid
 from visionpe.policy.functions.logits import log_temperature
 from visionpe.policy.holder import HasPolicy
 from visionpe.watching import drop_summary_hooks
 
 _EVERYWHERE = frozenset(ACTIONS)
+
+
+def refuse_carrying(parts: Sequence[PositionEncoding | type[PositionEncoding]]) -> None:
+    """Refuse encodings that carry something from block to block, for a backbone whose blocks hand on tokens alone.
+
+    Raises:
+        ValueError: Names the first.
+    """
+    for part in parts:
+        if part.carries:
+            raise ValueError(
+                f"pos_encoding={part.name!r} has positions of its own that go from block to block beside the tokens "
+                "and are attended to with them, which blocks hand on in a plain ViT alone; allowed: a vit_* model"
+            )
 
 
 class Composition(HasPolicy, nn.ModuleDict):
@@ -52,6 +67,12 @@ class Composition(HasPolicy, nn.ModuleDict):
             raise ValueError(
                 f"pos_encoding={spelt!r}: queries and keys leave {wide.name!r} wider than they came, where others "
                 "that turn them want their own width; allowed: one that turns them"
+            )
+        carrying = next((part for part in turning if part.carries), None)
+        if carrying is not None and len(turning) > 1:
+            raise ValueError(
+                f"pos_encoding={spelt!r}: {carrying.name!r} turns queries and keys by what blocks make of the "
+                "positions that it starts from; allowed: one that turns queries and keys"
             )
         between = next((part for part in turning if "output" in part.sites()), None)
         if between is not None and len(turning) > 1:
@@ -89,6 +110,11 @@ class Composition(HasPolicy, nn.ModuleDict):
     def reads_tokens(self) -> bool:
         """Whether a part reads the tokens that attention is given."""
         return any(getattr(part, "reads_tokens", False) for part in self._modules.values())
+
+    @property
+    def carries(self) -> bool:
+        """Whether a part has something that goes from block to block beside the tokens."""
+        return any(getattr(part, "carries", False) for part in self._modules.values())
 
     @property
     def parts(self) -> list[PositionEncoding]:
@@ -143,11 +169,20 @@ class Composition(HasPolicy, nn.ModuleDict):
         return self._call(part, site, x, grid, layer=layer)
 
     def rotate(
-        self, q: Tensor, k: Tensor, grid: Grid, *, layer: int = 0, tokens: Tensor | None = None
+        self,
+        q: Tensor,
+        k: Tensor,
+        grid: Grid,
+        *,
+        layer: int = 0,
+        tokens: Tensor | None = None,
+        carried: Carried | None = None,
     ) -> tuple[Tensor, Tensor]:
         for part in self._acting("rotate"):
             if getattr(part, "reads_tokens", False):
                 q, k = self._call(part, "rotate", q, k, grid, layer=layer, tokens=tokens)
+            elif getattr(part, "carries", False):
+                q, k = self._call(part, "rotate", q, k, grid, layer=layer, carried=carried)
             else:
                 q, k = self._call(part, "rotate", q, k, grid, layer=layer)
         return q, k
@@ -163,15 +198,33 @@ class Composition(HasPolicy, nn.ModuleDict):
                 biases.append(bias)
         return biases
 
-    def value(self, v: Tensor, grid: Grid, *, layer: int = 0) -> Tensor:
+    def value(self, v: Tensor, grid: Grid, *, layer: int = 0, carried: Carried | None = None) -> Tensor:
         for part in self._acting("value"):
-            v = self._call(part, "value", v, grid, layer=layer)
+            if getattr(part, "carries", False):
+                v = self._call(part, "value", v, grid, layer=layer, carried=carried)
+            else:
+                v = self._call(part, "value", v, grid, layer=layer)
         return v
 
-    def output(self, attended: Tensor, grid: Grid, *, layer: int = 0) -> Tensor:
+    def output(self, attended: Tensor, grid: Grid, *, layer: int = 0, carried: Carried | None = None) -> Tensor:
         for part in reversed(self._acting("output")):  # what acted last on the values is undone first
-            attended = self._call(part, "output", attended, grid, layer=layer)
+            if getattr(part, "carries", False):
+                attended = self._call(part, "output", attended, grid, layer=layer, carried=carried)
+            else:
+                attended = self._call(part, "output", attended, grid, layer=layer)
         return attended
+
+    def carrying(self, grid: Grid | MixedGrid, tensors: Sequence[Tensor]) -> Carried | None:
+        """What one block carries, given ``tensors`` by the one before it; None where no part carries anything."""
+        if not self.carries:
+            return None
+        return Carried([part.grid for part in grid.parts] if isinstance(grid, MixedGrid) else [grid], tensors)
+
+    def carry(self, fed: Tensor, grid: Grid | MixedGrid, carried: Carried, *, layer: int = 0) -> None:
+        """See :meth:`PositionEncoding.carry`."""
+        for part in self._acting("carry"):
+            for own, its in zip(carried.grids, grid.split(fed) if isinstance(grid, MixedGrid) else [fed]):
+                self._call(part, "carry", its, own, carried, layer=layer)
 
     def mix(
         self, attended: Tensor, v: Tensor, grid: Grid, *, layer: int = 0, weights: AttentionWeights | None = None

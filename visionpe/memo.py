@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import torch
@@ -42,3 +42,38 @@ class LayerMemo:
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_kept": None}  # nothing of it is pickled
+
+
+class Carried:
+    """What an encoding carries from block to block beside the tokens, while one block runs.
+
+    The block makes it of the tensors that it is given, and gives back those that are in it then. So they are inputs and
+    outputs of blocks like the tokens, and nothing has to be found again where a block is run once more, compiled, or
+    run for several models in turn.
+
+    Args:
+        grids: Where the tokens stand; several where images of several sizes share a tensor.
+        tensors: One for each of these, or none ahead of the first block.
+    """
+
+    def __init__(self, grids: Sequence[Grid], tensors: Sequence[Tensor] = ()) -> None:
+        self.grids = list(grids)
+        self._tensors: list[Tensor | None] = list(tensors) or [None] * len(self.grids)
+
+    def _index(self, grid: Grid) -> int:
+        if len(self.grids) == 1:
+            return 0
+        return [its is grid for its in self.grids].index(True)
+
+    def get(self, grid: Grid) -> Tensor | None:
+        """What is carried beside the tokens that stand on ``grid``, or None ahead of the first block."""
+        return self._tensors[self._index(grid)]
+
+    def put(self, grid: Grid, value: Tensor) -> None:
+        """Carry ``value`` on."""
+        self._tensors[self._index(grid)] = value
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """One for each grid."""
+        return tuple(t for t in self._tensors if t is not None)

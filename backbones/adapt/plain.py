@@ -17,7 +17,7 @@ from visionpe.backbones.shared.images import read_mask
 from visionpe.backbones.shared.mixed_sizes import TakesMixedSizes
 from visionpe.backbones.vit.features import GivesFeatures
 from visionpe.backbones.vit.views import full_grid
-from visionpe.composition import Composition
+from visionpe.composition import Composition, refuse_carrying
 from visionpe.graphs import no_node
 from visionpe.grid import Grid
 from visionpe.mixed import MixedGrid
@@ -87,6 +87,7 @@ class AdaptedPlain(TakesMixedSizes, GivesFeatures, Adapted):
         }
         width = attention.num_heads * attention.head_dim
         parts = create_encodings(spec, dim=self.embed_dim, **context)
+        refuse_carrying(parts)
         if width != self.embed_dim:  # heads have a width of their own
             inside = create_encodings(spec, dim=width, **context)
             on_tokens = [set(part.sites()) <= {"add", "refine"} for part in parts]

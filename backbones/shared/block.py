@@ -18,6 +18,7 @@ from visionpe.backbones.shared.windowed import EncodedHeads, ScaledMapBlock, Win
 from visionpe.composition import Composition
 from visionpe.graphs import one_node
 from visionpe.grid import Grid
+from visionpe.memo import Carried
 from visionpe.mixed import MixedGrid
 from visionpe.one_block import is_compiled, only
 from visionpe.tracing import map_size
@@ -46,18 +47,20 @@ class EncodedAttention(EncodedHeads, Attention):
         *,
         layer: int = 0,
         attn_mask: Tensor | None = None,
+        carried: Carried | None = None,
     ) -> Tensor:
         """Attend.
 
         Args:
             x: Tokens ``(B, N, dim)``, prefix tokens first.
-            encoding, grid, layer, attn_mask: See :meth:`encoded`.
+            encoding, grid, layer, attn_mask, carried: See :meth:`encoded`.
 
         Returns:
             ``(B, N, dim)``.
         """
         gate = self.gating(x)
-        attended = self.encoded(self.projections(x), encoding, grid, layer=layer, mask=attn_mask, tokens=x)
+        told: dict[str, Any] = {"layer": layer, "mask": attn_mask, "tokens": x, "carried": carried}
+        attended = self.encoded(self.projections(x), encoding, grid, **told)
         return self.projected(attended, gate)
 
 
@@ -93,13 +96,25 @@ class EncodedBlock(Block):
 
     @one_node
     def forward(
-        self, x: Tensor, encoding: Composition, grid: Grid | MixedGrid, attn_mask: Tensor | None = None
-    ) -> Tensor:
-        """Tokens ``(B, N, dim)`` to tokens."""
+        self,
+        x: Tensor,
+        encoding: Composition,
+        grid: Grid | MixedGrid,
+        attn_mask: Tensor | None = None,
+        *tensors: Tensor,
+    ) -> Any:
+        """Tokens ``(B, N, dim)`` to tokens; with those the ``tensors`` that go beside them, if the encoding has any."""
+        carried = encoding.carrying(grid, tensors)
+        beside = {} if carried is None else {"carried": carried}
         normed = encoding.inject(self.norm1(x), grid, layer=self.layer)
-        attended = self.attn(normed, encoding, grid, layer=self.layer, attn_mask=attn_mask)
+        attended = self.attn(normed, encoding, grid, layer=self.layer, attn_mask=attn_mask, **beside)
         x = x + dropped(self.drop_path1, self.ls1(attended), grid)
-        return x + dropped(self.drop_path2, self.ls2(self.mlp(self.norm2(x))), grid)
+        fed = self.mlp(self.norm2(x))
+        x = x + dropped(self.drop_path2, self.ls2(fed), grid)
+        if carried is None:
+            return x
+        encoding.carry(fed, grid, carried, layer=self.layer)
+        return (x, *carried.tensors)
 
 
 class WindowBlock(ScaledMapBlock, Block):
@@ -125,6 +140,11 @@ class WindowBlock(ScaledMapBlock, Block):
         self.attn.padding = padding
 
 
+def tokens_of(x: Any) -> Tensor:
+    """The tokens that a block gives, of what it gives besides."""
+    return x[0] if isinstance(x, tuple) else x
+
+
 def run_block(
     block: nn.Module,
     index: int,
@@ -133,7 +153,7 @@ def run_block(
     where: Grid | MixedGrid | Sequence[Partition],
     *rest: Any,
     checkpointed: bool,
-) -> Tensor:
+) -> Any:
     """Block ``index`` on ``x``; where it is compiled by itself, with what it needs of the encodings alone."""
     if is_compiled(block) and not isinstance(x, Proxy) and not isinstance(where, MixedGrid):
         if isinstance(where, Grid):

@@ -12,6 +12,7 @@ from visionpe.attention.dispatch import AttentionWeights, attend
 from visionpe.backbones.shared.mixed_attention import mixed_attention
 from visionpe.composition import Composition
 from visionpe.grid import Grid
+from visionpe.memo import Carried
 from visionpe.mixed import MixedGrid
 
 Attended = Callable[[Tensor, AttentionWeights], tuple[Tensor, AttentionWeights]]
@@ -53,6 +54,7 @@ def encoded_attention(
     mask: Tensor | None = None,
     scale: float | None = None,
     tokens: Tensor | None = None,
+    carried: Carried | None = None,
     content: tuple[Tensor, Tensor] | None = None,
     factor: float = 1.0,
 ) -> Tensor:
@@ -68,6 +70,7 @@ def encoded_attention(
         mask: Boolean (True takes part) or additive, broadcastable to ``(B, heads, N, N)``.
         scale: Of the logits; default ``head_dim ** -0.5``.
         tokens: What attention was given, ``(B, N, dim)``, for encodings that read it.
+        carried: What goes from block to block beside them, for encodings that carry something.
         content: Queries and keys as they were before another encoding turned them, if one did: biases read these.
         factor: On all logits, biases included.
 
@@ -77,7 +80,8 @@ def encoded_attention(
     if isinstance(grid, MixedGrid):
 
         def alone(q: Tensor, k: Tensor, v: Tensor, its: Grid, told: Tensor | None) -> Tensor:
-            return encoded_attention(q, k, v, encoding, its, attended=attended, layer=layer, scale=scale, tokens=told)
+            own: dict[str, Any] = {"layer": layer, "scale": scale, "tokens": told, "carried": carried}
+            return encoded_attention(q, k, v, encoding, its, attended=attended, **own)
 
         shared: dict[str, Any] = {"plain": plain, "layer": layer, "scale": scale, "tokens": tokens}
         return mixed_attention(q, k, v, encoding, grid, alone=alone, attended=attended, **shared)
@@ -87,7 +91,7 @@ def encoded_attention(
         biases = encoding.bias(
             *(content or (q, k)), grid, layer=layer, tokens=tokens
         )  # of the content, not of its rotation
-        turned, k = encoding.rotate(q, k, grid, layer=layer, tokens=tokens)
+        turned, k = encoding.rotate(q, k, grid, layer=layer, tokens=tokens, carried=carried)
         if turned is not q:
             if scale is None and turned.shape[-1] != q.shape[-1]:
                 scale = q.shape[-1] ** -0.5  # of the heads, not of what an encoding makes of them
@@ -103,6 +107,6 @@ def encoded_attention(
     if not encoding.acts("value", "output"):
         out, weights = attended(v, weights)
     else:
-        out, weights = attended(encoding.value(v, grid, layer=layer), weights)
-        out = encoding.output(out, grid, layer=layer)
+        out, weights = attended(encoding.value(v, grid, layer=layer, carried=carried), weights)
+        out = encoding.output(out, grid, layer=layer, carried=carried)
     return encoding.mix(out, v, grid, layer=layer, weights=weights)

@@ -121,6 +121,7 @@ class Family:
         specs: Encoding -> its specification in this family, where options differ from those of the encoding.
         takes: Whether an encoding can work in this family at all; no name is registered where not.
         of_features: Keywords of the constructor by default where ``features_only`` is asked for.
+        carries: Whether blocks hand on what an encoding carries beside the tokens.
     """
 
     name: str
@@ -133,6 +134,7 @@ class Family:
     specs: Mapping[str, Any] = field(default_factory=dict)
     takes: Callable[[type[PositionEncoding]], bool] = lambda encoding: True
     of_features: Mapping[str, Any] = field(default_factory=dict)
+    carries: bool = False
 
     def with_defaults(self, kwargs: dict[str, Any]) -> dict[str, Any]:
         """The keywords, with those that go with features."""
@@ -241,7 +243,9 @@ class Family:
         """Register a name for every encoding that is known now or later."""
 
         def register(name: str) -> None:
-            for prefix in names_of(name) if self.takes(get_encoding(name)) else ():
+            encoding = get_encoding(name)
+            works = self.takes(encoding) and (self.carries or not encoding.carries)
+            for prefix in names_of(name) if works else ():
                 self.register(prefix, self.specs.get(name, name))
 
         on_register(register)

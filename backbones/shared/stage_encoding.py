@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from visionpe.base import PositionEncoding
-from visionpe.composition import Composition
+from visionpe.composition import Composition, refuse_carrying
 from visionpe.encodings.wrappers.base import innermost
 from visionpe.registry import Spec, create_encodings, get_encoding, list_encodings
 
@@ -136,6 +136,7 @@ class StageEncoding(nn.Module):
         super().__init__()
         of_map = {**factory, "prefix_slots": 0}  # no prefix tokens on a map
         parts = create_encodings(spec, dim=dim, num_heads=num_heads, depth=depth, grid_size=grid_size, **of_map)
+        refuse_carrying(parts)
         tokens = [set(part.sites()) <= {"add", "refine"} for part in parts]
         kept = [
             part for part, own in zip(parts, tokens) if own and (first or part.sites() != ("add",) or injects(part))

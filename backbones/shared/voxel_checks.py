@@ -15,6 +15,7 @@ from visionpe.backbones.shared.arguments import (
     counts,
 )
 from visionpe.checks import check_choice, check_counts, check_flag, shown
+from visionpe.composition import refuse_carrying
 from visionpe.encodings.bias.crse import COLUMNS
 from visionpe.ranges import MAX_DEPTH, MAX_SIDE
 from visionpe.registry import Spec, encoding_classes
@@ -91,7 +92,9 @@ def check_irregular(spec: Spec, family: str) -> None:
     Raises:
         ValueError: Names the encoding.
     """
-    for part in encoding_classes(spec):
+    parts = encoding_classes(spec)
+    refuse_carrying(parts)
+    for part in parts:
         if not part.irregular:
             raise ValueError(
                 f"pos_encoding={spec!r}: {part.name!r} needs tokens that fill a grid; the tokens of {family} are "

@@ -13,6 +13,7 @@ from visionpe.backbones.shared.encoded import attend_as, encoded_attention
 from visionpe.backbones.shared.partition import Padding, Partition
 from visionpe.composition import Composition
 from visionpe.grid import Grid
+from visionpe.memo import Carried
 from visionpe.mixed import MixedGrid
 from visionpe.tracing import map_size
 
@@ -50,6 +51,7 @@ class EncodedHeads:
         layer: int = 0,
         mask: Tensor | None = None,
         tokens: Tensor | None = None,
+        carried: Carried | None = None,
     ) -> Tensor:
         """Attention from projected tokens.
 
@@ -60,6 +62,7 @@ class EncodedHeads:
             layer: Index of the block among those that the encoding serves.
             mask: Boolean (True takes part) or additive, broadcastable to ``(B, heads, N, N)``.
             tokens: What was projected, ``(B, N, dim)``, for encodings that read it.
+            carried: What goes from block to block beside it, for encodings that carry something.
 
         Returns:
             ``(B, N, heads * head_dim)``.
@@ -78,6 +81,7 @@ class EncodedHeads:
             attended=self.attended,
             plain=self if self.plain_heads else None,
             tokens=tokens,
+            carried=carried,
         )
         return attended.transpose(1, 2).flatten(2)
 

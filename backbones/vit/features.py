@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from visionpe.backbones.shared.block import tokens_of
 from visionpe.backbones.shared.images import read_mask, take_indices
 from visionpe.grid import Grid
 from visionpe.mixed import MixedGrid
@@ -98,10 +99,10 @@ class GivesFeatures(nn.Module):
         for index in range(last + 1 if stop_early else len(self.blocks)):
             x = self._block(index, x, grid, attn_mask)
             if index in wanted:
-                feature, prefix = self._feature(x, grid, norm=norm, as_map=output_fmt == "NCHW")
+                feature, prefix = self._feature(tokens_of(x), grid, norm=norm, as_map=output_fmt == "NCHW")
                 features.append(feature)
                 prefixes.append(prefix)
-        has_prefix = bool(self.num_prefix_tokens)
+        has_prefix, x = bool(self.num_prefix_tokens), tokens_of(x)
         if output_dict:
             result: dict[str, Any] = {"image_intermediates": features}
             if return_prefix_tokens and has_prefix:

@@ -18,7 +18,7 @@ from visionpe.backbones.shared.arguments import (
     check_keywords,
     keywords_of,
 )
-from visionpe.backbones.shared.block import EncodedBlock, run_block
+from visionpe.backbones.shared.block import EncodedBlock, run_block, tokens_of
 from visionpe.backbones.shared.images import check_mask
 from visionpe.backbones.shared.loading import LoadsPublished, measure_from
 from visionpe.backbones.shared.mixed_images import Batching, is_mixed
@@ -177,10 +177,15 @@ class VisionTransformer(TakesMixedSizes, GivesFeatures, LoadsPublished, TimmVisi
                 grid = grid.kept(kept)
         return self.norm_pre(x), grid
 
-    def _block(self, index: int, x: Tensor, grid: Grid | MixedGrid, attn_mask: Tensor | None) -> Tensor:
-        arguments = (x, self.pos_encoding, grid, attn_mask)
+    def _block(self, index: int, x: Any, grid: Grid | MixedGrid, attn_mask: Tensor | None) -> Any:
+        """Tokens to tokens; both with what goes beside them from block to block, if the encoding has something."""
+        x, *beside = x if isinstance(x, tuple) else (x,)
+        arguments = (x, self.pos_encoding, grid, attn_mask, *beside)
         x = run_block(self.blocks[index], index, *arguments, checkpointed=self.grad_checkpointing)
-        return self.pos_encoding.refine(x, grid, layer=index)
+        if not self.pos_encoding.carries:
+            return self.pos_encoding.refine(x, grid, layer=index)
+        count = len(grid.parts) if isinstance(grid, MixedGrid) else 1
+        return (self.pos_encoding.refine(x[0], grid, layer=index), *(x[1 + i] for i in range(count)))
 
     def forward_features(
         self, x: Any, attn_mask: Tensor | None = None, *, cameras: Cameras | None = None, **mixed: Any
@@ -196,7 +201,7 @@ class VisionTransformer(TakesMixedSizes, GivesFeatures, LoadsPublished, TimmVisi
             check_mask(attn_mask, x)
         for index in range(len(self.blocks)):
             x = self._block(index, x, grid, attn_mask)
-        return self._ended(x, grid)
+        return self._ended(tokens_of(x), grid)
 
     def _final(self, x: Tensor) -> Tensor:
         """What follows the last block."""

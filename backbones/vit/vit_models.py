@@ -55,7 +55,7 @@ def _cfgs(prefix: str, size: str) -> dict[str, dict[str, Any]]:
 
 
 # No name without an encoding: the plain ViT is not one model but many.
-FAMILY = Family("vit", VisionTransformer, SIZES, None, __name__, _cfgs, out_indices=3)
+FAMILY = Family("vit", VisionTransformer, SIZES, None, __name__, _cfgs, out_indices=3, carries=True)
 FAMILY.register_encodings()
 for _prefix, _spec in COMPOSED.items():
     FAMILY.register(_prefix, _spec)

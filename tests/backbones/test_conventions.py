@@ -8,7 +8,7 @@ import pickle
 import pytest
 import timm
 import torch
-from conftest import ENCODINGS, randomize
+from conftest import ELSEWHERE, randomize
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 
 import visionpe
@@ -27,7 +27,7 @@ FAMILIES = {
 }
 SMALL = dict(img_size=64, num_classes=5, drop_path_rate=0.0)
 SIZES = {"swin": "tsbl", "cswin": "tsbl", "crossformer": "tsbl", "rmt": "tsbl", "vitdet": "blh"}
-PREFIXES = [names_of(name)[0] for name in ENCODINGS]
+PREFIXES = [names_of(name)[0] for name in ELSEWHERE]
 EVERY = [f"{prefix}_{family}_{size}" for family, (size, _) in FAMILIES.items() for prefix in PREFIXES]
 PUBLISHED = [f"{family}_{size}" for family, (size, _) in FAMILIES.items()]
 # The dearer checks of these; the other encodings act at the same sites.

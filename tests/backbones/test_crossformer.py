@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from conftest import ENCODINGS, randomize, tiny_spec
+from conftest import ELSEWHERE, randomize, tiny_spec
 from reference_files import close, read
 from timm.optim import param_groups_layer_decay
 from torch import Tensor
@@ -52,7 +52,7 @@ def test_official(run: str) -> None:
         close(model.stages[0].pos_encoding.inside["short"].dpb.mlp[0](offsets), outputs["native.dpb_stage0_block0"])
 
 
-@pytest.mark.parametrize("name", ENCODINGS)
+@pytest.mark.parametrize("name", ELSEWHERE)
 def test_every_encoding_at_every_size(name: str) -> None:
     model = build(name).train()
     unused = {"prefix_table", "digit_table", "slot_table"}  # of prefix tokens, which there are none of, or wider maps
@@ -67,7 +67,7 @@ def test_every_encoding_at_every_size(name: str) -> None:
             assert parameter.grad.isfinite().all(), key
 
 
-@pytest.mark.parametrize("name", ENCODINGS)
+@pytest.mark.parametrize("name", ELSEWHERE)
 def test_padding_changes_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Further groups of padding beyond those that a map of 9 x 13 tokens needs."""
     model, x = build(name), image(36, 52)
@@ -209,7 +209,7 @@ def test_unknown_options(option: str) -> None:
 
 def test_every_encoding_starts_from_the_same_body() -> None:
     states = []
-    for name in ENCODINGS:
+    for name in ELSEWHERE:
         torch.manual_seed(0)
         model = CrossFormer(**{**TINY, "pos_encoding": tiny_spec(name)})
         states.append({k: v for k, v in model.state_dict().items() if ".pos_encoding." not in k})
@@ -246,4 +246,4 @@ def test_registered() -> None:
     for family, sizes in (("crossformer", "tsbl"), ("crossformer_pp", "sblh")):
         for size in sizes:
             assert f"{family}_{size}" in names
-            assert {f"{names_of(get_encoding(name).name)[0]}_{family}_{size}" for name in ENCODINGS} <= names
+            assert {f"{names_of(get_encoding(name).name)[0]}_{family}_{size}" for name in ELSEWHERE} <= names

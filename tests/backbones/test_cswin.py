@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from conftest import ENCODINGS, randomize, tiny_spec
+from conftest import ELSEWHERE, randomize, tiny_spec
 from reference_files import close, read
 from timm.optim import param_groups_layer_decay
 from torch.export import Dim
@@ -112,7 +112,7 @@ def test_published_stripes() -> None:
     assert widths(img_size=64, stripe_widths=(1, 8, 2, 2), feature_norms=True) == [1, 8, 2, None]
 
 
-@pytest.mark.parametrize("name", ENCODINGS)
+@pytest.mark.parametrize("name", ELSEWHERE)
 def test_every_encoding_at_every_size(name: str) -> None:
     model = build(name).train()
     unused = {"prefix_table", "digit_table", "slot_table"}  # of prefix tokens, which there are none of, or wider maps
@@ -127,7 +127,7 @@ def test_every_encoding_at_every_size(name: str) -> None:
             assert parameter.grad.isfinite().all(), key
 
 
-@pytest.mark.parametrize("name", ENCODINGS)
+@pytest.mark.parametrize("name", ELSEWHERE)
 def test_padding_changes_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Further stripes of padding beyond those that a map of 9 x 13 tokens needs."""
     model, x = build(name, stripe_widths=(4, 2, 3, 2)), image(36, 52)
@@ -254,7 +254,7 @@ def test_bad_options(options: dict[str, Any], message: str) -> None:
 
 def test_every_encoding_starts_from_the_same_body() -> None:
     states = []
-    for name in ENCODINGS:
+    for name in ELSEWHERE:
         torch.manual_seed(0)
         model = CSWinTransformer(**{**TINY, "pos_encoding": name})
         states.append({k: v for k, v in model.state_dict().items() if ".pos_encoding." not in k})
@@ -290,5 +290,5 @@ def test_registered() -> None:
     names: list[str] = timm.list_models("*cswin*", module="cswin_models")
     short: Callable[[str], str] = lambda name: {"rope_mixed": "rope"}.get(name, name)  # noqa: E731
     for size in ("t", "s", "b", "l"):
-        assert {f"cswin_{size}", *(f"{short(name)}_cswin_{size}" for name in ENCODINGS)} <= set(names)
-    assert {name for name in _ENCODINGS if short(name) + "_cswin_t" not in names} <= set(_ENCODINGS) - set(ENCODINGS)
+        assert {f"cswin_{size}", *(f"{short(name)}_cswin_{size}" for name in ELSEWHERE)} <= set(names)
+    assert {name for name in _ENCODINGS if short(name) + "_cswin_t" not in names} <= set(_ENCODINGS) - set(ELSEWHERE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import ENCODINGS, randomize, tiny_spec
+from conftest import ELSEWHERE, randomize, tiny_spec
 from torch import Tensor
 
 from visionpe.backbones.shared.block import WindowBlock
@@ -15,7 +15,7 @@ from visionpe.grid import Grid
 
 DIM, HEADS, WINDOW = 32, 2, (4, 4)
 SPECS = [
-    *ENCODINGS,
+    *ELSEWHERE,
     "rope_mixed+ape",
     "lape(sincos)",
     {"name": "irpe", "on": "qkv"},
@@ -84,7 +84,7 @@ def test_windows_do_not_see_each_other(spec: object) -> None:
         assert not changed[:, 4:].any()
 
 
-@pytest.mark.parametrize("spec", [s for s in ENCODINGS if s not in ("none", "cpe", "lape")])
+@pytest.mark.parametrize("spec", [s for s in ELSEWHERE if s not in ("none", "cpe", "lape")])
 def test_positions_matter_inside_and_only_offsets_do(spec: str) -> None:
     """Two windows with the same tokens give the same outputs, if positions act inside; other places other outputs."""
     model, tile = Windowed(spec), torch.randn(1, 4, 4, DIM)

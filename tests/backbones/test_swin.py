@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import timm
 import torch
-from conftest import ENCODINGS, randomize, tiny_spec
+from conftest import ELSEWHERE, randomize, tiny_spec
 from reference_files import close, read
 from safetensors.torch import save_file
 
@@ -78,7 +78,7 @@ def test_timm_odd_maps() -> None:
     torch.testing.assert_close(ours(x), theirs(x), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("pos_encoding", ENCODINGS)
+@pytest.mark.parametrize("pos_encoding", ELSEWHERE)
 def test_any_size(pos_encoding: str) -> None:
     model = tiny_swin(pos_encoding, drop_path_rate=0.0)
     sizes = ((37, 50), (2, 23), (60, 20), (7, 5)) if pos_encoding in ("rpb", "rope_mixed", "lepe") else ((37, 50),)

@@ -35,7 +35,7 @@ OTHERS = [
 # Of the ablation, encodings of 2025 and 2026 and the text classics; some are an encoding with options.
 NEW = (
     *("rope_golden", "rope_spiral", "rope_mrope", "rope_vjepa", "liere", "pope", "pape", "xl", "shaw", "deberta"),
-    *("carope", "seqpe", "seqpe_mul", "lape", "harope", "string", "every_block", "every_block_shared"),
+    *("carope", "tape", "seqpe", "seqpe_mul", "lape", "harope", "string", "every_block", "every_block_shared"),
 )
 OPTIONS = {
     "rope_ape": "rope_mixed+ape",

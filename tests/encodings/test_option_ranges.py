@@ -44,6 +44,7 @@ REFUSED: dict[str, dict[str, tuple[Any, ...]]] = {
         "mrope_section": (8, (8, 12), (-1, 2, 2), (0.5, 1, 1), "abc"),
     },
     "rope_mixed": {"theta": POSITIVE},
+    "tape": {"theta": POSITIVE, "hidden": tuple(v for v in COUNT if v is not None), "layout": (None, "split")},
     "rope_norm": {
         "grid_indexing": (None, "yx"),
         "ref_feat_shape": (0, 7, (7, 7), "7"),

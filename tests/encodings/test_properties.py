@@ -78,13 +78,19 @@ def test_gradients(spec: str) -> None:
 @pytest.mark.parametrize("spec", SPECS)
 def test_every_layer_learns(spec: str) -> None:
     encoding, grid = make(spec), Grid((4, 5), 1)
+    carried, total = encoding.carrying(grid, ()), torch.zeros((), requires_grad=True)
     for layer in range(2):
         q, k = qk(21)
         x = torch.randn(2, 21, DIM, requires_grad=True)
         x = torch.cat((x[:, :1], encoding.add(x[:, 1:], grid)), dim=1)
         x = encoding.inject(encoding.refine(x, grid, layer=layer), grid, layer=layer)
-        mixed, seen = mix(encoding, q, k, grid, layer), logits(encoding, q, k, grid, layer)
-        (seen.square().sum() + x.square().sum() + mixed.square().sum()).backward()
+        mixed, seen = mix(encoding, q, k, grid, layer), logits(encoding, q, k, grid, layer, carried)
+        total = total + seen.square().sum() + x.square().sum() + mixed.square().sum()
+        if carried is not None:
+            attended = encoding.value(q, grid, layer=layer, carried=carried)
+            encoding.output(attended, grid, layer=layer, carried=carried)
+            encoding.carry(x, grid, carried, layer=layer)
+    total.backward()
     for key, parameter in encoding.named_parameters():
         assert parameter.grad.abs().sum() > 0, key
         if key.endswith("freqs"):

@@ -31,6 +31,7 @@ ROTARY = [
     "comrope",
     "prope",
     "gta",
+    "tape",
 ]
 RELATIVE = ["none", *ROTARY, "alibi", "kerple", "manhattan", "pape", "xl", *CLAMPED, "crse", *NETWORKS, *TABLES]
 ABSOLUTE = ["ape", "sincos", "rays"]
@@ -52,7 +53,7 @@ OWN = [
 ]
 # These tell the axes apart by channel, head or digit.
 UNEQUAL_AXES = [
-    *(name for name in ROTARY if name not in ("rope_axial", "rope_mixed", "comrope")),
+    *(name for name in ROTARY if name not in ("rope_axial", "rope_mixed", "comrope", "tape")),
     "carope",
     "lookhere",
     "seqpe",
@@ -188,7 +189,7 @@ def test_axes_swapped(name: str, policy: int) -> None:
 
     q, k = qk(15)
     q_lying, k_lying = q[:, :, order], k[:, :, order]
-    if name == "rope_axial":  # the first half of the channels turns with the column
+    if name in ("rope_axial", "tape"):  # the first half of the channels turns with the column
         q_lying, k_lying = halves_swapped(q_lying), halves_swapped(k_lying)
     attended, v = qk(15)
     if name not in ("irpe",):  # of its values elsewhere

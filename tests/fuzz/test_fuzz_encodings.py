@@ -79,9 +79,12 @@ def run(spec: Any, context: dict[str, Any], place: dict[str, Any], dtype: torch.
     q, k, v = (torch.randn(batch, heads, grid.num_tokens, dim // heads, dtype=dtype) for _ in range(3))
     biases, rule = encoding.bias(q, k, grid, layer=0, tokens=x), encoding.logit_rule(grid)
     scale = None if rule is None else rule.factor * (dim // heads) ** -0.5
-    q, k = encoding.rotate(q, k, grid, layer=0, tokens=x)
-    y = attend(q, k, encoding.value(v, grid, layer=0), biases=biases, scale=scale)
-    y = encoding.output(y, grid, layer=0)
+    carried = encoding.carrying(grid, ())
+    q, k = encoding.rotate(q, k, grid, layer=0, tokens=x, carried=carried)
+    y = attend(q, k, encoding.value(v, grid, layer=0, carried=carried), biases=biases, scale=scale)
+    y = encoding.output(y, grid, layer=0, carried=carried)
+    if carried is not None:
+        encoding.carry(x, grid, carried, layer=0)
     y = encoding.mix(y, v, grid, layer=0, weights=AttentionWeights(q, k, biases, scale=scale))
     return [encoding.refine(x, grid, layer=0), y]
 
