@@ -65,9 +65,9 @@ class RotaryEncoding(WideParameters, PositionEncoding):
         context: See :class:`~visionpe.base.PositionEncoding`.
 
     Raises:
-        ValueError: If the head dimension is no multiple of 4, ``p`` lies outside 0 to 1, ``layout`` is unknown, or
-            ``fractional`` or ``ref_feat_shape`` is asked of an encoding whose coordinates are not in tokens, or
-            ``fractional`` along with a policy.
+        ValueError: If the head dimension is no multiple of 4 (on three axes of 2), ``p`` lies outside 0 to 1,
+            ``layout`` is unknown, or ``fractional`` or ``ref_feat_shape`` is asked of an encoding whose coordinates
+            are not in tokens, or ``fractional`` along with a policy.
     """
 
     policies: ClassVar[tuple[str, ...]] = (*POSITION_POLICIES, "ntk", "yarn", "riflex")
@@ -118,11 +118,14 @@ class RotaryEncoding(WideParameters, PositionEncoding):
             self.policies, self.modifiers, self.policy = (), (), None  # type: ignore[misc]
             self.without_policy = f"{self.name!r} has no policy with fractional=True"
             self.mark_as_built()
-        if self.head_dim % self.channels:
+        # Of a third of the pairs for each of three axes something may be left over, which stands still.
+        three = len(self.grid_size) == 3
+        channels = 2 if three else self.channels
+        if self.head_dim % channels:
+            axes = "one axis" if self.channels == 2 else "three axes" if three else "two axes"
             raise ValueError(
                 f"dim={self.dim} and num_heads={self.num_heads} give head dimension {self.head_dim}; "
-                f"{self.name} turns channel pairs on {'two axes' if self.channels == 4 else 'one axis'} and needs a "
-                f"multiple of {self.channels}"
+                f"{self.name} turns channel pairs on {axes} and needs a multiple of {channels}"
             )
 
     def set_policy(self, policy: str) -> None:
