@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from itertools import accumulate
+from operator import mul
 from typing import Any
 
 import torch
@@ -16,13 +17,9 @@ from visionpe.backbones.ptv3.settings import check_orders, check_strides, voxels
 from visionpe.backbones.ptv3.weights import published
 from visionpe.backbones.shared.arguments import check_keywords, keywords_of
 from visionpe.backbones.shared.images import take_indices
-from visionpe.backbones.shared.pyramid import init_linear
-from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind
 from visionpe.backbones.shared.voxel_backbone import VoxelBackbone
-from visionpe.backbones.shared.voxel_blocks import SparseBlock
-from visionpe.backbones.shared.voxel_checks import check_irregular, check_levels, check_settings
+from visionpe.backbones.shared.voxel_checks import check_levels, check_settings, one_a_level
 from visionpe.backbones.shared.voxel_level import Level, coarser
-from visionpe.encodings.bias.crse import parse_signals
 from visionpe.graphs import no_node
 from visionpe.registry import Spec
 from visionpe.sparse import Order
@@ -109,59 +106,33 @@ class PointTransformerV3(VoxelBackbone):
         counted["curve_margin"] = curve_margin
         check_settings(**rates, **flags, **others, **counted, proj_drop_rate=proj_drop_rate, device=device, dtype=dtype)
         lists = {"embed_dims": embed_dims, "depths": depths, "num_heads": num_heads}
-        one = isinstance(patch_size, int) and not isinstance(patch_size, bool) and hasattr(depths, "__len__")
-        sizes = [patch_size] * len(depths) if one else patch_size
-        embed_dims, depths, num_heads, sizes = check_levels(0, mlp_ratio, **lists, patch_size=sizes)
+        lists["patch_size"] = one_a_level(patch_size, depths)
+        embed_dims, depths, num_heads, sizes = check_levels(0, mlp_ratio, **lists)
         strides, orders = check_strides(strides, len(depths)), check_orders(orders)
-        check_irregular(pos_encoding, self.family)
-        self.factory = {"device": device, "dtype": dtype}
-        self.in_chans, self.num_classes, self.global_pool, self.form = in_chans, num_classes, global_pool, form
-        self.embed_dims, self.depths, self.num_heads, self.patch_sizes = embed_dims, depths, num_heads, sizes
-        self.orders, self.shuffle_orders, self.equal_patches = orders, shuffle_orders, equal_patches
-        self.curve_margin = curve_margin
-        self.cloud_size, self.spec, self.signals = cloud_size, pos_encoding, parse_signals(signals)
-        self.num_features = self.head_hidden_size = self.embed_dim = embed_dims[-1]
         drops = {"attn_drop": attn_drop_rate, "proj_drop": proj_drop_rate, "init_values": init_values}
-        shape = {"mlp_ratio": mlp_ratio, "qkv_bias": qkv_bias, "norm_layer": partial(nn.LayerNorm, eps=1e-5)}
-        self.block_options: dict[str, Any] = {**shape, **drops, **self.factory}
-        self.reductions = [1]
-        for stride in strides:
-            self.reductions.append(self.reductions[-1] * stride)
-        self.feature_info = [
-            {"num_chs": dim, "reduction": reduction, "module": f"stages.{i}"}
-            for i, (dim, reduction) in enumerate(zip(embed_dims, self.reductions))
-        ]
+        self.keep_settings(
+            in_chans, global_pool, embed_dims, depths, num_heads, (1, *accumulate(strides, mul)),
+            cloud_size=cloud_size, signals=signals, pos_encoding=pos_encoding,
+            device=device, dtype=dtype, mlp_ratio=mlp_ratio, qkv_bias=qkv_bias, **drops,
+        )  # fmt: skip
+        self.form, self.patch_sizes, self.equal_patches = form, sizes, equal_patches
+        self.orders, self.shuffle_orders, self.curve_margin = orders, shuffle_orders, curve_margin
         self.stem = Stem(in_chans, embed_dims[0], form, **self.factory)
         every = iter(calculate_drop_path_rates(drop_path_rate, sum(depths)))
         self.stages = nn.ModuleList()
         for i, (dim, depth) in enumerate(zip(embed_dims, depths)):
             down = Down(embed_dims[i - 1], dim, strides[i - 1], form, **self.factory) if i else None
-            heads, size = num_heads[i], sizes[i]
-            self.stages.append(self.stage_of(i, dim, heads, size, [next(every) for _ in range(depth)], down))
-        first: Any = self.stages[0]
-        first.adds = True
-        self.head_drop = nn.Dropout(drop_rate)
-        self.reset_classifier(num_classes)
-        init_linear(self)
+            self.stages.append(self.stage_of(i, dim, num_heads[i], [next(every) for _ in range(depth)], down))
+        self.finish(self.stages, drop_rate, num_classes)
 
     def stage_of(
-        self, level: int, dim: int, heads: int, patch_size: int, rates: Sequence[float], change: nn.Module | None
+        self, level: int, dim: int, heads: int, rates: Sequence[float], change: nn.Module | None
     ) -> CurveStage:
         """Blocks of a level, one for each rate of drop path, with an encoding of their own."""
-        encoding = StageEncoding(
-            self.spec,
-            dim=dim,
-            num_heads=heads,
-            depth=len(rates),
-            grid_size=(max(1, -(-self.cloud_size // self.reductions[level])),) * 3,
-            kinds={"window": WindowKind(dim, heads, len(rates), (reach(patch_size) + 1,) * 3)},
-            first=level == 0 and change is None,
-            signals="_".join(self.signals),
-            **self.factory,
-        )
-        options = self.block_options
-        blocks = [SparseBlock(dim, heads, depth=i, drop_path=rate, **options) for i, rate in enumerate(rates)]
-        return CurveStage(blocks, encoding, patch_size, equal=self.equal_patches, change=change)
+        size = self.patch_sizes[level]
+        first = level == 0 and change is None
+        blocks, encoding = self.encoded_blocks(level, dim, heads, reach(size) + 1, rates, first=first)
+        return CurveStage(blocks, encoding, size, equal=self.equal_patches, change=change)
 
     def _turns(self) -> Sequence[Order]:
         """The curves in the order in which blocks of a level take them."""
@@ -172,8 +143,10 @@ class PointTransformerV3(VoxelBackbone):
     @no_node
     def walk(self, x: Any, stop: int | None = None) -> list[tuple[Tensor, Level, Sequence[Order], int]]:
         """Features ``(N, dim)`` of every level up to ``stop``, the level, its curves, and the bits of a coordinate."""
-        voxels = voxels_of(x, self.in_chans, self.signals)
-        level, y, bits = Level(voxels, self.cloud_size), voxels.features, 0
+        voxels, largest = voxels_of(x, self.in_chans, self.signals)
+        level, y = Level(voxels, self.cloud_size), voxels.features
+        largest //= voxels.stride
+        bits = bits_of(largest, self.curve_margin)
         out: list[tuple[Tensor, Level, Sequence[Order], int]] = []
         y = self.stem(y, level).to(y.dtype)
         stages: list[Any] = list(self.stages)
@@ -181,11 +154,11 @@ class PointTransformerV3(VoxelBackbone):
             if stage.change is not None:
                 coarse = coarser(level, stage.change.stride)
                 y, level = stage.change(y, level, coarse).to(y.dtype), coarse
-            assert level.cells.coords is not None
-            if not out or self.form == "linear":
-                bits = bits_of(level.cells.coords, self.curve_margin)
-            else:  # the authors' first code does not ask again
-                bits = max(bits - (stage.change.stride - 1).bit_length(), bits_of(level.cells.coords))
+                largest //= stage.change.stride
+                if self.form == "linear":
+                    bits = bits_of(largest, self.curve_margin)
+                else:  # the authors' first code does not ask again
+                    bits = max(bits - (stage.change.stride - 1).bit_length(), bits_of(largest))
             turns = self._turns()
             y = stage(y, level, turns, bits)
             out.append((y, level, turns, bits))

@@ -10,7 +10,7 @@ from torch import Tensor
 from visionpe.backbones.shared.voxel_checks import check_voxels
 from visionpe.checks import check_counts, shown
 from visionpe.sparse import Order, Voxels
-from visionpe.sparse.orders import MAX_BITS, ORDERS
+from visionpe.sparse.orders import MAX_BITS, ORDERS, ends_of
 
 
 def check_strides(strides: Any, levels: int) -> tuple[int, ...]:
@@ -37,8 +37,8 @@ def check_orders(orders: Any) -> tuple[Order, ...]:
     return tuple(given)
 
 
-def voxels_of(x: Any, in_chans: int, signals: Sequence[str]) -> Voxels:
-    """Voxels that a model can take.
+def voxels_of(x: Any, in_chans: int, signals: Sequence[str]) -> tuple[Voxels, int]:
+    """Voxels that a model can take, and their largest coordinate.
 
     Args:
         x: :class:`~visionpe.sparse.Voxels`, or a tuple ``(features, coords)`` or ``(features, coords, signals)``.
@@ -51,11 +51,10 @@ def voxels_of(x: Any, in_chans: int, signals: Sequence[str]) -> Voxels:
     if isinstance(x, (tuple, list)) and len(x) == 2 and all(isinstance(t, Tensor) and t.ndim == 2 for t in x):
         x = (*x, x[1][:, 1:].float() + 0.5)
     voxels = check_voxels(x, in_chans, signals)
-    cells = voxels.coords[:, 1:]
-    low, high = int(cells.min()), int(cells.max())
+    low, high = ends_of(voxels.coords[:, 1:])
     if low < 0 or high >= 2**MAX_BITS:
         raise ValueError(
             f"coords reach from {low} to {high}; allowed: 0 to {2**MAX_BITS - 1}, as grid sampling gives them: take "
             "off the least of each cloud"
         )
-    return voxels
+    return voxels, high

@@ -56,7 +56,7 @@ class PointTransformerV3UNet(VoxelUNet, PointTransformerV3):
         for i in reversed(range(len(dims))):
             up = Up(wide[i + 1], self.embed_dims[i], dims[i], self.form, **self.factory)
             own = rates[sum(depths[:i]) : sum(depths[: i + 1])]
-            self.decoder.append(self.stage_of(i, dims[i], heads[i], self.patch_sizes[i], own[::-1], up))
+            self.decoder.append(self.stage_of(i, dims[i], heads[i], own[::-1], up))
         self.reset_classifier(num_classes)
         init_linear(self.decoder)
 

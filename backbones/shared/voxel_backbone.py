@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -13,11 +14,13 @@ from torch import Tensor, nn
 from visionpe.backbones.shared.images import take_indices
 from visionpe.backbones.shared.loading import LoadsPublished
 from visionpe.backbones.shared.pyramid import init_linear
-from visionpe.backbones.shared.stage_encoding import StageEncoding
+from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind
 from visionpe.backbones.shared.voxel_blocks import SparseBlock
-from visionpe.backbones.shared.voxel_checks import check_settings
+from visionpe.backbones.shared.voxel_checks import check_irregular, check_settings
 from visionpe.backbones.shared.voxel_level import Level, Parts
 from visionpe.base import PositionEncoding
+from visionpe.encodings.bias.crse import parse_signals
+from visionpe.registry import Spec
 from visionpe.sparse import Voxels
 
 
@@ -58,12 +61,83 @@ class VoxelBackbone(LoadsPublished):
     A subclass sets what stands below, and says what the levels are.
     """
 
+    family: ClassVar[str]
     feature_info: Any
     num_classes: int
     num_features: int
     global_pool: str
     head_drop: nn.Module
     factory: dict[str, Any]
+    block_options: dict[str, Any]
+
+    def keep_settings(
+        self,
+        in_chans: int,
+        global_pool: str,
+        embed_dims: Sequence[int],
+        depths: Sequence[int],
+        num_heads: Sequence[int],
+        reductions: Sequence[int],
+        *,
+        cloud_size: int,
+        signals: str,
+        pos_encoding: Spec,
+        device: Any,
+        dtype: Any,
+        **block_options: Any,
+    ) -> None:
+        """Keep what a constructor was given; ``reductions`` are sides of cells in voxels, the rest is for blocks.
+
+        Raises:
+            ValueError: If the encoding needs tokens on a full grid, or a signal is unknown.
+        """
+        check_irregular(pos_encoding, self.family)
+        self.factory, self.in_chans, self.global_pool = {"device": device, "dtype": dtype}, in_chans, global_pool
+        self.embed_dims, self.depths, self.num_heads = tuple(embed_dims), tuple(depths), tuple(num_heads)
+        self.reductions, self.cloud_size = tuple(reductions), cloud_size
+        self.signals, self.spec = parse_signals(signals), pos_encoding
+        self.num_features = self.head_hidden_size = self.embed_dim = embed_dims[-1]
+        self.block_options = {"norm_layer": partial(nn.LayerNorm, eps=1e-5), **block_options, **self.factory}
+        self.feature_info = [
+            {"num_chs": dim, "reduction": reduction, "module": f"stages.{i}"}
+            for i, (dim, reduction) in enumerate(zip(embed_dims, reductions))
+        ]
+
+    def encoded_blocks(
+        self, level: int, dim: int, heads: int, side: int, rates: Sequence[float], *, first: bool, **context: Any
+    ) -> tuple[list[SparseBlock], StageEncoding]:
+        """Blocks of a level, one for each rate of drop path, and what their voxels are told of positions.
+
+        Args:
+            level: Its number, the finest 0.
+            dim, heads: Of the blocks.
+            side: Of the parts among whose voxels there is attention, cells.
+            rates: Of drop path.
+            first: Whether nothing attends before.
+            context: Further keywords of encodings.
+        """
+        encoding = StageEncoding(
+            self.spec,
+            dim=dim,
+            num_heads=heads,
+            depth=len(rates),
+            grid_size=(max(1, -(-self.cloud_size // self.reductions[level])),) * 3,
+            kinds={"window": WindowKind(dim, heads, len(rates), (side,) * 3)},
+            first=first,
+            signals="_".join(self.signals),
+            **context,
+            **self.factory,
+        )
+        options = self.block_options
+        return [SparseBlock(dim, heads, depth=i, drop_path=rate, **options) for i, rate in enumerate(rates)], encoding
+
+    def finish(self, stages: nn.ModuleList, drop_rate: float, num_classes: int) -> None:
+        """The end of a constructor: tables join ahead of the first stage, a head, the weights of linear layers."""
+        first: Any = stages[0]
+        first.adds = True
+        self.head_drop = nn.Dropout(drop_rate)
+        self.reset_classifier(num_classes)
+        init_linear(self)
 
     @abstractmethod
     def encode(self, x: Any, stop: int | None = None) -> list[tuple[Tensor, Level]]:

@@ -55,6 +55,12 @@ def check_settings(**given: Any) -> None:
             CHECKS[name](name, value)
 
 
+def one_a_level(value: Any, depths: Any) -> Any:
+    """A number as that of every level; anything else as it is, for :func:`check_levels` to judge."""
+    one = isinstance(value, int) and not isinstance(value, bool) and hasattr(depths, "__len__")
+    return [value] * len(depths) if one else value
+
+
 def check_levels(first: int, mlp_ratio: float, **settings: Any) -> list[tuple[int, ...]]:
     """Settings of the levels: as many of each.
 

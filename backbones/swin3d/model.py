@@ -12,11 +12,8 @@ from torch import Tensor, nn
 
 from visionpe.backbones.shared.arguments import check_keywords, keywords_of
 from visionpe.backbones.shared.images import take_indices
-from visionpe.backbones.shared.pyramid import init_linear
-from visionpe.backbones.shared.stage_encoding import StageEncoding, WindowKind
 from visionpe.backbones.shared.voxel_backbone import VoxelBackbone
-from visionpe.backbones.shared.voxel_blocks import SparseBlock
-from visionpe.backbones.shared.voxel_checks import check_irregular, check_levels, check_settings, check_voxels
+from visionpe.backbones.shared.voxel_checks import check_levels, check_settings, check_voxels, one_a_level
 from visionpe.backbones.shared.voxel_level import Level, coarser
 from visionpe.backbones.swin3d.layers import (
     ConvStem,
@@ -26,7 +23,6 @@ from visionpe.backbones.swin3d.layers import (
     SparseBlocks,
 )
 from visionpe.backbones.swin3d.weights import Filtered, load_filtered, published, to_module_keys, to_published_keys
-from visionpe.encodings.bias.crse import parse_signals
 from visionpe.graphs import no_node
 from visionpe.registry import Spec
 from visionpe.utils.weight_files import StateDict
@@ -104,25 +100,18 @@ class Swin3DTransformer(VoxelBackbone):
         check_settings(**settings)
         self.first = int(not stem_transformer)
         lists = {"embed_dims": embed_dims, "depths": depths, "num_heads": num_heads}
-        sides = (
-            [window_size] * len(depths) if isinstance(window_size, int) and hasattr(depths, "__len__") else window_size
-        )
-        embed_dims, depths, num_heads, windows = check_levels(self.first, mlp_ratio, **lists, window_size=sides)
+        lists["window_size"] = one_a_level(window_size, depths)
+        embed_dims, depths, num_heads, windows = check_levels(self.first, mlp_ratio, **lists)
         levels = len(depths)
-        check_irregular(pos_encoding, self.family)
-        self.factory: dict[str, Any] = {"device": device, "dtype": dtype}
-        self.in_chans, self.num_classes, self.global_pool = in_chans, num_classes, global_pool
-        self.embed_dims, self.depths, self.windows = tuple(embed_dims), tuple(depths), tuple(windows)
-        self.num_heads, self.quant_size, self.cloud_size = tuple(num_heads), quant_size, cloud_size
-        self.num_features = self.head_hidden_size = self.embed_dim = embed_dims[-1]
-        self.signals, self.spec = parse_signals(signals), pos_encoding
-        options = {"mlp_ratio": mlp_ratio, "qkv_bias": qkv_bias, "norm_layer": partial(nn.LayerNorm, eps=1e-5)}
-        self.block_options: dict[str, Any] = {**options, **self.factory}
-        self.strides = [1, *(first_down_stride * 2**i for i in range(levels - 1))]
-        self.feature_info = [
-            {"num_chs": dim, "reduction": stride, "module": f"layers.{max(i - self.first, 0)}"}
-            for i, (dim, stride) in enumerate(zip(embed_dims, self.strides))
-        ]
+        self.keep_settings(
+            in_chans, global_pool, embed_dims, depths, num_heads,
+            [1, *(first_down_stride * 2**i for i in range(levels - 1))],
+            cloud_size=cloud_size, signals=signals, pos_encoding=pos_encoding,
+            device=device, dtype=dtype, mlp_ratio=mlp_ratio, qkv_bias=qkv_bias,
+        )  # fmt: skip
+        self.windows, self.quant_size = windows, quant_size
+        for i, info in enumerate(self.feature_info):
+            info["module"] = f"layers.{max(i - self.first, 0)}"
         down = partial(KnnDown, k=down_k, **self.factory) if knn_down else partial(GridDown, **self.factory)
         stem = ConvStem(in_chans, embed_dims[0], **self.factory)
         self.stem_layer: nn.Module = stem
@@ -136,11 +125,7 @@ class Swin3DTransformer(VoxelBackbone):
             next_ = down(embed_dims[i], embed_dims[i + 1], step) if i + 1 < levels else None
             blocks = self.blocks_of(i, [next(rates) for _ in range(depths[i])], next_, first=i == self.first)
             self.layers.append(blocks)
-        first: Any = self.layers[0]
-        first.adds = True
-        self.head_drop = nn.Dropout(drop_rate)
-        self.reset_classifier(num_classes)
-        init_linear(self)
+        self.finish(self.layers, drop_rate, num_classes)
         self._register_state_dict_hook(to_published_keys)
 
     def blocks_of(
@@ -148,21 +133,7 @@ class Swin3DTransformer(VoxelBackbone):
     ) -> SparseBlocks:
         """Blocks of a level, one for each rate of drop path, with an encoding of their own."""
         dim, heads, side = self.embed_dims[level], self.num_heads[level], self.windows[level]
-        size = (max(1, -(-self.cloud_size // self.strides[level])),) * 3
-        encoding = StageEncoding(
-            self.spec,
-            dim=dim,
-            num_heads=heads,
-            depth=len(rates),
-            grid_size=size,
-            kinds={"window": WindowKind(dim, heads, len(rates), (side,) * 3)},
-            first=first,
-            signals="_".join(self.signals),
-            quant_size=self.quant_size,
-            **self.factory,
-        )
-        options = self.block_options
-        blocks = [SparseBlock(dim, heads, depth=i, drop_path=rate, **options) for i, rate in enumerate(rates)]
+        blocks, encoding = self.encoded_blocks(level, dim, heads, side, rates, first=first, quant_size=self.quant_size)
         return SparseBlocks(blocks, encoding, side, downsample)
 
     @no_node

@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 import timm
 import torch
-from conftest import randomize
 from plain_ptv3 import PlainPTv3, along, published_state
-from tiny_voxels import cloud
+from tiny_ptv3 import TINY, grid_sampled, tiny
 
 import visionpe
 from visionpe.backbones.ptv3.patches import CurvePatches, cut_line, reach
@@ -20,37 +19,6 @@ from visionpe.backbones.shared.voxel_level import Level
 from visionpe.sparse import ORDERS, Voxels, curve_order
 
 IRREGULAR = [name for name in visionpe.list_encodings() if visionpe.get_encoding(name).irregular]
-TINY: dict[str, Any] = {
-    "embed_dims": (24, 24, 48),
-    "depths": (2, 1, 1),
-    "num_heads": (2, 2, 4),
-    "patch_size": 16,
-    "strides": (2, 2),
-    "decoder_dims": (24, 24),
-    "decoder_depths": (2, 1),
-    "decoder_heads": (2, 2),
-    "num_classes": 5,
-}
-
-
-def tiny(name: str = "ptv3_b_unet", **options: Any) -> Any:
-    settings = {**TINY, **options}
-    if "unet" not in name:
-        settings = {key: value for key, value in settings.items() if not key.startswith("decoder")}
-    model = randomize(timm.create_model(name, **settings))
-    for each in model.modules():
-        if isinstance(each, torch.nn.Linear):
-            torch.nn.init.normal_(each.weight, std=1.5 * each.in_features**-0.5)
-    return model.double().eval()
-
-
-def grid_sampled(count: int = 150, seed: int = 0, clouds: int = 1) -> Voxels:
-    """Clouds whose coordinates begin at 0."""
-    batch = Voxels.collate([cloud(count - 30 * i, seed + i) for i in range(clouds)])
-    up = torch.tensor([0, 0, 0, 6])
-    signals = batch.signals.double()
-    signals[:, :3] += up[1:]
-    return Voxels(batch.features.double(), batch.coords + up, signals)
 
 
 @pytest.mark.parametrize("order", ORDERS)

@@ -16,9 +16,14 @@ ORDERS: tuple[str, ...] = get_args(Order)
 MAX_BITS = 16
 
 
-def bits_of(cells: Tensor, margin: int = 0) -> int:
+def ends_of(cells: Tensor) -> tuple[int, int]:
+    """The least and the largest coordinate; a GPU is waited for, once."""
+    low, high = torch.stack(cells.aminmax()).tolist()
+    return low, high
+
+
+def bits_of(largest: int, margin: int = 0) -> int:
     """Bits of the largest coordinate, and of so many beyond it, at most 16."""
-    largest = int(cells.max())
     return max(largest.bit_length(), min((largest + margin).bit_length(), MAX_BITS))
 
 
@@ -42,13 +47,16 @@ def curve_order(cells: Tensor, cloud: Tensor, order: Order, bits: int | None = N
         ValueError: If ``order`` is unknown, or a coordinate is negative or has more bits.
     """
     check_choice("order", order, Order)
-    bits = bits_of(cells) if bits is None else bits
-    if bits > MAX_BITS or int(cells.min()) < 0 or bits_of(cells) > bits:
+    low, high = ends_of(cells)
+    bits = bits_of(high) if bits is None else bits
+    if bits > MAX_BITS or low < 0 or bits_of(high) > bits:
         allowed = min(bits, MAX_BITS)
-        raise ValueError(
-            f"coords reach from {int(cells.min())} to {int(cells.max())} cells; allowed: 0 to {2**allowed - 1} "
-            f"({allowed} bits)"
-        )
+        raise ValueError(f"coords reach from {low} to {high} cells; allowed: 0 to {2**allowed - 1} ({allowed} bits)")
+    return rows_along(cells, cloud, order, bits)
+
+
+def rows_along(cells: Tensor, cloud: Tensor, order: Order, bits: int) -> Tensor:
+    """:func:`curve_order` of cells that are known to fit: it looks at no number, for which a GPU would have to wait."""
     axes = list(cells.unbind(-1))
     if order.endswith("-trans"):
         axes[0], axes[1] = axes[1], axes[0]
