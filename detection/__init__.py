@@ -48,13 +48,24 @@ with quiet_imports():
     import mmpretrain.visualization  # noqa: F401
 
     import visionpe.backbones  # noqa: F401  registers the models with timm
+    from visionpe.detection.clouds.colors import ContrastColor, JitterColor, ShiftColor
+    from visionpe.detection.clouds.elastic import ElasticCloud
     from visionpe.detection.clouds.metric import CloudMetric
     from visionpe.detection.clouds.packing import CloudVotes, CropCloud, PackCloud, VoxelizeCloud
+    from visionpe.detection.clouds.pointcept import PointceptS3DISDataset, PointceptScanNetDataset
     from visionpe.detection.clouds.rooms import RoomsDataset
     from visionpe.detection.clouds.s3dis import S3DISDataset
     from visionpe.detection.clouds.scannet import ScanNetDataset
     from visionpe.detection.clouds.segmentor import CloudPreprocessor, CloudSegmentor
-    from visionpe.detection.clouds.transforms import DropColor, JitterCloud, RotateCloud, ScaleCloud, SwapAxes
+    from visionpe.detection.clouds.transforms import (
+        DropColor,
+        DropPoints,
+        FlipCloud,
+        JitterCloud,
+        RotateCloud,
+        ScaleCloud,
+        SwapAxes,
+    )
     from visionpe.detection.data import pictures
     from visionpe.detection.data.digits import DigitsDataset
     from visionpe.detection.data.photographs import PhotographsDataset
@@ -68,6 +79,7 @@ with quiet_imports():
     from visionpe.detection.running.clip_hook import AdaptiveClipHook
     from visionpe.detection.running.commands import test, train
     from visionpe.detection.running.export_hook import ExportHook
+    from visionpe.detection.running.one_cycle import GroupOneCycleLR
     from visionpe.detection.running.optimizers import AutocastOptimWrapper, TimmOptimWrapperConstructor
     from visionpe.detection.running.runner import QuietRunner
 
@@ -80,19 +92,28 @@ __all__ = [
     "CloudPreprocessor",
     "CloudSegmentor",
     "CloudVotes",
+    "ContrastColor",
     "CropCloud",
     "DigitsDataset",
     "DropColor",
+    "DropPoints",
+    "ElasticCloud",
     "ExportHook",
+    "FlipCloud",
+    "GroupOneCycleLR",
     "JitterCloud",
+    "JitterColor",
     "PackCloud",
     "PhotographsDataset",
+    "PointceptS3DISDataset",
+    "PointceptScanNetDataset",
     "QuietRunner",
     "RoomsDataset",
     "RotateCloud",
     "S3DISDataset",
     "ScaleCloud",
     "ScanNetDataset",
+    "ShiftColor",
     "SimpleFeaturePyramid",
     "SwapAxes",
     "TimmFeatures",

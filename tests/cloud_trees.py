@@ -50,3 +50,38 @@ def write_scannet(root):
             _scene(root / ("scans_test" if split == "test" else "scans") / name, name, labels=split != "test")
         (root / f"scannetv2_{split}.txt").write_text("\n".join(names) + "\n")
     return root
+
+
+def _folder(folder, labels, classes, points=40, normals=True):
+    """A scene of Pointcept's: what its preprocessing writes, in its dtypes and shapes."""
+    rng = np.random.default_rng(len(folder.name))
+    folder.mkdir(parents=True)
+    np.save(folder / "coord.npy", rng.uniform(-1, 1, (points, 3)).astype(np.float32))
+    np.save(folder / "color.npy", rng.integers(0, 256, (points, 3)).astype(np.uint8))
+    if normals:
+        normal = rng.normal(size=(points, 3))
+        np.save(folder / "normal.npy", (normal / np.linalg.norm(normal, axis=1, keepdims=True)).astype(np.float32))
+    if labels == "segment.npy":
+        np.save(folder / labels, rng.integers(0, classes, (points, 1)).astype(np.int16))
+    elif labels:
+        np.save(folder / labels, rng.integers(-1, classes, points))
+        np.save(folder / "segment200.npy", rng.integers(-1, 200, points))
+    np.save(folder / "instance.npy", np.zeros(points, np.int16))
+    return folder
+
+
+def write_pointcept_scannet(root):
+    """As :func:`write_scannet`."""
+    splits = {"train": ["scene0000_00", "scene0000_01"], "val": ["scene0001_00"], "test": ["scene0707_00"]}
+    for split, names in splits.items():
+        for name in names:
+            _folder(root / split / name, None if split == "test" else "segment20.npy", 20)
+    return root
+
+
+def write_pointcept_s3dis(root, normals=True):
+    """As :func:`write_s3dis`."""
+    for area in range(1, 7):
+        for room in ROOMS:
+            _folder(root / f"Area_{area}" / room, "segment.npy", 13, normals=normals)
+    return root

@@ -1,3 +1,3 @@
-_base_ = "_base_/rooms.py"
+_base_ = "_base_/swin3d_tiny.py"
 
 model = dict(pos_encoding="none")

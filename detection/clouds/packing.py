@@ -11,16 +11,12 @@ from mmcv.transforms import BaseTransform, Compose
 from mmengine.registry import TRANSFORMS
 from mmengine.structures import BaseDataElement
 
-from visionpe.sparse import Voxels, pack_voxels, voxelize
+from visionpe.checks import check_choice, check_count, check_number
+from visionpe.detection.clouds.transforms import rows_of
+from visionpe.sparse import Recipe, Voxels, pack_voxels, voxelize
 
 Results = dict[str, Any]
 Keep = Literal["random", "first"]
-
-ROWS = ("points", "colors", "normals", "labels", "coords")
-
-
-def _rows(results: Results, chosen: np.ndarray) -> Results:
-    return {key: results[key][chosen] for key in ROWS if key in results}
 
 
 @TRANSFORMS.register_module()
@@ -51,7 +47,7 @@ class VoxelizeCloud(BaseTransform):
         coords, chosen, inverse = voxelize(places, size=1.0, generator=generator)
         out = {
             **results,
-            **_rows({**results, "points": places.numpy()}, chosen.numpy()),
+            **rows_of({**results, "points": places.numpy()}, chosen.numpy()),
             "coords": coords[:, 1:].numpy(),
         }
         if self.keep == "first":
@@ -64,38 +60,42 @@ class CropCloud(BaseTransform):
     """Of a large cloud the voxels nearest to one of them, drawn at random; for training.
 
     Args:
-        max_voxels: How many at most.
+        max_voxels: How many at most; None for any number.
+        share: Of the voxels that there are, above 0 to 1.
     """
 
-    def __init__(self, max_voxels: int) -> None:
-        if max_voxels < 1:
-            raise ValueError(f"max_voxels={max_voxels} must be positive")
-        self.max_voxels = max_voxels
+    def __init__(self, max_voxels: int | None = None, share: float = 1.0) -> None:
+        self.max_voxels = None if max_voxels is None else check_count("max_voxels", max_voxels)
+        self.share = check_number("share", share, above=0, high=1)
 
     def transform(self, results: Results) -> Results:
         """Keep the nearest rows, in their order."""
         points = results["points"]
-        if len(points) <= self.max_voxels:
+        most = min(max(1, int(self.share * len(points))), self.max_voxels or len(points))
+        if len(points) <= most:
             return results
         centre = points[np.random.randint(len(points))]  # noqa: NPY002  mmengine seeds the global generator
         distance = np.square(points - centre).sum(1)
-        nearest = np.sort(np.argpartition(distance, self.max_voxels - 1)[: self.max_voxels])
-        return {**results, **_rows(results, nearest)}
+        nearest = np.sort(np.argpartition(distance, most - 1)[:most])
+        return {**results, **rows_of(results, nearest)}
 
 
 @TRANSFORMS.register_module()
 class PackCloud(BaseTransform):
-    """Make :class:`visionpe.sparse.Voxels` and a data sample, as Swin3D's recipes feed them.
+    """Make :class:`visionpe.sparse.Voxels` and a data sample, with features as a recipe feeds them.
 
-    Features are ``[colour, (normal), offset]``, with the place of the point inside its voxel in 0..1 last; signals
-    ``[position in voxels, colour, (normal)]``, the latter two divided by 1.001.
+    Features are ``[colour, (normal), offset]`` for Swin3D, with the place of the point inside its voxel in 0..1 last,
+    and ``[colour in 0..1, (normal)]`` for Point Transformer V3; signals ``[position in voxels, colour, (normal)]``, the
+    latter two divided by 1.001.
 
     Args:
         normals: Whether normals are used.
+        recipe: ``swin3d`` or ``ptv3``.
     """
 
-    def __init__(self, normals: bool = False) -> None:
-        self.normals = normals
+    def __init__(self, normals: bool = False, recipe: Recipe = "swin3d") -> None:
+        check_choice("recipe", recipe, Recipe)
+        self.normals, self.recipe = normals, recipe
 
     def transform(self, results: Results) -> Results:
         """Pack.
@@ -111,7 +111,8 @@ class PackCloud(BaseTransform):
             raise ValueError("PackCloud(normals=True): the clouds of this data set have no normals")
         points, coords = torch.from_numpy(results["points"]), torch.from_numpy(results["coords"])
         looks = [torch.from_numpy(results[key]) for key in ("colors", "normals")[: 1 + self.normals]]
-        voxels = pack_voxels(points, torch.cat((torch.zeros_like(coords[:, :1]), coords), 1), *looks)
+        coords = torch.cat((torch.zeros_like(coords[:, :1]), coords), 1)
+        voxels = pack_voxels(points, coords, *looks, recipe=self.recipe)
         labels = results.get("truth", results["labels"])
         sample = BaseDataElement(metainfo={"name": results.get("name", "")})
         sample.gt_sem_seg = BaseDataElement(data=torch.from_numpy(labels))
@@ -127,22 +128,27 @@ class CloudVotes(BaseTransform):
     Args:
         times: How many views. More than one are turned about z, each by any angle; Swin3D's results have 12.
         transforms: Pipeline of each view, with ``VoxelizeCloud(keep="first")`` and ``PackCloud``.
+        views: In place of ``times``: for each view the transforms that come first.
     """
 
-    def __init__(self, times: int, transforms: Sequence[dict]) -> None:
+    def __init__(
+        self, times: int = 1, transforms: Sequence[dict] = (), views: Sequence[Sequence[dict]] | None = None
+    ) -> None:
         if times < 1:
             raise ValueError(f"times={times} must be positive")
+        if views is not None and (times > 1 or not len(views)):
+            raise ValueError(f"views={views!r} with times={times}: allowed: one view or more, and no times")
         turns = [{"type": "RotateCloud"}] if times > 1 else []
-        self.times, self.pipeline = times, Compose([*turns, *transforms])
+        self.pipelines = [Compose([*first, *transforms]) for first in views or [turns] * times]
 
     def transform(self, results: Results) -> Results:
         """Make the views.
 
         Returns:
-            ``inputs``, voxels of all views, one cloud each; ``data_samples`` with ``inverse.data`` ``(times, P)``, the
+            ``inputs``, voxels of all views, one cloud each; ``data_samples`` with ``inverse.data`` ``(views, P)``, the
             row of each point in each view.
         """
-        views = [self.pipeline(dict(results)) for _ in range(self.times)]
+        views = [pipeline(dict(results)) for pipeline in self.pipelines]
         sample = views[0]["data_samples"]
         sample.inverse = BaseDataElement(data=torch.cat([view["data_samples"].inverse.data for view in views]))
         return {"inputs": Voxels.collate([view["inputs"] for view in views]), "data_samples": sample}

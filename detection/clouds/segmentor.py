@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
 import timm
 import torch
 import torch.nn.functional as F
@@ -12,30 +13,48 @@ from mmengine.logging import print_log
 from mmengine.model import BaseDataPreprocessor, BaseModel
 from mmengine.registry import MODELS
 from mmengine.structures import BaseDataElement
+from mmseg.models.losses.lovasz_loss import lovasz_softmax_flat
 from torch import Tensor
 
+from visionpe.checks import check_choice, check_number
+from visionpe.detection.clouds.mixing import mix_pairs
 from visionpe.detection.models.classifier import check_model_name
 from visionpe.detection.models.init_cfg import KeepsLoadedWeights
 from visionpe.detection.running.checkpoint import load_weights, read_state
 from visionpe.sparse import Voxels
 
+Votes = Literal["scores", "softmax"]
+
 
 @MODELS.register_module()
 class CloudPreprocessor(BaseDataPreprocessor):
-    """Bring clouds to the device of the model, which puts those of a batch together."""
+    """Bring clouds to the device of the model, which puts those of a batch together.
+
+    Args:
+        mix: How often in training the clouds of a batch become half as many, see
+            :func:`~visionpe.detection.clouds.mixing.mix_pairs`; 0..1.
+        **kwargs: Further keywords of mmengine's ``BaseDataPreprocessor``.
+    """
+
+    def __init__(self, mix: float = 0.0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.mix = check_number("mix", mix, 0, 1)
 
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
         """Prepare a batch.
 
         Args:
             data: ``inputs``, a list of voxels; ``data_samples``.
-            training: Of no effect.
+            training: Whether clouds may be mixed.
 
         Returns:
             The same on the device.
         """
         clouds = [cloud.to(self.device) for cloud in data["inputs"]]
-        return {"inputs": clouds, "data_samples": self.cast_data(data.get("data_samples"))}
+        samples = self.cast_data(data.get("data_samples"))
+        if training and self.mix and np.random.uniform() < self.mix:  # noqa: NPY002  mmengine seeds it
+            clouds, samples = mix_pairs(clouds, samples)
+        return {"inputs": clouds, "data_samples": samples}
 
 
 def _views(voxels: Voxels) -> list[Voxels]:
@@ -49,13 +68,17 @@ def _views(voxels: Voxels) -> list[Voxels]:
 
 @MODELS.register_module()
 class CloudSegmentor(KeepsLoadedWeights, BaseModel):
-    """A timm model over voxels with a cross-entropy, and its scores for every point of a cloud.
+    """A timm model over voxels with its losses, and its scores for every point of a cloud.
 
     Args:
         model_name: Name for ``timm.create_model``; ``model(voxels)`` gives scores ``(N, num_classes)``.
         num_classes: Number of classes.
         ignore_index: Label that counts neither in the loss nor in its accuracy.
         class_weight: What a voxel of each class counts in the loss; 1 by default.
+        lovasz: What the Lovász loss, which bounds the IoU, weighs beside the cross-entropy; the mean over the classes
+            that are there (arXiv 1705.08790).
+        votes: Of several views, which are averaged: ``scores``, each row by its absolute sum, as Swin3D's, or
+            ``softmax``, as Point Transformer V3's.
         data_preprocessor: Config of the data preprocessor; ``CloudPreprocessor`` by default.
         init_cfg: ``dict(type="Pretrained", checkpoint=...)`` loads weights that must fit; with ``filtered=True`` those
             of the encoder, as Swin3D's fine-tuning does: without the decoder, and with ``skip_first_conv=True`` (the
@@ -75,6 +98,8 @@ class CloudSegmentor(KeepsLoadedWeights, BaseModel):
         num_classes: int,
         ignore_index: int = 255,
         class_weight: Sequence[float] | None = None,
+        lovasz: float = 0.0,
+        votes: Votes = "scores",
         data_preprocessor: dict | None = None,
         init_cfg: dict | list[dict] | None = None,
         **kwargs: Any,
@@ -82,9 +107,11 @@ class CloudSegmentor(KeepsLoadedWeights, BaseModel):
         check_model_name(model_name)
         if class_weight is not None and len(class_weight) != num_classes:
             raise ValueError(f"class_weight has {len(class_weight)} numbers for num_classes={num_classes}")
+        check_choice("votes", votes, Votes)
         super().__init__(data_preprocessor or {"type": "CloudPreprocessor"}, init_cfg)
         self.model_name, self.model_kwargs = model_name, {"num_classes": num_classes, **kwargs}
-        self.num_classes, self.ignore_index = num_classes, ignore_index
+        self.num_classes, self.ignore_index, self.votes = num_classes, ignore_index, votes
+        self.lovasz = check_number("lovasz", lovasz, 0)
         weight = None if class_weight is None else torch.tensor(class_weight, dtype=torch.float32)
         self.register_buffer("class_weight", weight, persistent=False)
         self.model = timm.create_model(model_name, **self.model_kwargs)
@@ -145,9 +172,13 @@ class CloudSegmentor(KeepsLoadedWeights, BaseModel):
         if not counted.any():  # no label at all: 0, not NaN
             return {"loss": 0 * scores.sum(), "accuracy": scores.new_zeros(())}
         loss = F.cross_entropy(scores.float(), labels, self.class_weight, ignore_index=self.ignore_index)
+        losses = {"loss": loss}
+        if self.lovasz:
+            shares = scores[counted].float().softmax(1)
+            losses = {"loss_ce": loss, "loss_lovasz": self.lovasz * lovasz_softmax_flat(shares, labels[counted])}
         with torch.no_grad():
             right = 100 * (scores.argmax(1) == labels)[counted].float().mean()
-        return {"loss": loss, "accuracy": right}
+        return {**losses, "accuracy": right}
 
     def _predict(self, voxels: Voxels, sample: BaseDataElement) -> BaseDataElement:
         rows = sample.inverse.data  # (views, P)
@@ -155,8 +186,9 @@ class CloudSegmentor(KeepsLoadedWeights, BaseModel):
         scores = torch.zeros((), device=rows.device)
         for view, row in zip(views, rows):
             of_view = self.model(view).float()[row]
-            # Raw scores, not probabilities: the published results with votes are averages of these.
-            scores = scores + (of_view if len(rows) == 1 else F.normalize(of_view, p=1, dim=1) / len(rows))
+            if len(rows) > 1:  # raw scores, not probabilities: Swin3D's results with votes are averages of these
+                of_view = of_view.softmax(1) if self.votes == "softmax" else F.normalize(of_view, p=1, dim=1)
+            scores = scores + of_view / len(rows)
         sample.seg_logits = BaseDataElement(data=scores)
         sample.pred_sem_seg = BaseDataElement(data=scores.argmax(1))
         return sample

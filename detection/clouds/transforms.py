@@ -1,29 +1,99 @@
-"""Augmentation of clouds, as Swin3D's recipes have it. Random numbers are numpy's global ones, which mmengine seeds."""
+"""Augmentation of clouds, as the recipes of Swin3D and Point Transformer V3 have it.
+
+Random numbers are numpy's global ones, which mmengine seeds.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from mmcv.transforms import BaseTransform
 from mmengine.registry import TRANSFORMS
+from numpy.typing import NDArray
+
+from visionpe.checks import check_choice, check_number
 
 Results = dict[str, Any]
 
 VECTORS: tuple[str, ...] = ("points", "normals")
+ROWS = ("points", "colors", "normals", "labels", "coords")
+
+
+def rows_of(results: Results, chosen: NDArray[np.integer]) -> Results:
+    """What has a row a point, of the points that are chosen."""
+    return {key: results[key][chosen] for key in ROWS if key in results}
 
 
 @TRANSFORMS.register_module()
 class RotateCloud(BaseTransform):
-    """Turn the cloud, and its normals, about z by any angle."""
+    """Turn the cloud, and its normals, about an axis; by any angle about z by default.
+
+    Args:
+        axis: ``x``, ``y`` or ``z``.
+        degrees: Least and greatest angle.
+        prob: How often, 0..1.
+    """
+
+    def __init__(
+        self, axis: Literal["x", "y", "z"] = "z", degrees: tuple[float, float] = (0, 360), prob: float = 1.0
+    ) -> None:
+        check_choice("axis", axis, ("x", "y", "z"))
+        low, high = degrees
+        if not -360 <= low <= high <= 360:
+            raise ValueError(f"degrees={degrees} must be two angles in -360 to 360, the smaller first")
+        self.axis, self.degrees, self.prob = axis, (low, high), check_number("prob", prob, 0, 1)
 
     def transform(self, results: Results) -> Results:
         """Turn ``points`` and ``normals``."""
-        angle = np.random.uniform(0, 2 * np.pi)  # noqa: NPY002  mmengine seeds the global generator
+        if self.prob < 1 and np.random.uniform() >= self.prob:  # noqa: NPY002  mmengine seeds the global generator
+            return results
+        angle = np.radians(np.random.uniform(*self.degrees))  # noqa: NPY002
         cos, sin = np.cos(angle), np.sin(angle)
-        turn = np.array([[cos, -sin, 0], [sin, cos, 0], [0, 0, 1]])
+        turn = np.eye(3)
+        second, third = {"x": (1, 2), "y": (2, 0), "z": (0, 1)}[self.axis]
+        turn[[second, third], [second, third]] = cos
+        turn[second, third], turn[third, second] = -sin, sin
         turned = {key: (results[key] @ turn.T).astype(np.float32) for key in VECTORS if key in results}
         return {**results, **turned}
+
+
+@TRANSFORMS.register_module()
+class FlipCloud(BaseTransform):
+    """Mirror the cloud, and its normals, along x and along y, each or none of them.
+
+    Args:
+        prob: How often, of each, 0..1.
+    """
+
+    def __init__(self, prob: float = 0.5) -> None:
+        self.prob = check_number("prob", prob, 0, 1)
+
+    def transform(self, results: Results) -> Results:
+        """Mirror ``points`` and ``normals``."""
+        signs = np.where([*(np.random.uniform(size=2) < self.prob), False], -1, 1).astype(np.float32)  # noqa: NPY002
+        return {**results, **{key: results[key] * signs for key in VECTORS if key in results}}
+
+
+@TRANSFORMS.register_module()
+class DropPoints(BaseTransform):
+    """Now and then fewer points.
+
+    Args:
+        share: Of the points that are left out, 0 up to 1.
+        prob: How often, 0..1.
+    """
+
+    def __init__(self, share: float = 0.2, prob: float = 0.2) -> None:
+        self.share, self.prob = check_number("share", share, 0, below=1), check_number("prob", prob, 0, 1)
+
+    def transform(self, results: Results) -> Results:
+        """Choose rows, in their order."""
+        if np.random.uniform() >= self.prob:  # noqa: NPY002
+            return results
+        count = len(results["points"])
+        kept = np.sort(np.random.permutation(count)[: max(1, int(count * (1 - self.share)))])  # noqa: NPY002
+        return {**results, **rows_of(results, kept)}
 
 
 @TRANSFORMS.register_module()

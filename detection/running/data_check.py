@@ -45,6 +45,18 @@ TREES = {
         scans/
             scene0000_00/  scene0000_00_vh_clean_2.ply  scene0000_00_vh_clean_2.labels.ply
             scene0000_01/  ...""",
+    "PointceptScanNetDataset": """
+        train/
+            scene0000_00/  coord.npy  color.npy  normal.npy  segment20.npy
+            scene0000_01/  ...
+        val/
+            scene0011_00/  ...""",
+    "PointceptS3DISDataset": """
+        Area_1/
+            conferenceRoom_1/  coord.npy  color.npy  normal.npy  segment.npy
+            ...
+        ...
+        Area_6/  ...""",
 }
 # Digit scenes are laid out as ADE20K is, under a dataset class that takes other classes.
 TREES["BaseSegDataset"] = TREES["ADE20KDataset"]
@@ -69,9 +81,11 @@ def _needed(dataset: Mapping, kind: str, scope: str | None) -> Iterator[Path]:
     names: list[Any] = [dataset["ann_file"]] if dataset.get("ann_file") else []
     if kind == "ImageNet":
         names = [next(iter(prefixes(dataset, scope)), str(dataset.get("split", "")))]
-    elif kind == "S3DISDataset":
+    elif kind in ("S3DISDataset", "PointceptS3DISDataset"):
         test = dataset.get("test_area", 5)
         names = ["", *(f"Area_{i}" for i in range(1, 7) if (i == test) == (dataset.get("split") == "test"))]
+    elif kind == "PointceptScanNetDataset":
+        names = ["", str(dataset.get("split", "train"))]
     elif kind == "ScanNetDataset":
         split = dataset.get("split", "train")
         names = ["", f"scannetv2_{split}.txt", "scans_test" if split == "test" else "scans"]

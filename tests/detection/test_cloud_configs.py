@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from cloud_trees import OBJECTS, ROOMS, write_s3dis, write_scannet
+from cloud_trees import OBJECTS, ROOMS, write_pointcept_s3dis, write_pointcept_scannet, write_s3dis, write_scannet
 from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS
@@ -23,23 +23,32 @@ FILES = sorted(
 )
 POINTS = 10
 TINY = {"embed_dims": (8, 16), "depths": (1, 1), "num_heads": (2, 2), "window_size": (3, 3)}
+TINY_PTV3 = {
+    "embed_dims": (12, 24), "depths": (1, 1), "num_heads": (2, 2), "patch_size": 16, "strides": (2,),
+    "decoder_dims": (12,), "decoder_depths": (1,), "decoder_heads": (2,),
+}
 
 
 @pytest.fixture(scope="module")
 def trees(tmp_path_factory):
     root = tmp_path_factory.mktemp("clouds")
-    return {"s3dis": write_s3dis(root / "s3dis", points=POINTS), "scannet": write_scannet(root / "scannet")}
+    return {
+        "S3DISDataset": write_s3dis(root / "s3dis", points=POINTS),
+        "ScanNetDataset": write_scannet(root / "scannet"),
+        "PointceptS3DISDataset": write_pointcept_s3dis(root / "pointcept_s3dis"),
+        "PointceptScanNetDataset": write_pointcept_scannet(root / "pointcept_scannet"),
+    }
 
 
 def shrunk(file, trees):
     config = load_config(str(ROOT / "configs" / file))
-    config.model.update(TINY)
+    config.model.update(TINY_PTV3 if "ptv3" in file else TINY)
     config.model.pop("init_cfg", None)
     for stage in ("train", "val", "test"):
         dataset = config[f"{stage}_dataloader"].dataset
         dataset = dataset.get("dataset", dataset)
         if "data_root" in dataset:
-            dataset.data_root = str(trees[file.split("/")[0]])
+            dataset.data_root = str(trees[dataset.type])
         else:
             dataset.update(rooms=2 if stage == "train" else 1, room={"points": 200})
     return config
@@ -55,6 +64,8 @@ def test_configs_are_all_there():
     folds = {f"s3dis/swin3d_s_area_{area}.py" for area in (1, 2, 3, 4, 6)}
     kinds = {f"{data}/swin3d_{kind}.py" for data in ("s3dis", "scannet") for kind in ("s", "l", "s_rope_mixed")}
     kinds |= {f"{data}/swin3d_{size}_pretrained.py" for data in ("s3dis", "scannet") for size in "sl"}
+    kinds |= {"scannet/ptv3_b.py", "scannet/ptv3_b_rope_axial.py", "s3dis/ptv3_b.py", "s3dis/ptv3_b_rpe.py"}
+    kinds |= {f"rooms/ptv3_tiny_{name}.py" for name in ("xcpe", "rope_axial", "none")}
     assert set(FILES) == folds | kinds | {f"rooms/swin3d_tiny_{name}.py" for name in ("crse", "rope_mixed", "none")}
 
 
@@ -141,8 +152,11 @@ def test_tools_train_resume_and_test(trees, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(ROOT)
     loaders = [f"{stage}_dataloader" for stage in ("train", "val", "test")]
     options = [f"{loader}.{key}" for loader in loaders for key in ("num_workers=0", "persistent_workers=False")]
-    options += [f"{loader}.dataset.data_root={trees['s3dis']}" for loader in loaders[1:]]
-    options += [f"train_dataloader.dataset.dataset.data_root={trees['s3dis']}", "train_dataloader.dataset.times=1"]
+    options += [f"{loader}.dataset.data_root={trees['S3DISDataset']}" for loader in loaders[1:]]
+    options += [
+        f"train_dataloader.dataset.dataset.data_root={trees['S3DISDataset']}",
+        "train_dataloader.dataset.times=1",
+    ]
     options += [f"model.{name}={value}".replace(" ", "") for name, value in TINY.items()]
     options += ["train_cfg.val_interval=1", f"test_evaluator.counts={tmp_path / 'counts.json'}"]
     options += ["test_dataloader.dataset.pipeline.0.times=2"]

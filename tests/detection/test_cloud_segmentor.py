@@ -87,6 +87,29 @@ def test_classes_weigh_differently():
         build(class_weight=[1, 2, 3])
 
 
+def test_lovasz_beside_the_cross_entropy():
+    """By its definition: errors of a class, the largest first, weigh by what each adds to the Jaccard loss."""
+    model, voxels, labels = build(lovasz=0.5), cloud(9), torch.tensor([0, 1, 1, 3, 3, 0, 255, 1, 3])
+    losses = model(voxels, [sample(labels)], mode="loss")
+    shares = model.model.head(voxels.features).softmax(1)[labels != 255]
+    labels, wanted = labels[labels != 255], []
+    for c in (0, 1, 3):
+        errors = torch.where(labels == c, 1 - shares[:, c], shares[:, c])
+        order, truth, total, before = errors.argsort(descending=True), set((labels == c).nonzero()[:, 0].tolist()), 0, 0
+        for n in range(1, len(order) + 1):
+            wrong = set(order[:n].tolist())
+            jaccard = 1 - len(truth - wrong) / len(truth | wrong)
+            total, before = total + errors[order[n - 1]] * (jaccard - before), jaccard
+        wanted.append(total)
+    torch.testing.assert_close(losses["loss_lovasz"], 0.5 * torch.stack(wanted).mean())
+    plain = build()
+    plain.load_state_dict(model.state_dict())
+    given = torch.tensor([0, 1, 1, 3, 3, 0, 255, 1, 3])
+    torch.testing.assert_close(losses["loss_ce"], plain(voxels, [sample(given)], mode="loss")["loss"])
+    nothing = model(voxels, [sample(torch.full((9,), 255))], mode="loss")
+    assert nothing["loss"] == 0
+
+
 def test_no_label_no_loss():
     model = build(ignore_index=-100)
     loss = model(cloud(5), [sample(torch.full((5,), -100))], mode="loss")["loss"]
@@ -112,14 +135,16 @@ def test_scores_go_back_to_the_points():
     torch.testing.assert_close(model(clouds), model(Voxels.collate(clouds)))
 
 
-def test_votes_are_means_of_normalised_raw_scores():
-    model = build().eval()
+@pytest.mark.parametrize("votes", ["scores", "softmax"])
+def test_votes_are_means_of_normalised_raw_scores_or_shares(votes):
+    model = build(votes=votes).eval()
     views = [cloud(5), cloud(6, 1), cloud(4, 2)]
     voxels = Voxels(*(torch.cat([getattr(v, name) for v in views]) for name in ("features", "coords", "signals")))
     inverse = torch.stack([torch.randint(0, len(v), (30,)) for v in views])
     out = model.val_step({"inputs": [voxels], "data_samples": [sample(torch.zeros(30).long(), inverse)]})[0]
     scores = [model.model.head(view.features)[row] for view, row in zip(views, inverse)]
-    expected = sum(s / s.abs().sum(1, keepdim=True) for s in scores) / 3
+    norms = {"scores": lambda s: s / s.abs().sum(1, keepdim=True), "softmax": lambda s: s.softmax(1)}
+    expected = sum(map(norms[votes], scores)) / 3
     torch.testing.assert_close(out.seg_logits.data, expected)
     assert all(batch.cloud.unique().tolist() == [0] for batch in model.model.batches)
 
@@ -129,6 +154,8 @@ def test_bad_calls():
         build("swin3d_x_unet")
     with pytest.raises(ValueError, match="mode='train' is unknown; allowed: tensor, loss, predict"):
         build()(cloud(3), mode="train")
+    with pytest.raises(ValueError, match="votes='mean' is unknown; allowed: scores, softmax"):
+        build(votes="mean")
     with pytest.raises(ValueError, match="mode='loss' needs data_samples"):
         build()(cloud(3), mode="loss")
 

@@ -5,7 +5,7 @@ from visionpe.sparse.cloud import Voxels
 from visionpe.sparse.convolution import Neighbourhood, SparseConv, cells_around
 from visionpe.sparse.neighbours import nearest
 from visionpe.sparse.orders import ORDERS, Order, curve_order
-from visionpe.sparse.points import pack_voxels, voxels_of_points
+from visionpe.sparse.points import Recipe, pack_voxels, voxels_of_points
 from visionpe.sparse.pooling import coarsen
 from visionpe.sparse.voxels import voxelize
 from visionpe.sparse.windows import Bucket, SparseWindows
@@ -16,6 +16,7 @@ __all__ = [
     "CellIndex",
     "Neighbourhood",
     "Order",
+    "Recipe",
     "SparseConv",
     "SparseWindows",
     "Voxels",

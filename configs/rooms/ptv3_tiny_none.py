@@ -1,0 +1,3 @@
+_base_ = "_base_/ptv3_tiny.py"
+
+model = dict(pos_encoding="none")
