@@ -11,7 +11,7 @@ HEAD = """# Recipes as published
 What the recipes in `configs/` follow, where it is published, and what ours say; of other settings nothing is published.
 `python tools/recipes_table.py` makes the table of `tests/detection/published/*.toml`, with which tests compare configs,
 and optimizers that they build: which parameters decay, and at which rates they learn. Files are those of the
-repositories in 2024, of Swin3D in 2023. [How to train by a config](training.md).
+repositories in 2024, of Swin3D in 2023, of Pointcept in 2026. [How to train by a config](training.md).
 
 | recipe | configs, `*` for every one of such a name |
 |---|---|

@@ -9,7 +9,7 @@ import torch
 from cloud_trees import OBJECTS, ROOMS, write_pointcept_s3dis, write_pointcept_scannet, write_s3dis, write_scannet
 from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import DATASETS, MODELS
+from mmengine.registry import DATASETS, MODELS, PARAM_SCHEDULERS
 
 from visionpe.cli import test
 from visionpe.detection.clouds.metric import fold_metrics
@@ -24,8 +24,14 @@ FILES = sorted(
 POINTS = 10
 TINY = {"embed_dims": (8, 16), "depths": (1, 1), "num_heads": (2, 2), "window_size": (3, 3)}
 TINY_PTV3 = {
-    "embed_dims": (12, 24), "depths": (1, 1), "num_heads": (2, 2), "patch_size": 16, "strides": (2,),
-    "decoder_dims": (12,), "decoder_depths": (1,), "decoder_heads": (2,),
+    "embed_dims": (12, 24),
+    "depths": (1, 1),
+    "num_heads": (2, 2),
+    "patch_size": 16,
+    "strides": (2,),
+    "decoder_dims": (12,),
+    "decoder_depths": (1,),
+    "decoder_heads": (2,),
 }
 
 
@@ -124,19 +130,49 @@ def test_published_recipes(file, size, rate, passes, batch):
     assert config.test_evaluator.ignore_index == config.model.ignore_index
 
 
-def test_blocks_learn_at_a_tenth_and_everything_decays(trees):
-    config = shrunk("s3dis/swin3d_s.py", trees)
+@pytest.mark.parametrize(("file", "rate"), [("s3dis/swin3d_s.py", 6e-4), ("s3dis/ptv3_b_rpe.py", 6e-3)])
+def test_blocks_learn_at_a_tenth_and_everything_decays(file, rate, trees):
+    config = shrunk(file, trees)
     model = MODELS.build(config.model)
     wrapper = build_optim_wrapper(model, config.optim_wrapper)
     rates = {id(p): (g["lr"], g["weight_decay"]) for g in wrapper.optimizer.param_groups for p in g["params"]}
     blocks = 0
     for name, parameter in model.named_parameters():
-        # Tables belong to blocks, by their published names.
-        slow = "blocks" in name or name.endswith("_table")
-        assert rates[id(parameter)] == (pytest.approx(6e-5 if slow else 6e-4), 0.05), name
+        # Tables and convolutions belong to blocks, by their published names.
+        slow = "blocks" in name or name.endswith("_table") or "pos_encoding" in name
+        assert rates[id(parameter)] == (pytest.approx(rate / 10 if slow else rate), 0.05), name
         blocks += slow
     assert 0 < blocks < len(rates)
-    assert any(name.startswith("model.upsamples.0.block") for name, _ in model.named_parameters())
+    decoder = "model.upsamples.0.block" if "swin3d" in file else "model.decoder.0.blocks"
+    assert any(name.startswith(decoder) for name, _ in model.named_parameters())
+
+
+def test_one_cycle_is_that_of_pytorch(trees):
+    """Rates of both groups to the last digits; the first moment reaches its ends a step later."""
+    config = shrunk("scannet/ptv3_b.py", trees)
+    model, length = torch.nn.ModuleDict({"blocks": torch.nn.Linear(1, 1), "head": torch.nn.Linear(1, 1)}), 5
+    wrapper = build_optim_wrapper(model, config.optim_wrapper)
+    groups = {id(p): group for group in wrapper.optimizer.param_groups for p in group["params"]}
+    own = [groups[id(model[name].weight)] for name in ("head", "blocks")]
+    settings = [dict(each) for each in config.param_scheduler]
+    schedulers = []
+    for each in settings:
+        assert each.pop("convert_to_iter_based")
+        kind = PARAM_SCHEDULERS.get(each.pop("type"))
+        schedulers.append(kind.build_iter_from_epoch(optimizer=wrapper, epoch_length=length, **each))
+    other = torch.optim.AdamW([{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": lr} for lr in (6e-3, 6e-4)])
+    cycle = torch.optim.lr_scheduler.OneCycleLR(
+        other, [6e-3, 6e-4], 100 * length, pct_start=0.05, div_factor=10, final_div_factor=1000
+    )
+    wrapper.step()
+    for _ in range(100 * length - 1):
+        assert [group["lr"] for group in own] == pytest.approx([group["lr"] for group in other.param_groups], rel=1e-9)
+        assert own[0]["betas"][0] == pytest.approx(other.param_groups[0]["betas"][0], abs=5e-3)
+        other.step()
+        cycle.step()
+        for scheduler in schedulers:
+            scheduler.step()
+    assert own[0]["lr"] == pytest.approx(6e-7)
 
 
 def tool(name):

@@ -51,7 +51,8 @@ def test_every_published_recipe_is_in_the_table() -> None:
     configs = {path.relative_to(CONFIGS) for path in CONFIGS.rglob("*.py") if "_base_" not in path.parts[-2]}
     published = {path for path in configs if path.parts[0] not in OWN}
     told = {path.relative_to(CONFIGS) for recipe in RECIPES.values() for path in files(recipe)}
-    others = {path for path in published - told if "swin3d_s_rope_mixed" not in path.name}  # published nowhere
+    # Of these nothing is published.
+    others = {path for path in published - told if path.stem not in ("swin3d_s_rope_mixed", "ptv3_b_rope_axial")}
     assert not others
     assert told <= configs
 
