@@ -16,7 +16,7 @@ import visionpe.detection  # noqa: F401  registers what configs name
 from visionpe.detection.clouds.dataset import near_origin
 from visionpe.detection.clouds.stopwatch import Stopwatch
 from visionpe.detection.running.kinds import kind_name
-from visionpe.sparse import Voxels, nearest
+from visionpe.sparse import Recipe, Voxels, nearest
 from visionpe.utils.errors import InputError
 from visionpe.utils.timm_models import create_model
 from visionpe.viewing.clouds.cloud import UNKNOWN, Cloud
@@ -50,23 +50,37 @@ class CloudResult:
     watch: Stopwatch | None = None
 
 
-def from_name(name: str, checkpoint: str | None, voxel: float, options: dict[str, Any]) -> CloudModel:
-    """A timm model, fed as Swin3D's recipes do.
+def recipe_of(name: str) -> Recipe:
+    """Whose features a model takes."""
+    return "ptv3" if "ptv3_" in name else "swin3d"
+
+
+def from_name(
+    name: str, checkpoint: str | None, voxel: float, options: dict[str, Any], *, has_normals: bool = True
+) -> CloudModel:
+    """A timm model, fed as the recipes of its family do.
 
     Args:
         name: Of the model.
         checkpoint: Weights that fit; random ones without.
         voxel: Side of a voxel, metres.
         options: Further keywords of ``timm.create_model``.
+        has_normals: Whether the cloud has them: Point Transformer V3 takes colours and normals, or with random weights
+            colours alone.
 
     Raises:
         InputError: If the model cannot be built.
     """
     normals = "NORM" in str(options.get("signals", ""))
-    options = {"in_chans": 9 if normals else 6, **options}
+    if recipe_of(name) == "ptv3":
+        options = {"in_chans": 6 if normals or has_normals or checkpoint else 3, **options}
+        normals = normals or options["in_chans"] != 3
+    else:
+        options = {"in_chans": 9 if normals else 6, **options}
+    pack = {"type": "PackCloud", "normals": normals, "recipe": recipe_of(name)}
     try:
         model = create_model(name, checkpoint, **options)
-        steps = [{"type": "VoxelizeCloud", "size": voxel, "keep": "first"}, {"type": "PackCloud", "normals": normals}]
+        steps = [{"type": "VoxelizeCloud", "size": voxel, "keep": "first"}, pack]
         return CloudModel(model, Compose(steps), bool(checkpoint))
     except InputError:
         raise

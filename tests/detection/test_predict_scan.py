@@ -15,9 +15,19 @@ from visionpe.cli import points_predict as predict_scan
 from visionpe.data.rooms.scenes import make_room
 from visionpe.detection.clouds.stopwatch import Stopwatch
 from visionpe.detection.running.runner import load_config
-from visionpe.sparse import Voxels, voxelize
+from visionpe.sparse import Voxels, voxelize, voxels_of_points
 
 TINY = {"embed_dims": (8, 16), "depths": (1, 1), "num_heads": (2, 2), "window_size": (3, 3), "num_classes": 4}
+TINY_PTV3 = {
+    "embed_dims": (12, 24),
+    "depths": (1, 1),
+    "num_heads": (2, 2),
+    "patch_size": 16,
+    "strides": (2,),
+    "decoder_dims": (12,),
+    "decoder_depths": (1,),
+    "decoder_heads": (2,),
+}
 KWARGS = ["--model-kwargs", *(f"{key}={value}" for key, value in TINY.items())]
 CONFIG = "configs/rooms/swin3d_tiny_crse.py"
 
@@ -76,6 +86,28 @@ def test_predictions_are_those_of_the_model_for_the_voxel_of_each_point(tmp_path
         f"{len(coords):,}",
     ):
         assert word in out
+
+
+def test_point_transformer_v3_reads_colours_and_normals(tmp_path, scan, room, capsys, no_picture):
+    options = {**TINY_PTV3, "num_classes": 4}
+    words = ["--model", "ptv3_b_unet", "--model-kwargs", *(f"{k}={v}".replace(" ", "") for k, v in options.items())]
+    torch.manual_seed(1)
+    model = timm.create_model("ptv3_b_unet", **options).eval()
+    nn.init.normal_(model.classifier.weight)
+    torch.save(model.state_dict(), tmp_path / "model.pth")
+    assert predict_scan.main([*scan, "--checkpoint", str(tmp_path / "model.pth"), *words]) == 0
+    _, found = column(tmp_path / "seen.html", "predictions")
+    points, colors, normals = (torch.from_numpy(room[key]) for key in ("points", "colors", "normals"))
+    voxels, voxel = voxels_of_points(points, size=0.1, colors=colors, normals=normals, recipe="ptv3")
+    with torch.inference_mode():
+        expected = model(voxels).argmax(1)[voxel].numpy()
+    assert len(np.unique(expected)) > 1
+    assert (found[:, 0] == expected).mean() > 0.995
+    bare = {key: value for key, value in room.items() if key != "normals"}
+    np.savez(tmp_path / "scan.npz", **bare)
+    assert predict_scan.main([*scan, *words]) == 0  # random weights, of colours alone
+    assert predict_scan.main([*scan, "--checkpoint", str(tmp_path / "model.pth"), *words]) == 2
+    assert "have no normals" in capsys.readouterr().err
 
 
 def test_random_weights_are_said_and_features_shown(tmp_path, scan, capsys):

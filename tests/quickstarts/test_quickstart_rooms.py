@@ -48,6 +48,10 @@ def test_what_it_leaves(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["--encodings", "crsee"], "--encodings crsee: no configs/rooms/swin3d_tiny_crsee.py; allowed: crse"),
+        (
+            ["--backbone", "ptv3", "--encodings", "crse"],
+            "no configs/rooms/ptv3_tiny_crse.py; allowed: none, rope_axial",
+        ),
         (["--epochs", "0"], "--epochs 0: must be at least 1"),
         (["--jobs", "0"], "--jobs 0: must be at least 1"),
     ],

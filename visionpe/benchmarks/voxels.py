@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import platform
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,19 @@ from visionpe.utils.progress import SteadyProgress
 LEAST = 1000  # voxels, of a room
 
 
-def _check(args: argparse.Namespace) -> None:
-    for voxels in args.voxels:
+def check_voxels(counts: Sequence[int]) -> None:
+    """Refuse rooms of too few voxels.
+
+    Raises:
+        InputError: Names the number.
+    """
+    for voxels in counts:
         if voxels < LEAST:
             raise InputError(f"--voxels {voxels}: must be at least {LEAST}")
+
+
+def _check(args: argparse.Namespace) -> None:
+    check_voxels(args.voxels)
     check_counts(args, "heads", "head_dim", "repeats", "threads")
     args.device = str(open_device(args.device))
     if args.scan:

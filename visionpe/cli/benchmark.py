@@ -33,6 +33,7 @@ other benchmarks:
   visionpe benchmark backbones   Swin, ViTDet and CSWin against other code with the same weights
   visionpe benchmark mixed       images of several sizes in one batch, against all of one size
   visionpe benchmark swin3d      cRSE attention among voxels
+  visionpe benchmark voxels      whole models over voxels: Swin3D, Point Transformer V3
 """
 SWIN3D = """\
 How fast is cRSE attention among voxels? Ours against a loop over windows and one flat list of pairs, in one run.
@@ -167,6 +168,22 @@ def swin3d_parser(prog: str = "visionpe benchmark swin3d") -> argparse.ArgumentP
     return p
 
 
+def voxels_parser(prog: str = "visionpe benchmark voxels") -> argparse.ArgumentParser:
+    """The command line for models over voxels."""
+    about = "What do whole models over voxels cost? Several in turn, on rooms of 2 cm voxels; ratios to the first."
+    p = make_parser(prog, about)
+    models = ["swin3d_s_unet", "ptv3_b_unet"]
+    p.add_argument("--models", nargs="+", default=models, metavar="NAME", help=f"(default: {' '.join(models)})")
+    p.add_argument("--voxels", nargs="+", type=int, default=[20000, 80000], metavar="N", help="of the rooms")
+    p.add_argument("--pass", nargs="+", dest="passes", choices=tuple(PASSES), default=["forward"])
+    p.add_argument("--repeats", type=int, default=5, metavar="N", help="rounds that count (default: %(default)s)")
+    p.add_argument("--threads", type=int, metavar="N", help="of the CPU; default: PyTorch's own choice")
+    p.add_argument("--device", metavar="NAME", help="(default: cuda where there is a GPU, else cpu)")
+    p.add_argument("--out", type=Path, default=Path("work_dirs/benchmark"), metavar="DIR")
+    p.add_argument("--name", default="voxel_models", help="of the files: .md .json (default: %(default)s)")
+    return p
+
+
 def encodings(argv: Sequence[str] | None = None, prog: str = "visionpe benchmark") -> int:
     """The benchmark of encodings; returns the exit code: 0, 1 where a peer differs, 2 for bad input."""
     args = encodings_parser(prog).parse_args(argv)
@@ -214,11 +231,17 @@ def swin3d(argv: Sequence[str] | None = None, prog: str = "visionpe benchmark sw
     return _run("voxels", swin3d_parser(prog).parse_args(argv))
 
 
+def voxels(argv: Sequence[str] | None = None, prog: str = "visionpe benchmark voxels") -> int:
+    """The benchmark of models over voxels; returns the exit code, 2 for bad input."""
+    return _run("voxel_models", voxels_parser(prog).parse_args(argv))
+
+
 BENCHMARKS: dict[str, Callable[..., int]] = {
     "encodings": encodings,
     "backbones": backbones,
     "mixed": mixed,
     "swin3d": swin3d,
+    "voxels": voxels,
 }
 
 

@@ -2,6 +2,7 @@
 
     visionpe points predict --motorcycle
     visionpe points predict --motorcycle --model swin3d_s
+    visionpe points predict --motorcycle --model ptv3_b_unet
     visionpe points predict --room 5 --config rooms/swin3d_tiny_crse.py --checkpoint F
     visionpe points predict scan.ply --model swin3d_s_unet --checkpoint F --model-kwargs num_classes=13
 
@@ -91,7 +92,8 @@ def run(args: argparse.Namespace) -> list[Path]:
             entry = from_config(args.config, args.checkpoint, key_values("--cfg-options", args.cfg_options))
         else:
             options = key_values("--model-kwargs", args.model_kwargs)
-            entry = from_name(args.model, args.checkpoint, args.voxel or 0.02, options)
+            voxel, normals = args.voxel or 0.02, cloud.normals is not None
+            entry = from_name(args.model, args.checkpoint, voxel, options, has_normals=normals)
     with console.status(f"{cloud.count:,} points through the model"), peak_memory(device) as memory:
         outcome = run_model(cloud, entry, device)
     if not entry.trained:

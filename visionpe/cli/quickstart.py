@@ -22,7 +22,8 @@ from visionpe.quickstarts.study_data import QUICKSTART_DATA
 from visionpe.utils.locks import locked
 
 POLICIES = ("bicubic", "extrapolate", "interpolate")
-ROOMS = ("crse", "rope_mixed", "none")
+# Of the tiny models that label rooms: the encodings that they are compared with.
+ROOMS = {"swin3d": ("crse", "rope_mixed", "none"), "ptv3": ("xcpe", "rope_axial", "none")}
 
 CLASSIFICATION = """\
 From nothing to accuracy against resolution in a few minutes on a CPU.
@@ -38,7 +39,8 @@ DETECTION = "From nothing to a slim Mask R-CNN on digit scenes: boxes, classes a
 SEGMENTATION = """\
 From nothing to a small segmentation model on digit scenes, with the digits as classes, in minutes on a CPU."""
 ROOMS_ABOUT = """\
-From nothing to a tiny Swin3D that labels rooms, in minutes on a CPU: mIoU against minutes, a page to turn.
+From nothing to a tiny Swin3D or Point Transformer V3 that labels rooms, in minutes on a CPU: mIoU against minutes, a
+page to turn.
 
 Builds labelled rooms, trains one model for each position encoding, tests it on rooms of their own, and leaves a plot,
 a table, a CSV, a JSON, and a page with a room that can be turned: its colours, labels and predictions. Finished work is
@@ -107,8 +109,10 @@ def dense_parser(prog: str, name: str) -> argparse.ArgumentParser:
 def rooms_parser(prog: str) -> argparse.ArgumentParser:
     """The command line for labelled rooms."""
     p = make_parser(prog, ROOMS_ABOUT)
-    p.add_argument("--encodings", nargs="+", default=list(ROOMS), metavar="NAME", help=f"(default: {' '.join(ROOMS)})")
-    p.add_argument("--out", type=Path, default=Path("work_dirs/quickstart_rooms"), metavar="DIR")
+    p.add_argument("--backbone", choices=tuple(ROOMS), default="swin3d", help="(default: %(default)s)")
+    p.add_argument("--encodings", nargs="+", metavar="NAME", help=f"(default: {' '.join(ROOMS['swin3d'])})")
+    out = "work_dirs/quickstart_rooms"
+    p.add_argument("--out", type=Path, metavar="DIR", help=f"(default: {out}, {out}_ptv3)")
     p.add_argument("--epochs", type=int, metavar="N", help="stop after N epochs of the schedule, to try things out")
     _jobs_and_seed(p)
     return p
@@ -152,6 +156,8 @@ def segmentation(argv: Sequence[str] | None = None, prog: str = "visionpe quicks
 def rooms(argv: Sequence[str] | None = None, prog: str = "visionpe quickstart rooms") -> int:
     """A tiny Swin3D on labelled rooms; returns the exit code."""
     args = rooms_parser(prog).parse_args(argv)
+    args.encodings = args.encodings or list(ROOMS[args.backbone])
+    args.out = args.out or Path(f"work_dirs/quickstart_rooms{'' if args.backbone == 'swin3d' else f'_{args.backbone}'}")
     _one_thread()
     return _run("rooms.run", args)
 

@@ -9,7 +9,7 @@ from visionpe.quickstarts.rooms.curve import Curve
 from visionpe.viewing.figures import COLOURS, MARKERS, new_figure, save_png
 
 
-def plot(path: Path, curves: Sequence[Curve]) -> None:
+def plot(path: Path, curves: Sequence[Curve], model: str = "Swin3D") -> None:
     """Draw the curves and write them as a PNG."""
 
     figure = new_figure(7.2, 4.4)
@@ -20,7 +20,7 @@ def plot(path: Path, curves: Sequence[Curve]) -> None:
             text, at = f"{curve.miou[-1]:.1f}", (curve.minutes[-1], curve.miou[-1])
             panel.annotate(text, at, (6, 0), textcoords="offset points", va="center", color=colour)
     panel.set(xlabel="minutes of training, one core", ylabel="mIoU on rooms not trained on, percent", ylim=(0, 100))
-    panel.set_title("A tiny Swin3D on labelled rooms, by position encoding", loc="left")
+    panel.set_title(f"A tiny {model} on labelled rooms, by position encoding", loc="left")
     panel.set_xlim(left=0)
     panel.grid(alpha=0.3)
     panel.spines[["top", "right"]].set_visible(False)

@@ -1,4 +1,4 @@
-"""Tiny Swin3Ds that label rooms, one an encoding: mIoU against minutes of training, and rooms to turn."""
+"""Tiny models that label rooms, one an encoding: mIoU against minutes of training, and rooms to turn."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from visionpe.utils.configs import config_root
 from visionpe.utils.errors import InputError
 
 CONFIGS = config_root() / "rooms"
+NAMES = {"swin3d": "Swin3D", "ptv3": "Point Transformer V3"}
 
 
 def run(args: argparse.Namespace) -> None:
@@ -32,16 +33,18 @@ def run(args: argparse.Namespace) -> None:
     for name, least in (("jobs", 1), ("epochs", 1), ("seed", 0)):
         if (value := getattr(args, name)) is not None and value < least:
             raise InputError(f"--{name} {value}: must be at least {least}")
-    known = sorted(path.stem.removeprefix("swin3d_tiny_") for path in CONFIGS.glob("swin3d_tiny_*.py"))
+    start = f"{args.backbone}_tiny_"
+    known = sorted(path.stem.removeprefix(start) for path in CONFIGS.glob(f"{start}*.py"))
     trainings = {}
     for encoding in dict.fromkeys(args.encodings):
         if encoding not in known:
             raise InputError(
-                f"--encodings {encoding}: no configs/rooms/swin3d_tiny_{encoding}.py; allowed: {', '.join(known)}"
+                f"--encodings {encoding}: no configs/rooms/{start}{encoding}.py; allowed: {', '.join(known)}"
             )
-        config = CONFIGS / f"swin3d_tiny_{encoding}.py"
+        config = CONFIGS / f"{start}{encoding}.py"
         epochs = args.epochs or load_config(str(config)).train_cfg.max_epochs
-        directory = args.out.resolve() / f"{encoding}_seed{args.seed}_{epochs}epochs"
+        name = encoding if args.backbone == "swin3d" else f"{args.backbone}_{encoding}"
+        directory = args.out.resolve() / f"{name}_seed{args.seed}_{epochs}epochs"
         options = (f"train_cfg.max_epochs={epochs}",) if args.epochs else ()
         trainings[encoding] = Training(encoding, config, directory, args.seed, epochs, options, exported=False)
     train(list(trainings.values()), console, at_once=args.jobs)
@@ -50,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
         curves.append(read_curve(encoding, training.directory))
         minutes = curves[-1].minutes[-1] if curves[-1].minutes else float("nan")
         rows.append({"encoding": encoding, "minutes": minutes, **measure(training)})
-    plot(args.out / "miou.png", curves)
+    plot(args.out / "miou.png", curves, NAMES[args.backbone])
     files = [args.out / "miou.png", *report.write(rows, curves, args.out)]
     files += draw(trainings, args.out)
     report.show(rows, console)
