@@ -20,6 +20,7 @@ from visionpe.benchmarks.timing import WARM_UPS, measure
 from visionpe.benchmarks.voxel_scenes import room
 from visionpe.benchmarks.voxels import check_voxels
 from visionpe.sparse import Voxels
+from visionpe.utils.console import wide_console
 from visionpe.utils.device import device_name, open_device
 from visionpe.utils.errors import InputError, check_counts
 from visionpe.utils.files import write_atomic
@@ -104,7 +105,7 @@ def run(args: argparse.Namespace, console: Console) -> list[Row]:
                 own = cases(args.models, count, device, backward=name == "backward")
                 found = measure(own, device, args.repeats, lambda: progress.advance(bar))
                 rows += [{**row, "voxels": count, "pass": name} for row in found]
-    about = {"device": device_name(device), "python": platform.python_version(), "torch": torch.__version__}
+    about: Row = {"device": device_name(device), "python": platform.python_version(), "torch": torch.__version__}
     about |= {"timm": timm.__version__, "visionpe": visionpe.__version__, "threads": torch.get_num_threads()}
     settings = {key: str(value) if isinstance(value, Path) else value for key, value in vars(args).items()}
     lines = [list(HEADINGS), ["---", *["--:"] * (len(HEADINGS) - 1)], *map(_cells, rows)]
@@ -119,5 +120,5 @@ def run(args: argparse.Namespace, console: Console) -> list[Row]:
         table.add_column(heading, justify="right" if number else "left")
     for row in rows:
         table.add_row(*_cells(row))
-    console.print(table)
+    wide_console(110).print(table)
     return rows

@@ -122,10 +122,10 @@ class RotaryEncoding(WideParameters, PositionEncoding):
         three = len(self.grid_size) == 3
         channels = 2 if three else self.channels
         if self.head_dim % channels:
-            axes = "one axis" if self.channels == 2 else "three axes" if three else "two axes"
+            told = "one axis" if self.channels == 2 else "three axes" if three else "two axes"
             raise ValueError(
                 f"dim={self.dim} and num_heads={self.num_heads} give head dimension {self.head_dim}; "
-                f"{self.name} turns channel pairs on {axes} and needs a multiple of {channels}"
+                f"{self.name} turns channel pairs on {told} and needs a multiple of {channels}"
             )
 
     def set_policy(self, policy: str) -> None:
