@@ -88,6 +88,8 @@ def test_colours():
     assert np.ptp(shifted, axis=0).max() < 1e-6
     assert 0 < np.abs(shifted).max() <= 0.1
     assert len(np.unique(shifted[0].round(4))) == 3
+    furthest = [np.abs(apply("ShiftColor", seed=i, prob=1)["colors"] - before).max() for i in range(40)]
+    assert 0.09 < max(furthest) <= 0.1 + 1e-6
     noise = apply("JitterColor", cloud(4000), prob=1, sigma=0.05)["colors"] - cloud(4000)["colors"]
     assert noise.std(0) == pytest.approx(0.1, rel=0.1)  # 0.05 of a range of 2
     assert apply("ShiftColor", {**cloud(), "colors": np.ones((60, 3), np.float32)}, 3, prob=1)["colors"].max() <= 1
@@ -164,7 +166,7 @@ def test_features_of_both_recipes():
 
 
 def labelled(rows, first):
-    coords = torch.cartesian_prod(torch.zeros(1).long(), *[torch.arange(first, first + rows)] * 3)
+    coords = torch.cartesian_prod(torch.tensor([first]), *[torch.arange(first, first + rows)] * 3)
     sample = BaseDataElement(metainfo={"name": str(first)})
     sample.gt_sem_seg = BaseDataElement(data=torch.full((len(coords),), first))
     return Voxels(torch.full((len(coords), 1), float(first)), coords, coords[:, 1:] + 0.5), sample
@@ -179,6 +181,7 @@ def test_two_scenes_in_one():
         assert alone is clouds[2]
         assert other is samples[2]
         assert len(both.checked()) == 15  # they share one cell
+        assert not both.cloud.any()
         assert torch.equal(both.features[:, 0].long(), sample.gt_sem_seg.data)
         shared = (both.coords[:, 1:] == 1).all(1)
         winners.add(int(sample.gt_sem_seg.data[shared]))
