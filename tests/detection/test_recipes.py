@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cloud_recipe_readers  # noqa: F401  more readers
 import pytest
 from mmengine.config import Config
 from recipe_readers import READERS
