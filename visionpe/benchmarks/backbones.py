@@ -46,7 +46,17 @@ def _cswin(pixels: int) -> Pair:
     return ours, "plain cswin_t", Plain(ours)
 
 
-PAIRS: dict[str, Callable[[int], Pair]] = {"swin_t": _swin, "vitdet_b": _vitdet, "cswin_t": _cswin}
+def _cpvt(pixels: int) -> Pair:
+    peer = timm.create_model("twins_pcpvt_small")
+    return timm.create_model("cpvt_v2_s", img_size=pixels), "timm twins_pcpvt_small", peer
+
+
+PAIRS: dict[str, Callable[[int], Pair]] = {
+    "swin_t": _swin,
+    "vitdet_b": _vitdet,
+    "cswin_t": _cswin,
+    "cpvt_v2_s": _cpvt,
+}
 
 
 def _adapted(name: str, pixels: int) -> Pair:

@@ -8,4 +8,4 @@ LEVELS = ("core", "attention", "block", "model")
 PASSES = {"forward": "forward", "backward": "forward and backward"}
 # Of visionpe.attend.
 KERNELS = ("auto", "sdpa", "low_rank", "flex", "chunked", "small", "math")
-BACKBONES = ("swin_t", "vitdet_b", "cswin_t")
+BACKBONES = ("swin_t", "vitdet_b", "cswin_t", "cpvt_v2_s")
