@@ -9,10 +9,8 @@ from typing import Any
 import pytest
 import timm
 import torch
-from tiny_voxels import cloud, tiny
 
 import visionpe
-from visionpe.sparse import Voxels
 
 TINY: dict[str, dict[str, Any]] = {
     "none_vit_ti": {"img_size": 24, "patch_size": 4, "embed_dim": 32, "depth": 2, "num_heads": 2},
@@ -270,38 +268,3 @@ def test_policies_that_are_no_text() -> None:
             timm.create_model("none_vit_ti", pos_encoding={"name": "rope_axial", "policy": value})
         with pytest.raises(ValueError, match=r"policy=.* is no policy"):
             visionpe.set_policy(timm.create_model("none_vit_ti", **TINY["none_vit_ti"]), value)
-
-
-def changed(part: str, value: Any) -> Any:
-    x = cloud(40)
-    return Voxels(**{"features": x.features, "coords": x.coords, "signals": x.signals, part: value(getattr(x, part))})
-
-
-@pytest.mark.parametrize(
-    ("part", "value", "message"),
-    [
-        (
-            "signals",
-            lambda t: torch.cat((t[:, :3] * 0.02, t[:, 3:]), 1),
-            r"positions lie outside of their cells",
-        ),
-        ("signals", lambda t: t.half(), r"signals are torch\.float16; allowed: torch\.float32, torch\.float64"),
-        ("signals", lambda t: t.long(), r"signals are torch\.int64"),
-        ("features", lambda t: t.half(), r"features: torch\.float16; allowed: torch\.float32"),
-        ("features", lambda t: t.long(), r"features are torch\.int64; allowed: floating point"),
-        ("features", lambda t: t.tolist(), r"features are list; allowed: a tensor"),
-        ("coords", lambda t: t * 10**12, r"coords must lie in int32"),
-    ],
-)
-def test_voxels(part: str, value: Any, message: str) -> None:
-    model = tiny("crse", "swin3d_s").float()
-    assert model(cloud(40)).isfinite().all()
-    with pytest.raises((ValueError, TypeError), match=message):
-        model(changed(part, value))
-
-
-def test_what_is_no_voxels() -> None:
-    model = tiny("crse", "swin3d_s").float()
-    for x in (torch.zeros(3, 4), None, (torch.zeros(3, 6),), "voxels"):
-        with pytest.raises(TypeError, match=r"voxels=.*; allowed: Voxels, or \(features, coords, signals\)"):
-            model(x)
