@@ -6,6 +6,7 @@ visionpe list policies rope_vit_s   resolution policies of a model
 visionpe list configs coco          configs that are shipped, for `visionpe train`
 visionpe list timm "vit_*dinov3*"   pretrained models of timm: which `visionpe.adapt` takes, their policies, or why not
 visionpe list backbones             which encodings work in which backbones, each cell built and run
+visionpe list pictures --write encodings.md   a picture of every encoding, or of one that is named, and a page of them
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 from visionpe.cli.common import exit_code, make_parser
 from visionpe.utils.errors import InputError
 
-KINDS = ("encodings", "models", "policies", "configs", "timm", "backbones")
+KINDS = ("encodings", "models", "policies", "configs", "timm", "backbones", "pictures")
 
 
 def parser(prog: str = "visionpe list") -> argparse.ArgumentParser:
@@ -25,11 +26,16 @@ def parser(prog: str = "visionpe list") -> argparse.ArgumentParser:
     p = make_parser(prog, __doc__)
     p.add_argument("kind", nargs="?", choices=KINDS, default="encodings", help="(default: %(default)s)")
     p.add_argument(
-        "pattern", nargs="?", metavar="NAME", help="of models, configs, timm, with * for anything; or a model"
+        "pattern", nargs="?", metavar="NAME", help="of models, configs, timm, with * for anything; a model; an encoding"
     )
     p.add_argument("--all", action="store_true", help="models: those of timm too")
     p.add_argument("--pretrained", action="store_true", help="models: those with published weights, by their tags")
-    p.add_argument("--write", type=Path, metavar="FILE", help="backbones: into the table between the marks of a file")
+    p.add_argument(
+        "--write",
+        type=Path,
+        metavar="FILE",
+        help="backbones: into the table between the marks of a file; pictures: the page",
+    )
     return p
 
 
@@ -130,6 +136,24 @@ def backbones(write: Path | None) -> None:
         backbones_table.write(write, table)
 
 
+def pictures(name: str | None, write: Path | None) -> None:
+    """Draw what encodings make of attention.
+
+    Raises:
+        InputError: If there is no such encoding, or no page is named.
+    """
+    import visionpe
+    from visionpe.looking.encodings import write_page
+
+    if write is None:
+        raise InputError("pictures need a page: --write encodings.md")
+    if name is not None and name not in visionpe.list_encodings():
+        raise InputError(f"{name!r} is no encoding; allowed: {', '.join(visionpe.list_encodings())}")
+    for line in write_page(write, [name] if name else visionpe.list_encodings()):
+        print(f"left out: {line}")
+    print(f"written: {write}, {write.parent / 'encodings'}")
+
+
 def main(argv: Sequence[str] | None = None, prog: str = "visionpe list") -> int:
     """The program; returns the exit code, 2 for input that cannot be used."""
     args = parser(prog).parse_args(argv)
@@ -138,6 +162,7 @@ def main(argv: Sequence[str] | None = None, prog: str = "visionpe list") -> int:
         "models": lambda: models(args.pattern, every=args.all, pretrained=args.pretrained),
         "policies": lambda: policies(args.pattern),
         "configs": lambda: configs(args.pattern),
+        "pictures": lambda: pictures(args.pattern, args.write),
         "timm": lambda: timm_models(args.pattern),
         "backbones": lambda: backbones(args.write),
     }

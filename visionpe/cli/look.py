@@ -37,7 +37,10 @@ def parser(prog: str = "visionpe look") -> ArgumentParser:
         "--model-kwargs", nargs="+", default=[], metavar="KEY=VALUE", help="for timm.create_model, such as img_size=384"
     )
     what.add_argument(
-        "--trained-size", metavar="SIZE", help="224 or HEIGHTxWIDTH, where that is not what the model was built for"
+        "--trained-size",
+        metavar="SIZE",
+        help="224 or HEIGHTxWIDTH, of which factors are, where that is not what the model is built for; policies of "
+        "one of timm's, adapted, measure from what it is built for: --model-kwargs img_size=224",
     )
     how = p.add_argument_group("how")
     how.add_argument(
