@@ -100,6 +100,8 @@ def test_a_folder(folder, tmp_path, capsys):
     pixels = told["rows"][0]
     assert pixels["moved_row"] == pixels["row"]
     assert abs(pixels["share"]) < 0.1  # noise
+    assert all(row["moved_row"] == row["row"] for row in told["rows"][:4])
+    assert all(row["moved_row"] != row["row"] for row in told["rows"][4:])  # by the probe of the first size
     for name in ("places.png", "means.png"):
         assert (tmp_path / "out" / name).stat().st_size > 5000
     assert "same place" in capsys.readouterr().out
